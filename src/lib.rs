@@ -1,0 +1,1 @@
+//! Causeway: multi-active replication for MySQL and MariaDB over Kafka.
