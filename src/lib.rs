@@ -1,1 +1,9 @@
 //! Causeway: multi-active replication for MySQL and MariaDB over Kafka.
+//!
+//! `docs/ARCHITECTURE.md` draws the map; the modules below are listed in the order
+//! in which they may import each other, upwards only.
+
+pub mod change;
+pub mod clock;
+pub mod resolve;
+pub mod version;

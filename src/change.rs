@@ -1,0 +1,172 @@
+//! The vocabulary of replication: regions, sequence numbers, positions, row changes.
+//!
+//! Owns the plain data that every other module speaks, and the record format that
+//! goes over Kafka (`proto/causeway/v1/txn.proto`). No I/O, no clock.
+
+mod order;
+mod position;
+mod record;
+
+pub use order::{Accepted, OrderError, ReaderOrder};
+pub use position::{BinlogPoint, Position};
+pub use record::{RECORD_VERSION, Record, RecordBody, RecordError};
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The messages of the record format, generated from the `.proto` file.
+pub mod pb {
+    #![expect(missing_docs, reason = "generated code")]
+    include!(concat!(env!("OUT_DIR"), "/causeway.v1.rs"));
+}
+
+pub use pb::value::Kind;
+pub use pb::{Column, ColumnType, Row, RowChange, Table, TableChange, Value};
+
+/// A region's small id, 1 to 63, unique in the topology.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegionId(u8);
+
+impl RegionId {
+    /// `None` outside 1 to 63.
+    #[must_use]
+    pub const fn new(id: u8) -> Option<Self> {
+        if id >= 1 && id <= 63 {
+            Some(Self(id))
+        } else {
+            None
+        }
+    }
+
+    /// The id, 1 to 63.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for RegionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Per origin 1, 2, 3 … without gaps; 0 stands before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The seq that follows.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Names one transaction for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dot {
+    /// Where it was committed first.
+    pub origin: RegionId,
+    /// Its number there.
+    pub seq: Seq,
+}
+
+/// Per origin the highest seq applied: what a region, or a transaction's author,
+/// has seen. An absent origin counts as 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vector(BTreeMap<RegionId, Seq>);
+
+impl Vector {
+    /// The highest seq seen of `origin`, 0 if none.
+    #[must_use]
+    pub fn get(&self, origin: RegionId) -> Seq {
+        self.0.get(&origin).copied().unwrap_or_default()
+    }
+
+    /// Moves `origin` up to `seq`; never down.
+    pub fn raise(&mut self, origin: RegionId, seq: Seq) {
+        let held = self.0.entry(origin).or_default();
+        *held = (*held).max(seq);
+    }
+
+    /// Whether everything up to and with `dot` has been seen.
+    #[must_use]
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.get(dot.origin) >= dot.seq
+    }
+
+    /// The first origin of which `other` has seen more, with that seq.
+    #[must_use]
+    pub fn missing(&self, other: &Self) -> Option<Dot> {
+        other.iter().find(|dot| !self.covers(*dot))
+    }
+
+    /// In order of region id.
+    pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.0.iter().map(|(&origin, &seq)| Dot { origin, seq })
+    }
+}
+
+impl FromIterator<Dot> for Vector {
+    fn from_iter<T: IntoIterator<Item = Dot>>(dots: T) -> Self {
+        let mut vector = Self::default();
+        for dot in dots {
+            vector.raise(dot.origin, dot.seq);
+        }
+        vector
+    }
+}
+
+/// A table's full name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TableName {
+    /// Database name.
+    pub schema: String,
+    /// Table name.
+    pub name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+impl Table {
+    /// The table's full name.
+    #[must_use]
+    pub fn full_name(&self) -> TableName {
+        TableName {
+            schema: self.schema.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    /// Indices into `columns` of the primary key, in key order; empty without one.
+    #[must_use]
+    pub fn key_columns(&self) -> Vec<usize> {
+        let mut key: Vec<usize> = (0..self.columns.len())
+            .filter(|&i| self.columns[i].key > 0)
+            .collect();
+        key.sort_by_key(|&i| self.columns[i].key);
+        key
+    }
+}
+
+impl Value {
+    /// SQL NULL.
+    pub const NULL: Self = Self { kind: None };
+
+    /// A value of that kind.
+    #[must_use]
+    pub const fn new(kind: Kind) -> Self {
+        Self { kind: Some(kind) }
+    }
+}

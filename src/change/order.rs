@@ -1,0 +1,245 @@
+//! What a reader of an outbox or inbox takes, drops and refuses.
+//!
+//! The log is its own fence: the writer with the highest epoch owns it from its
+//! Start record on, and every reader comes to the same verdict about every record,
+//! because all read the same order. Copies that a restarted link makes always come
+//! after the first copy, so whatever is not exactly the next is dropped.
+
+use super::{Record, RecordBody, Seq};
+
+/// The reader's verdict on a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// The next of the stream.
+    Next,
+    /// A new epoch has begun: parts of an unfinished transaction are void.
+    NewEpoch,
+    /// Seen before.
+    Duplicate,
+    /// Written by an agent that had lost the outbox.
+    Fenced,
+}
+
+/// Why the stream can't go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// Records are missing: retention was shorter than the outage, or the topic was
+    /// made anew. The region has to be seeded again.
+    #[error("records are missing: wanted seq {wanted}, found {found}")]
+    Gap {
+        /// The seq that should follow.
+        wanted: Seq,
+        /// The one that came.
+        found: Seq,
+    },
+    /// A part of a split transaction is missing.
+    #[error("part {wanted} of transaction {seq} is missing, found part {found}")]
+    PartGap {
+        /// The transaction.
+        seq: Seq,
+        /// The part that should follow.
+        wanted: u32,
+        /// The one that came.
+        found: u32,
+    },
+}
+
+/// Where a reader stands: set from the applied position at start, moved by every
+/// record, never stored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReaderOrder {
+    epoch: u64,
+    seq: Seq,
+    /// Parts taken of the transaction after `seq`.
+    parts: u32,
+}
+
+impl ReaderOrder {
+    /// A reader that has all up to and with `seq`.
+    #[must_use]
+    pub const fn after(seq: Seq) -> Self {
+        Self {
+            epoch: 0,
+            seq,
+            parts: 0,
+        }
+    }
+
+    /// The last whole transaction taken.
+    #[must_use]
+    pub const fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The highest epoch seen.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Judges the next record of the partition.
+    ///
+    /// # Errors
+    /// [`OrderError`] when something between the last record and this is missing.
+    pub fn accept(&mut self, record: &Record) -> Result<Accepted, OrderError> {
+        if record.epoch < self.epoch {
+            return Ok(Accepted::Fenced);
+        }
+        let new_epoch = record.epoch > self.epoch;
+        if new_epoch {
+            self.epoch = record.epoch;
+            self.parts = 0;
+        }
+        match &record.body {
+            RecordBody::Start(_) | RecordBody::Heartbeat(_) => {
+                if record.seq > self.seq {
+                    return Err(OrderError::Gap {
+                        wanted: self.seq.next(),
+                        found: record.seq.next(),
+                    });
+                }
+                let start = matches!(record.body, RecordBody::Start(_));
+                Ok(match (start, new_epoch) {
+                    (true, true) => Accepted::NewEpoch,
+                    (true, false) => Accepted::Duplicate,
+                    (false, _) if record.seq < self.seq => Accepted::Duplicate,
+                    (false, _) => Accepted::Next,
+                })
+            }
+            RecordBody::Transaction(txn) => {
+                if record.seq <= self.seq {
+                    return Ok(Accepted::Duplicate);
+                }
+                if record.seq > self.seq.next() {
+                    return Err(OrderError::Gap {
+                        wanted: self.seq.next(),
+                        found: record.seq,
+                    });
+                }
+                if txn.part < self.parts {
+                    return Ok(Accepted::Duplicate);
+                }
+                if txn.part > self.parts {
+                    return Err(OrderError::PartGap {
+                        seq: record.seq,
+                        wanted: self.parts,
+                        found: txn.part,
+                    });
+                }
+                if txn.aborted {
+                    self.parts = 0;
+                } else if txn.last {
+                    self.seq = record.seq;
+                    self.parts = 0;
+                } else {
+                    self.parts += 1;
+                }
+                Ok(Accepted::Next)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Position, RegionId, Vector, pb};
+    use crate::clock::Hlc;
+
+    fn record(epoch: u64, seq: u64, body: RecordBody) -> Record {
+        Record {
+            origin: RegionId::new(1).unwrap(),
+            epoch,
+            seq: Seq(seq),
+            hlc: Hlc(1),
+            deps: Vector::default(),
+            gtid: String::new(),
+            position: Position::default(),
+            body,
+        }
+    }
+
+    fn txn(epoch: u64, seq: u64, part: u32, last: bool) -> Record {
+        let body = pb::Transaction {
+            part,
+            last,
+            ..Default::default()
+        };
+        record(epoch, seq, RecordBody::Transaction(body))
+    }
+
+    fn start(epoch: u64, seq: u64) -> Record {
+        record(epoch, seq, RecordBody::Start(pb::Start::default()))
+    }
+
+    #[track_caller]
+    fn check(records: &[Record], wanted: &[Accepted]) {
+        let mut order = ReaderOrder::default();
+        let got: Vec<_> = records.iter().map(|r| order.accept(r).unwrap()).collect();
+        assert_eq!(got, wanted);
+    }
+
+    use Accepted::{Duplicate, Fenced, NewEpoch, Next};
+
+    #[test]
+    fn copies_of_a_restarted_link_are_dropped() {
+        check(
+            &[
+                start(1, 0),
+                txn(1, 1, 0, true),
+                txn(1, 2, 0, true),
+                start(1, 0),
+                txn(1, 1, 0, true),
+                txn(1, 2, 0, true),
+                txn(1, 3, 0, true),
+            ],
+            &[NewEpoch, Next, Next, Duplicate, Duplicate, Duplicate, Next],
+        );
+    }
+
+    #[test]
+    fn an_agent_that_lost_the_outbox_is_ignored() {
+        check(
+            &[
+                start(1, 0),
+                txn(1, 1, 0, true),
+                start(2, 1),
+                txn(1, 2, 0, true),
+                txn(2, 2, 0, true),
+            ],
+            &[NewEpoch, Next, NewEpoch, Fenced, Next],
+        );
+    }
+
+    #[test]
+    fn parts_of_a_dead_agent_are_void() {
+        check(
+            &[
+                txn(1, 1, 0, false),
+                txn(1, 1, 1, false),
+                start(2, 0),
+                txn(2, 1, 0, false),
+                txn(2, 1, 0, false),
+                txn(2, 1, 1, true),
+            ],
+            &[Next, Next, NewEpoch, Next, Duplicate, Next],
+        );
+    }
+
+    #[test]
+    fn a_missing_record_stops_the_stream() {
+        let mut order = ReaderOrder::after(Seq(4));
+        assert!(matches!(
+            order.accept(&txn(1, 6, 0, true)),
+            Err(OrderError::Gap { .. })
+        ));
+        assert!(matches!(
+            order.accept(&txn(1, 5, 1, true)),
+            Err(OrderError::PartGap { .. })
+        ));
+        assert!(matches!(
+            order.accept(&start(2, 5)),
+            Err(OrderError::Gap { .. })
+        ));
+    }
+}
