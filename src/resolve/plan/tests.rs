@@ -1,0 +1,180 @@
+use super::*;
+use crate::change::{Column, Kind, RowChange, Value};
+
+fn dot(origin: u8, seq: u64) -> Dot {
+    Dot {
+        origin: RegionId::new(origin).unwrap(),
+        seq: Seq(seq),
+    }
+}
+
+fn row(id: i64, v: i64) -> Row {
+    Row {
+        values: vec![Value::new(Kind::Int(id)), Value::new(Kind::Int(v))],
+    }
+}
+
+fn change(rows: Vec<(Option<Row>, Option<Row>)>) -> Vec<TableChange> {
+    let column = |name: &str, key| Column {
+        name: name.into(),
+        key,
+        ..Default::default()
+    };
+    let table = Table {
+        schema: "s".into(),
+        name: "t".into(),
+        columns: vec![column("id", 1), column("v", 0)],
+    };
+    let rows = rows
+        .into_iter()
+        .map(|(before, after)| RowChange { before, after })
+        .collect();
+    vec![TableChange {
+        table: Some(table),
+        rows,
+    }]
+}
+
+struct Txn(Dot, u64, Arc<Vector>, Vec<TableChange>);
+
+impl Txn {
+    fn new(name: Dot, hlc: u64, deps: &[Dot], rows: Vec<(Option<Row>, Option<Row>)>) -> Self {
+        Self(
+            name,
+            hlc,
+            Arc::new(deps.iter().copied().collect()),
+            change(rows),
+        )
+    }
+}
+
+fn plan(index: &Index, txns: &[Txn]) -> Plan {
+    let mut planner = Planner::new(index);
+    for Txn(dot, hlc, deps, changes) in txns {
+        planner
+            .add(&Incoming {
+                dot: *dot,
+                hlc: Hlc(*hlc),
+                deps,
+                changes,
+            })
+            .unwrap();
+    }
+    planner.finish()
+}
+
+/// An index that holds these transactions as local writes.
+fn index(txns: &[Txn]) -> Index {
+    let mut index = Index::default();
+    for write in plan(&Index::default(), txns).writes {
+        index.enter_local(&write);
+    }
+    index
+}
+
+#[test]
+fn writes_of_one_row_become_one_operation() {
+    let txns = [
+        Txn::new(
+            dot(2, 1),
+            10,
+            &[],
+            vec![(None, Some(row(1, 1))), (None, Some(row(2, 1)))],
+        ),
+        Txn::new(dot(2, 2), 11, &[], vec![(Some(row(1, 1)), Some(row(1, 2)))]),
+        Txn::new(dot(2, 3), 12, &[], vec![(Some(row(2, 1)), None)]),
+    ];
+    let plan = plan(&Index::default(), &txns);
+    assert_eq!(plan.tables.len(), 1);
+    assert_eq!(plan.tables[0].puts, [row(1, 2)]);
+    assert_eq!(plan.tables[0].removes, [row(2, 1)]);
+    assert!(plan.conflicts.is_empty());
+}
+
+#[test]
+fn a_changed_key_is_a_delete_and_an_insert() {
+    let txns = [Txn::new(
+        dot(2, 1),
+        10,
+        &[],
+        vec![(Some(row(1, 1)), Some(row(9, 1)))],
+    )];
+    let plan = plan(&Index::default(), &txns);
+    assert_eq!(plan.tables[0].removes, [row(1, 1)]);
+    assert_eq!(plan.tables[0].puts, [row(9, 1)]);
+}
+
+#[test]
+fn later_commit_wins() {
+    let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
+    let earlier = plan(
+        &local,
+        &[Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 7)))])],
+    );
+    assert!(earlier.tables.is_empty());
+    assert!(!earlier.conflicts[0].incoming_wins);
+    let later = plan(
+        &local,
+        &[Txn::new(dot(2, 1), 30, &[], vec![(None, Some(row(1, 7)))])],
+    );
+    assert_eq!(later.tables[0].puts, [row(1, 7)]);
+    assert!(later.conflicts[0].incoming_wins);
+    assert_eq!(later.stands_on(RegionId::new(1).unwrap()), Some(Seq(1)));
+}
+
+#[test]
+fn equal_stamps_are_settled_by_region() {
+    let low = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
+    let high = plan(
+        &low,
+        &[Txn::new(dot(2, 1), 20, &[], vec![(None, Some(row(1, 7)))])],
+    );
+    assert!(high.conflicts[0].incoming_wins);
+}
+
+#[test]
+fn a_delete_is_not_undone_by_an_earlier_update() {
+    let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(Some(row(1, 5)), None)])]);
+    let plan = plan(
+        &local,
+        &[Txn::new(
+            dot(2, 1),
+            10,
+            &[],
+            vec![(Some(row(1, 5)), Some(row(1, 6)))],
+        )],
+    );
+    assert!(plan.tables.is_empty());
+}
+
+#[test]
+fn a_write_that_had_seen_the_other_is_no_conflict() {
+    let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
+    let txn = Txn::new(
+        dot(2, 1),
+        30,
+        &[dot(1, 1)],
+        vec![(Some(row(1, 5)), Some(row(1, 6)))],
+    );
+    let plan = plan(&local, &[txn]);
+    assert!(plan.conflicts.is_empty());
+    assert_eq!(plan.tables[0].puts, [row(1, 6)]);
+}
+
+#[test]
+fn a_local_write_under_the_batch_makes_the_plan_stale() {
+    let mut index = Index::default();
+    let txns = [Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 7)))])];
+    let first = plan(&index, &txns);
+    index.stage(BatchId(1), vec![dot(2, 1)], first.writes.clone());
+    let other = Txn::new(dot(1, 1), 11, &[], vec![(None, Some(row(2, 7)))]);
+    for write in plan(&Index::default(), &[other]).writes {
+        index.enter_local(&write);
+    }
+    assert!(!first.is_stale(&index, BatchId(1)));
+    let same = Txn::new(dot(1, 2), 12, &[], vec![(None, Some(row(1, 8)))]);
+    for write in plan(&Index::default(), &[same]).writes {
+        index.enter_local(&write);
+    }
+    assert!(first.is_stale(&index, BatchId(1)));
+}

@@ -1,0 +1,179 @@
+//! The identity of a row: a hash of its table and primary key, equal exactly when
+//! the servers hold the keys equal.
+//!
+//! Integers and binary keys compare by value. Character keys compare by collation:
+//! `_bin` ones by their bytes without trailing blanks, the others by letters
+//! regardless of case. Accents, ignorable and composed characters need the server's
+//! own weights, so a key under such a collation that is not printable ASCII is
+//! refused rather than guessed at.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::change::{Column, ColumnType, Kind, Row, Table, Value};
+
+/// 128-bit hash of table name and primary key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowKey(pub u128);
+
+/// Why a row has no usable identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The table has no primary key.
+    #[error("table {0} has no primary key")]
+    NoKey(String),
+    /// A character key whose equality only the server can tell.
+    #[error(
+        "a key of {table} has characters beyond printable ASCII in column {column}, whose \
+         collation {collation} compares by weight"
+    )]
+    Collation {
+        /// The table.
+        table: String,
+        /// The key column.
+        column: String,
+        /// Its collation.
+        collation: String,
+    },
+    /// A NULL or a value that is no key.
+    #[error("a key of {0} has no value")]
+    Null(String),
+}
+
+impl RowKey {
+    /// The identity of `row`; `key` is [`Table::key_columns`].
+    ///
+    /// # Errors
+    /// [`KeyError`] when the table or the value has no exact identity.
+    pub fn of(table: &Table, key: &[usize], row: &Row) -> Result<Self, KeyError> {
+        let name = || format!("{}.{}", table.schema, table.name);
+        if key.is_empty() {
+            return Err(KeyError::NoKey(name()));
+        }
+        let mut hash = Xxh3::new();
+        part(&mut hash, table.schema.as_bytes());
+        part(&mut hash, table.name.as_bytes());
+        for &at in key {
+            let column = &table.columns[at];
+            let Some(Value { kind: Some(kind) }) = row.values.get(at) else {
+                return Err(KeyError::Null(name()));
+            };
+            if !value(&mut hash, column, kind) {
+                return Err(KeyError::Collation {
+                    table: name(),
+                    column: column.name.clone(),
+                    collation: column.collation.clone(),
+                });
+            }
+        }
+        Ok(Self(hash.digest128()))
+    }
+}
+
+/// Length first, so that neighbouring parts can't run into each other.
+fn part(hash: &mut Xxh3, bytes: &[u8]) {
+    hash.update(&(bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
+
+/// Feeds a key value; false when its equality is not known here.
+fn value(hash: &mut Xxh3, column: &Column, kind: &Kind) -> bool {
+    match kind {
+        // One number has one form, whichever of the servers' signedness it came by.
+        Kind::Int(n) => part(hash, &i128::from(*n).to_le_bytes()),
+        Kind::Uint(n) => part(hash, &i128::from(*n).to_le_bytes()),
+        Kind::Float(f) => part(hash, &(f + 0.0).to_bits().to_le_bytes()),
+        Kind::Double(f) => part(hash, &(f + 0.0).to_bits().to_le_bytes()),
+        Kind::Literal(text) => part(hash, text),
+        Kind::Bytes(bytes) => return string(hash, column, bytes),
+    }
+    true
+}
+
+fn string(hash: &mut Xxh3, column: &Column, bytes: &[u8]) -> bool {
+    let binary = matches!(
+        column.r#type(),
+        ColumnType::Binary | ColumnType::Blob | ColumnType::Geometry
+    );
+    let collation = column.collation.as_str();
+    if binary || collation == "binary" || collation.is_empty() {
+        part(hash, bytes);
+        return true;
+    }
+    let no_pad = collation.contains("nopad") || collation.contains("_0900_");
+    let trimmed = if no_pad {
+        bytes
+    } else {
+        without_trailing_blanks(bytes)
+    };
+    if collation.ends_with("_bin") {
+        part(hash, trimmed);
+        return true;
+    }
+    if !trimmed.iter().all(|b| (0x20..0x7f).contains(b)) {
+        return false;
+    }
+    if collation.ends_with("_cs") {
+        part(hash, trimmed);
+    } else {
+        part(hash, &trimmed.to_ascii_uppercase());
+    }
+    true
+}
+
+fn without_trailing_blanks(bytes: &[u8]) -> &[u8] {
+    let end = bytes
+        .iter()
+        .rposition(|&b| b != b' ')
+        .map_or(0, |at| at + 1);
+    &bytes[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(collation: &str, text: &str) -> Result<RowKey, KeyError> {
+        let column = Column {
+            name: "id".into(),
+            r#type: ColumnType::Char.into(),
+            key: 1,
+            collation: collation.into(),
+            ..Default::default()
+        };
+        let table = Table {
+            schema: "s".into(),
+            name: "t".into(),
+            columns: vec![column],
+        };
+        let row = Row {
+            values: vec![Value::new(Kind::Bytes(text.to_owned().into()))],
+        };
+        RowKey::of(&table, &[0], &row)
+    }
+
+    #[track_caller]
+    fn check(collation: &str, a: &str, b: &str, same: bool) {
+        assert_eq!(
+            key(collation, a).unwrap() == key(collation, b).unwrap(),
+            same
+        );
+    }
+
+    #[test]
+    fn keys_are_equal_as_the_collation_says() {
+        check("utf8mb4_general_ci", "Abc", "aBC ", true);
+        check("utf8mb4_bin", "a", "A", false);
+        check("utf8mb4_bin", "é", "é  ", true);
+        check("utf8mb4_0900_ai_ci", "a", "a ", false);
+        check("utf8mb4_general_nopad_ci", "a", "A ", false);
+        check("binary", "a", "a ", false);
+    }
+
+    #[test]
+    fn a_key_that_only_the_server_can_compare_is_refused() {
+        assert!(matches!(
+            key("utf8mb4_unicode_ci", "é"),
+            Err(KeyError::Collation { .. })
+        ));
+    }
+}
