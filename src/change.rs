@@ -31,11 +31,7 @@ impl RegionId {
     /// `None` outside 1 to 63.
     #[must_use]
     pub const fn new(id: u8) -> Option<Self> {
-        if id >= 1 && id <= 63 {
-            Some(Self(id))
-        } else {
-            None
-        }
+        if id >= 1 && id <= 63 { Some(Self(id)) } else { None }
     }
 
     /// The id, 1 to 63.
@@ -143,18 +139,14 @@ impl Table {
     /// The table's full name.
     #[must_use]
     pub fn full_name(&self) -> TableName {
-        TableName {
-            schema: self.schema.clone(),
-            name: self.name.clone(),
-        }
+        TableName { schema: self.schema.clone(), name: self.name.clone() }
     }
 
     /// Indices into `columns` of the primary key, in key order; empty without one.
     #[must_use]
     pub fn key_columns(&self) -> Vec<usize> {
-        let mut key: Vec<usize> = (0..self.columns.len())
-            .filter(|&i| self.columns[i].key > 0)
-            .collect();
+        let mut key: Vec<usize> =
+            (0..self.columns.len()).filter(|&i| self.columns[i].key > 0).collect();
         key.sort_by_key(|&i| self.columns[i].key);
         key
     }

@@ -19,16 +19,11 @@ impl fmt::Display for Hlc {
 
 /// The wall clock, microseconds since the Unix epoch; 0 before it.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall_us() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-        })
+        .map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// When a source says that a transaction committed.
@@ -66,10 +61,7 @@ impl Clock {
     /// from the trusted time before it is bounded to it.
     #[must_use]
     pub const fn new(last: Hlc, offset_us_max: u64) -> Self {
-        Self {
-            last,
-            offset_us_max,
-        }
+        Self { last, offset_us_max }
     }
 
     /// Takes notice of a stamp seen from a peer: later stamps here are later than it.
@@ -81,9 +73,7 @@ impl Clock {
     /// capture; a commit time beyond the limit from it is bounded to the limit when
     /// ahead, and kept when behind (an old backlog is not a bad clock).
     pub fn stamp(&mut self, commit: CommitTime, trusted_us: u64) -> Hlc {
-        let physical = commit
-            .near(trusted_us)
-            .min(trusted_us.saturating_add(self.offset_us_max));
+        let physical = commit.near(trusted_us).min(trusted_us.saturating_add(self.offset_us_max));
         self.last = Hlc(physical.max(self.last.0 + 1));
         self.last
     }
@@ -112,10 +102,7 @@ mod tests {
     #[test]
     fn a_source_clock_ahead_is_bounded() {
         let mut clock = Clock::new(Hlc(0), 500_000);
-        assert_eq!(
-            clock.stamp(CommitTime::Micros(90_000_000), 10_000_000),
-            Hlc(10_500_000)
-        );
+        assert_eq!(clock.stamp(CommitTime::Micros(90_000_000), 10_000_000), Hlc(10_500_000));
     }
 
     #[test]

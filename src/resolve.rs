@@ -25,10 +25,7 @@ pub enum Verdict {
 /// Policy `latest`: among concurrent versions the greater (hlc, region) stands.
 #[must_use]
 pub fn latest(write: &Write, survivors: &[Version]) -> Verdict {
-    let concurrent = survivors
-        .iter()
-        .filter(|v| !write.saw(v))
-        .max_by_key(|v| v.rank());
+    let concurrent = survivors.iter().filter(|v| !write.saw(v)).max_by_key(|v| v.rank());
     match concurrent {
         None => Verdict::Follows,
         Some(best) if write.version.rank() > best.rank() => Verdict::Wins,

@@ -63,10 +63,7 @@ impl Write {
     /// nothing.
     pub fn enter(&self, versions: &mut Versions) {
         let mine = self.version.dot;
-        if versions
-            .iter()
-            .any(|v| v.dot.origin == mine.origin && v.dot.seq > mine.seq)
-        {
+        if versions.iter().any(|v| v.dot.origin == mine.origin && v.dot.seq > mine.seq) {
             return;
         }
         versions.retain(|v| !self.saw(v));
@@ -77,9 +74,5 @@ impl Write {
 /// Whether the author of `dot`, who had seen `deps`, had seen `other` (or is it).
 #[must_use]
 pub fn saw(dot: Dot, deps: &Vector, other: Dot) -> bool {
-    if dot.origin == other.origin {
-        dot.seq >= other.seq
-    } else {
-        deps.covers(other)
-    }
+    if dot.origin == other.origin { dot.seq >= other.seq } else { deps.covers(other) }
 }

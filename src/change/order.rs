@@ -58,11 +58,7 @@ impl ReaderOrder {
     /// A reader that has all up to and with `seq`.
     #[must_use]
     pub const fn after(seq: Seq) -> Self {
-        Self {
-            epoch: 0,
-            seq,
-            parts: 0,
-        }
+        Self { epoch: 0, seq, parts: 0 }
     }
 
     /// The last whole transaction taken.
@@ -111,10 +107,7 @@ impl ReaderOrder {
                     return Ok(Accepted::Duplicate);
                 }
                 if record.seq > self.seq.next() {
-                    return Err(OrderError::Gap {
-                        wanted: self.seq.next(),
-                        found: record.seq,
-                    });
+                    return Err(OrderError::Gap { wanted: self.seq.next(), found: record.seq });
                 }
                 if txn.part < self.parts {
                     return Ok(Accepted::Duplicate);
@@ -160,11 +153,7 @@ mod tests {
     }
 
     fn txn(epoch: u64, seq: u64, part: u32, last: bool) -> Record {
-        let body = pb::Transaction {
-            part,
-            last,
-            ..Default::default()
-        };
+        let body = pb::Transaction { part, last, ..Default::default() };
         record(epoch, seq, RecordBody::Transaction(body))
     }
 
@@ -200,13 +189,7 @@ mod tests {
     #[test]
     fn an_agent_that_lost_the_outbox_is_ignored() {
         check(
-            &[
-                start(1, 0),
-                txn(1, 1, 0, true),
-                start(2, 1),
-                txn(1, 2, 0, true),
-                txn(2, 2, 0, true),
-            ],
+            &[start(1, 0), txn(1, 1, 0, true), start(2, 1), txn(1, 2, 0, true), txn(2, 2, 0, true)],
             &[NewEpoch, Next, NewEpoch, Fenced, Next],
         );
     }
@@ -229,17 +212,8 @@ mod tests {
     #[test]
     fn a_missing_record_stops_the_stream() {
         let mut order = ReaderOrder::after(Seq(4));
-        assert!(matches!(
-            order.accept(&txn(1, 6, 0, true)),
-            Err(OrderError::Gap { .. })
-        ));
-        assert!(matches!(
-            order.accept(&txn(1, 5, 1, true)),
-            Err(OrderError::PartGap { .. })
-        ));
-        assert!(matches!(
-            order.accept(&start(2, 5)),
-            Err(OrderError::Gap { .. })
-        ));
+        assert!(matches!(order.accept(&txn(1, 6, 0, true)), Err(OrderError::Gap { .. })));
+        assert!(matches!(order.accept(&txn(1, 5, 1, true)), Err(OrderError::PartGap { .. })));
+        assert!(matches!(order.accept(&start(2, 5)), Err(OrderError::Gap { .. })));
     }
 }

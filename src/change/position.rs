@@ -53,11 +53,7 @@ impl BinlogPoint {
     #[must_use]
     pub fn from_mariadb(text: &str) -> Option<Self> {
         let mut domains = BTreeMap::new();
-        for gtid in text
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-        {
+        for gtid in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let mut parts = gtid.split('-');
             let domain = parts.next()?.parse().ok()?;
             let _server: u32 = parts.next()?.parse().ok()?;

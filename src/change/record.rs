@@ -73,10 +73,7 @@ impl Record {
             seq: self.seq.0,
             hlc: self.hlc.0,
             deps: dots
-                .map(|dot| pb::Dot {
-                    origin: u32::from(dot.origin.get()),
-                    seq: dot.seq.0,
-                })
+                .map(|dot| pb::Dot { origin: u32::from(dot.origin.get()), seq: dot.seq.0 })
                 .collect(),
             gtid: self.gtid,
             position: self.position.0,
@@ -112,12 +109,7 @@ impl Record {
         let deps = message
             .deps
             .iter()
-            .map(|dot| {
-                Ok(Dot {
-                    origin: region(dot.origin)?,
-                    seq: Seq(dot.seq),
-                })
-            })
+            .map(|dot| Ok(Dot { origin: region(dot.origin)?, seq: Seq(dot.seq) }))
             .collect::<Result<Vector, RecordError>>()?;
         Ok(Self {
             origin: region(message.origin)?,
@@ -133,10 +125,7 @@ impl Record {
 }
 
 fn region(id: u32) -> Result<RegionId, RecordError> {
-    u8::try_from(id)
-        .ok()
-        .and_then(RegionId::new)
-        .ok_or(RecordError::Range("origin"))
+    u8::try_from(id).ok().and_then(RegionId::new).ok_or(RecordError::Range("origin"))
 }
 
 fn check_shape(txn: &pb::Transaction) -> Result<(), RecordError> {
@@ -146,10 +135,7 @@ fn check_shape(txn: &pb::Transaction) -> Result<(), RecordError> {
         let fits = |row: &RowChange| {
             let images = [row.before.as_ref(), row.after.as_ref()];
             images.iter().any(Option::is_some)
-                && images
-                    .iter()
-                    .flatten()
-                    .all(|image| image.values.len() == width)
+                && images.iter().flatten().all(|image| image.values.len() == width)
         };
         if !change.rows.iter().all(fits) {
             return Err(RecordError::Shape(table.full_name().to_string()));
@@ -170,18 +156,10 @@ mod tests {
             epoch: 7,
             seq: Seq(42),
             hlc: Hlc(1_000_001),
-            deps: [Dot {
-                origin: RegionId::new(1).unwrap(),
-                seq: Seq(9),
-            }]
-            .into_iter()
-            .collect(),
+            deps: [Dot { origin: RegionId::new(1).unwrap(), seq: Seq(9) }].into_iter().collect(),
             gtid: "0-1-42".to_owned(),
             position: Position("0-1-42".to_owned()),
-            body: RecordBody::Heartbeat(pb::Heartbeat {
-                sent_us: 5,
-                delays: vec![],
-            }),
+            body: RecordBody::Heartbeat(pb::Heartbeat { sent_us: 5, delays: vec![] }),
         }
     }
 
@@ -195,10 +173,7 @@ mod tests {
         let mut bytes = sample().encode();
         assert_eq!(bytes[..2], [8, 1]);
         bytes[1] = 2;
-        assert!(matches!(
-            Record::decode(bytes.into()),
-            Err(RecordError::Version(2))
-        ));
+        assert!(matches!(Record::decode(bytes.into()), Err(RecordError::Version(2))));
     }
 
     #[test]
@@ -206,10 +181,7 @@ mod tests {
         let mut bytes = sample().encode();
         assert_eq!(bytes[2..4], [16, 3]);
         bytes[3] = 64;
-        assert!(matches!(
-            Record::decode(bytes.into()),
-            Err(RecordError::Range("origin"))
-        ));
+        assert!(matches!(Record::decode(bytes.into()), Err(RecordError::Range("origin"))));
     }
 
     #[test]
@@ -218,25 +190,16 @@ mod tests {
         let table = pb::Table {
             schema: "s".into(),
             name: "t".into(),
-            columns: vec![pb::Column {
-                name: "id".into(),
-                ..Default::default()
-            }],
+            columns: vec![pb::Column { name: "id".into(), ..Default::default() }],
         };
         record.body = RecordBody::Transaction(pb::Transaction {
             changes: vec![pb::TableChange {
                 table: Some(table),
-                rows: vec![RowChange {
-                    before: None,
-                    after: Some(pb::Row { values: vec![] }),
-                }],
+                rows: vec![RowChange { before: None, after: Some(pb::Row { values: vec![] }) }],
             }],
             ..Default::default()
         });
-        assert!(matches!(
-            Record::decode(record.encode().into()),
-            Err(RecordError::Shape(_))
-        ));
+        assert!(matches!(Record::decode(record.encode().into()), Err(RecordError::Shape(_))));
     }
 
     proptest! {

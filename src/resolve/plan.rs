@@ -64,15 +64,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether some row changed since the plan was made. `index` must not hold this
-    /// plan as a staged batch.
+    /// Whether some row changed since the plan, staged as batch `id`, was made.
     #[must_use]
-    pub fn is_stale(&self, index: &Index) -> bool {
-        index.local_writes() != self.local_writes
-            && self
-                .basis
-                .iter()
-                .any(|(key, dots)| dots_of(&index.versions(*key)) != *dots)
+    pub fn is_stale(&self, index: &Index, id: BatchId) -> bool {
+        let moved = |(key, dots): &(RowKey, SmallVec<[Dot; 2]>)| {
+            dots_of(&index.versions_before(*key, id)) != *dots
+        };
+        index.local_writes() != self.local_writes && self.basis.iter().any(moved)
     }
 
     /// The highest local transaction that a decision stands on: it must be durable
@@ -80,18 +78,13 @@ impl Plan {
     #[must_use]
     pub fn stands_on(&self, region: RegionId) -> Option<Seq> {
         let dots = self.basis.iter().flat_map(|(_, dots)| dots);
-        dots.filter(|dot| dot.origin == region)
-            .map(|dot| dot.seq)
-            .max()
+        dots.filter(|dot| dot.origin == region).map(|dot| dot.seq).max()
     }
 
     /// Rows to write.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.tables
-            .iter()
-            .map(|t| t.puts.len() + t.removes.len())
-            .sum()
+        self.tables.iter().map(|t| t.puts.len() + t.removes.len()).sum()
     }
 }
 
@@ -145,16 +138,8 @@ impl<'a> Planner<'a> {
     /// An empty batch over the versions known here.
     #[must_use]
     pub fn new(index: &'a Index) -> Self {
-        let plan = Plan {
-            local_writes: index.local_writes(),
-            ..Plan::default()
-        };
-        Self {
-            index,
-            rows: HashMap::new(),
-            tables: Vec::new(),
-            plan,
-        }
+        let plan = Plan { local_writes: index.local_writes(), ..Plan::default() };
+        Self { index, rows: HashMap::new(), tables: Vec::new(), plan }
     }
 
     /// Adds a transaction, after those added before.
@@ -194,11 +179,7 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn finish(mut self) -> Plan {
         for ops in self.tables {
-            let mut table = TablePlan {
-                table: ops.table,
-                removes: vec![],
-                puts: vec![],
-            };
+            let mut table = TablePlan { table: ops.table, removes: vec![], puts: vec![] };
             for op in ops.ops {
                 match op {
                     Op::Put(row) => table.puts.push(row),
@@ -222,26 +203,14 @@ impl<'a> Planner<'a> {
             return Ok(at);
         }
         let key = table.key_columns();
-        self.tables.push(TableOps {
-            table: table.clone(),
-            key,
-            ops: Vec::new(),
-        });
+        self.tables.push(TableOps { table: table.clone(), key, ops: Vec::new() });
         Ok(self.tables.len() - 1)
     }
 
     fn write(&mut self, txn: &Incoming<'_>, table: usize, key: RowKey, op: Op) {
         let removed = matches!(op, Op::Remove(_));
-        let version = Version {
-            dot: txn.dot,
-            hlc: txn.hlc,
-            removed,
-        };
-        let write = Write {
-            key,
-            version,
-            deps: Arc::clone(txn.deps),
-        };
+        let version = Version { dot: txn.dot, hlc: txn.hlc, removed };
+        let write = Write { key, version, deps: Arc::clone(txn.deps) };
         let state = match self.rows.entry(key) {
             Entry::Occupied(held) => held.into_mut(),
             Entry::Vacant(free) => {

@@ -154,10 +154,7 @@ impl Index {
             return;
         }
         write.enter(self.rows.entry(write.key).or_default());
-        self.order
-            .entry(dot.origin)
-            .or_default()
-            .push_back((dot.seq, write.key));
+        self.order.entry(dot.origin).or_default().push_back((dot.seq, write.key));
     }
 
     /// Takes a batch's writes of one key out of the overlay.
@@ -165,10 +162,7 @@ impl Index {
         let Some(pending) = self.overlay.get_mut(&key) else {
             return Vec::new();
         };
-        let taken = pending
-            .extract_if(.., |(batch, _)| *batch == id)
-            .map(|(_, w)| w)
-            .collect();
+        let taken = pending.extract_if(.., |(batch, _)| *batch == id).map(|(_, w)| w).collect();
         if pending.is_empty() {
             self.overlay.remove(&key);
         }
@@ -185,20 +179,13 @@ mod tests {
     use crate::version::Version;
 
     fn dot(origin: u8, seq: u64) -> Dot {
-        Dot {
-            origin: RegionId::new(origin).unwrap(),
-            seq: Seq(seq),
-        }
+        Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
     }
 
     fn write(origin: u8, seq: u64, deps: &[Dot]) -> Write {
         Write {
             key: RowKey(1),
-            version: Version {
-                dot: dot(origin, seq),
-                hlc: Hlc(seq),
-                removed: false,
-            },
+            version: Version { dot: dot(origin, seq), hlc: Hlc(seq), removed: false },
             deps: Arc::new(deps.iter().copied().collect()),
         }
     }

@@ -90,21 +90,15 @@ fn value(hash: &mut Xxh3, column: &Column, kind: &Kind) -> bool {
 }
 
 fn string(hash: &mut Xxh3, column: &Column, bytes: &[u8]) -> bool {
-    let binary = matches!(
-        column.r#type(),
-        ColumnType::Binary | ColumnType::Blob | ColumnType::Geometry
-    );
+    let binary =
+        matches!(column.r#type(), ColumnType::Binary | ColumnType::Blob | ColumnType::Geometry);
     let collation = column.collation.as_str();
     if binary || collation == "binary" || collation.is_empty() {
         part(hash, bytes);
         return true;
     }
     let no_pad = collation.contains("nopad") || collation.contains("_0900_");
-    let trimmed = if no_pad {
-        bytes
-    } else {
-        without_trailing_blanks(bytes)
-    };
+    let trimmed = if no_pad { bytes } else { without_trailing_blanks(bytes) };
     if collation.ends_with("_bin") {
         part(hash, trimmed);
         return true;
@@ -121,10 +115,7 @@ fn string(hash: &mut Xxh3, column: &Column, bytes: &[u8]) -> bool {
 }
 
 fn without_trailing_blanks(bytes: &[u8]) -> &[u8] {
-    let end = bytes
-        .iter()
-        .rposition(|&b| b != b' ')
-        .map_or(0, |at| at + 1);
+    let end = bytes.iter().rposition(|&b| b != b' ').map_or(0, |at| at + 1);
     &bytes[..end]
 }
 
@@ -140,23 +131,14 @@ mod tests {
             collation: collation.into(),
             ..Default::default()
         };
-        let table = Table {
-            schema: "s".into(),
-            name: "t".into(),
-            columns: vec![column],
-        };
-        let row = Row {
-            values: vec![Value::new(Kind::Bytes(text.to_owned().into()))],
-        };
+        let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+        let row = Row { values: vec![Value::new(Kind::Bytes(text.to_owned().into()))] };
         RowKey::of(&table, &[0], &row)
     }
 
     #[track_caller]
     fn check(collation: &str, a: &str, b: &str, same: bool) {
-        assert_eq!(
-            key(collation, a).unwrap() == key(collation, b).unwrap(),
-            same
-        );
+        assert_eq!(key(collation, a).unwrap() == key(collation, b).unwrap(), same);
     }
 
     #[test]
@@ -171,9 +153,6 @@ mod tests {
 
     #[test]
     fn a_key_that_only_the_server_can_compare_is_refused() {
-        assert!(matches!(
-            key("utf8mb4_unicode_ci", "é"),
-            Err(KeyError::Collation { .. })
-        ));
+        assert!(matches!(key("utf8mb4_unicode_ci", "é"), Err(KeyError::Collation { .. })));
     }
 }

@@ -2,63 +2,36 @@ use super::*;
 use crate::change::{Column, Kind, RowChange, Value};
 
 fn dot(origin: u8, seq: u64) -> Dot {
-    Dot {
-        origin: RegionId::new(origin).unwrap(),
-        seq: Seq(seq),
-    }
+    Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
 }
 
 fn row(id: i64, v: i64) -> Row {
-    Row {
-        values: vec![Value::new(Kind::Int(id)), Value::new(Kind::Int(v))],
-    }
+    Row { values: vec![Value::new(Kind::Int(id)), Value::new(Kind::Int(v))] }
 }
 
 fn change(rows: Vec<(Option<Row>, Option<Row>)>) -> Vec<TableChange> {
-    let column = |name: &str, key| Column {
-        name: name.into(),
-        key,
-        ..Default::default()
-    };
+    let column = |name: &str, key| Column { name: name.into(), key, ..Default::default() };
     let table = Table {
         schema: "s".into(),
         name: "t".into(),
         columns: vec![column("id", 1), column("v", 0)],
     };
-    let rows = rows
-        .into_iter()
-        .map(|(before, after)| RowChange { before, after })
-        .collect();
-    vec![TableChange {
-        table: Some(table),
-        rows,
-    }]
+    let rows = rows.into_iter().map(|(before, after)| RowChange { before, after }).collect();
+    vec![TableChange { table: Some(table), rows }]
 }
 
 struct Txn(Dot, u64, Arc<Vector>, Vec<TableChange>);
 
 impl Txn {
     fn new(name: Dot, hlc: u64, deps: &[Dot], rows: Vec<(Option<Row>, Option<Row>)>) -> Self {
-        Self(
-            name,
-            hlc,
-            Arc::new(deps.iter().copied().collect()),
-            change(rows),
-        )
+        Self(name, hlc, Arc::new(deps.iter().copied().collect()), change(rows))
     }
 }
 
 fn plan(index: &Index, txns: &[Txn]) -> Plan {
     let mut planner = Planner::new(index);
     for Txn(dot, hlc, deps, changes) in txns {
-        planner
-            .add(&Incoming {
-                dot: *dot,
-                hlc: Hlc(*hlc),
-                deps,
-                changes,
-            })
-            .unwrap();
+        planner.add(&Incoming { dot: *dot, hlc: Hlc(*hlc), deps, changes }).unwrap();
     }
     planner.finish()
 }
@@ -75,12 +48,7 @@ fn index(txns: &[Txn]) -> Index {
 #[test]
 fn writes_of_one_row_become_one_operation() {
     let txns = [
-        Txn::new(
-            dot(2, 1),
-            10,
-            &[],
-            vec![(None, Some(row(1, 1))), (None, Some(row(2, 1)))],
-        ),
+        Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 1))), (None, Some(row(2, 1)))]),
         Txn::new(dot(2, 2), 11, &[], vec![(Some(row(1, 1)), Some(row(1, 2)))]),
         Txn::new(dot(2, 3), 12, &[], vec![(Some(row(2, 1)), None)]),
     ];
@@ -93,12 +61,7 @@ fn writes_of_one_row_become_one_operation() {
 
 #[test]
 fn a_changed_key_is_a_delete_and_an_insert() {
-    let txns = [Txn::new(
-        dot(2, 1),
-        10,
-        &[],
-        vec![(Some(row(1, 1)), Some(row(9, 1)))],
-    )];
+    let txns = [Txn::new(dot(2, 1), 10, &[], vec![(Some(row(1, 1)), Some(row(9, 1)))])];
     let plan = plan(&Index::default(), &txns);
     assert_eq!(plan.tables[0].removes, [row(1, 1)]);
     assert_eq!(plan.tables[0].puts, [row(9, 1)]);
@@ -107,16 +70,10 @@ fn a_changed_key_is_a_delete_and_an_insert() {
 #[test]
 fn later_commit_wins() {
     let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
-    let earlier = plan(
-        &local,
-        &[Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 7)))])],
-    );
+    let earlier = plan(&local, &[Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 7)))])]);
     assert!(earlier.tables.is_empty());
     assert!(!earlier.conflicts[0].incoming_wins);
-    let later = plan(
-        &local,
-        &[Txn::new(dot(2, 1), 30, &[], vec![(None, Some(row(1, 7)))])],
-    );
+    let later = plan(&local, &[Txn::new(dot(2, 1), 30, &[], vec![(None, Some(row(1, 7)))])]);
     assert_eq!(later.tables[0].puts, [row(1, 7)]);
     assert!(later.conflicts[0].incoming_wins);
     assert_eq!(later.stands_on(RegionId::new(1).unwrap()), Some(Seq(1)));
@@ -125,37 +82,22 @@ fn later_commit_wins() {
 #[test]
 fn equal_stamps_are_settled_by_region() {
     let low = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
-    let high = plan(
-        &low,
-        &[Txn::new(dot(2, 1), 20, &[], vec![(None, Some(row(1, 7)))])],
-    );
+    let high = plan(&low, &[Txn::new(dot(2, 1), 20, &[], vec![(None, Some(row(1, 7)))])]);
     assert!(high.conflicts[0].incoming_wins);
 }
 
 #[test]
 fn a_delete_is_not_undone_by_an_earlier_update() {
     let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(Some(row(1, 5)), None)])]);
-    let plan = plan(
-        &local,
-        &[Txn::new(
-            dot(2, 1),
-            10,
-            &[],
-            vec![(Some(row(1, 5)), Some(row(1, 6)))],
-        )],
-    );
+    let plan =
+        plan(&local, &[Txn::new(dot(2, 1), 10, &[], vec![(Some(row(1, 5)), Some(row(1, 6)))])]);
     assert!(plan.tables.is_empty());
 }
 
 #[test]
 fn a_write_that_had_seen_the_other_is_no_conflict() {
     let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
-    let txn = Txn::new(
-        dot(2, 1),
-        30,
-        &[dot(1, 1)],
-        vec![(Some(row(1, 5)), Some(row(1, 6)))],
-    );
+    let txn = Txn::new(dot(2, 1), 30, &[dot(1, 1)], vec![(Some(row(1, 5)), Some(row(1, 6)))]);
     let plan = plan(&local, &[txn]);
     assert!(plan.conflicts.is_empty());
     assert_eq!(plan.tables[0].puts, [row(1, 6)]);
