@@ -5,5 +5,8 @@
 
 pub mod change;
 pub mod clock;
+pub mod command;
+pub mod metrics;
 pub mod resolve;
+pub mod status;
 pub mod version;

@@ -1,0 +1,147 @@
+//! The gauges that mirror the status document.
+
+use prometheus::Registry;
+
+use super::{KnownGauge, known, seconds};
+use crate::status::{
+    AgentState, AgentStatus, Assigned, CaptureState, LinkState, StreamState, StreamStatus,
+};
+
+#[derive(Debug)]
+pub(super) struct Gauges {
+    info: KnownGauge,
+    start: KnownGauge,
+    agent_state: KnownGauge,
+    capture_state: KnownGauge,
+    capture_behind: KnownGauge,
+    database_up: KnownGauge,
+    outbox_acked: KnownGauge,
+    outbox_unacked: KnownGauge,
+    index_keys: KnownGauge,
+    index_versions: KnownGauge,
+    clock_offset: KnownGauge,
+    ddl_holds: KnownGauge,
+    stream: Streams,
+}
+
+#[derive(Debug)]
+struct Streams {
+    state: KnownGauge,
+    paused: KnownGauge,
+    applied: KnownGauge,
+    backlog: KnownGauge,
+    behind: KnownGauge,
+    last_applied: KnownGauge,
+    link_state: KnownGauge,
+    link_backlog: KnownGauge,
+}
+
+impl Gauges {
+    pub(super) fn new(r: &Registry) -> Self {
+        Self {
+            info: known(r, "agent_info", "Always 1; labels say what runs.", &["region", "version"]),
+            start: known(r, "agent_start_timestamp_seconds", "When the agent started.", &[]),
+            agent_state: known(r, "agent_state", "1 for the agent's state.", &["state"]),
+            capture_state: known(r, "capture_state", "1 for capture's state.", &["state"]),
+            capture_behind: known(r, "capture_behind_seconds", "Age of the last event read.", &[]),
+            database_up: known(r, "database_up", "1 if the database answered last.", &[]),
+            outbox_acked: known(r, "outbox_acked_seq", "Highest seq that Kafka has.", &[]),
+            outbox_unacked: known(r, "outbox_unacked_txns", "Sent, not yet acknowledged.", &[]),
+            index_keys: known(r, "index_keys", "Rows in the index of recent versions.", &[]),
+            index_versions: known(r, "index_versions", "Versions in the index.", &[]),
+            clock_offset: known(r, "clock_offset_seconds", "Peer's clock minus ours.", &["peer"]),
+            ddl_holds: known(r, "ddl_holds", "Schema changes that wait for a release.", &[]),
+            stream: Streams::new(r),
+        }
+    }
+
+    /// Takes every gauge from the document; what it does not know goes away.
+    pub(super) fn observe(&self, status: &AgentStatus) {
+        self.info.forget_all();
+        self.info.set(&[&status.region, &status.version], 1.0);
+        self.start.set(&[], seconds(status.started_us));
+        for state in AgentState::ALL {
+            self.agent_state.set(&[state.name()], flag(status.state == *state));
+        }
+        for state in CaptureState::ALL {
+            self.capture_state.set(&[state.name()], flag(status.capture.state == *state));
+        }
+        self.capture_behind.set_option(&[], status.capture.behind_us.map(seconds));
+        self.database_up.set_option(&[], status.database.reachable.map(flag));
+        let (acked, sent) = (status.outbox.acked_seq, status.outbox.sent_seq);
+        self.outbox_acked.set_option(&[], acked.map(float));
+        let unacked = sent.map(|sent| float(sent.saturating_sub(acked.unwrap_or(0))));
+        self.outbox_unacked.set_option(&[], unacked);
+        self.index_keys.set_option(&[], status.index.keys.map(float));
+        self.index_versions.set_option(&[], status.index.versions.map(float));
+        self.clock_offset.forget_all();
+        for (peer, offset) in &status.clock.offset_us {
+            self.clock_offset.set_option(&[peer], offset.map(signed_seconds));
+        }
+        self.ddl_holds.set(&[], float(u64::try_from(status.ddl.len()).unwrap_or(u64::MAX)));
+        self.stream.observe(status);
+    }
+}
+
+impl Streams {
+    fn new(r: &Registry) -> Self {
+        let origin = &["origin"];
+        let state = &["origin", "state"];
+        Self {
+            state: known(r, "stream_state", "1 for the stream's state.", state),
+            paused: known(r, "stream_assigned_paused", "1 if an operator paused it.", origin),
+            applied: known(r, "apply_applied_seq", "Highest seq applied.", origin),
+            backlog: known(r, "inbox_backlog_txns", "In the inbox and not applied.", origin),
+            behind: known(r, "apply_behind_seconds", "Age of the oldest that waits.", origin),
+            last_applied: known(
+                r,
+                "apply_last_applied_timestamp_seconds",
+                "When the last batch committed.",
+                origin,
+            ),
+            link_state: known(r, "link_state", "1 for the link's state.", state),
+            link_backlog: known(r, "link_backlog_records", "At the peer, not copied.", origin),
+        }
+    }
+
+    fn observe(&self, status: &AgentStatus) {
+        for gauge in [&self.state, &self.paused, &self.applied, &self.backlog, &self.behind] {
+            gauge.forget_all();
+        }
+        for gauge in [&self.last_applied, &self.link_state, &self.link_backlog] {
+            gauge.forget_all();
+        }
+        for (origin, stream) in &status.streams {
+            self.observe_stream(origin, stream);
+        }
+    }
+
+    fn observe_stream(&self, origin: &str, stream: &StreamStatus) {
+        for state in StreamState::ALL {
+            self.state.set(&[origin, state.name()], flag(stream.state == *state));
+        }
+        for state in LinkState::ALL {
+            self.link_state.set(&[origin, state.name()], flag(stream.link.state == *state));
+        }
+        self.paused.set(&[origin], flag(stream.assigned == Assigned::Paused));
+        self.applied.set_option(&[origin], stream.applied_seq.map(float));
+        self.backlog.set_option(&[origin], stream.backlog.map(float));
+        self.behind.set_option(&[origin], stream.behind_us.map(seconds));
+        self.last_applied.set_option(&[origin], stream.last_applied_us.map(seconds));
+        self.link_backlog.set_option(&[origin], stream.link.backlog.map(float));
+    }
+}
+
+fn flag(set: bool) -> f64 {
+    if set { 1.0 } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is shown, not counted with")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is shown, not counted with")]
+fn signed_seconds(us: i64) -> f64 {
+    us as f64 / 1e6
+}

@@ -1,0 +1,353 @@
+//! The status document: what an agent says of itself, as plain data.
+//!
+//! Owns the words of every state and the [`StatusBoard`] that the agent's parts write
+//! and the admin API reads. No I/O and no clock: times come in as arguments,
+//! microseconds since the Unix epoch. What is not known is `None`, never 0.
+
+mod board;
+mod window;
+
+pub use board::StatusBoard;
+pub use window::{LagWindow, RateWindow};
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares the closed list of a part's states with its names on the wire.
+macro_rules! states {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $text)] $variant,)*
+        }
+
+        impl $name {
+            /// Every state, in the order of the declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in the status document and in metric labels.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+states! {
+    /// The agent as a whole; the agent sets it.
+    AgentState {
+        /// Before every part has reported once.
+        #[default]
+        Starting = "starting",
+        /// Capture and at least one stream go on, or there is nothing to do.
+        Running = "running",
+        /// A stop was asked for; parts finish within the grace period.
+        Stopping = "stopping",
+        /// A younger epoch owns this region: this agent ships nothing more.
+        Fenced = "fenced",
+    }
+}
+
+states! {
+    /// The reading of the local binlog into the outbox; the agent sets it.
+    CaptureState {
+        /// Reading the outbox's tail, connecting.
+        #[default]
+        Starting = "starting",
+        /// Following the binlog.
+        Running = "running",
+        /// The database or Kafka is away; it goes on by itself.
+        Retrying = "retrying",
+        /// A schema change waits for the operator's release.
+        Held = "held",
+        /// It can't go on safely; `reason` and `advice` say what it needs.
+        Halted = "halted",
+    }
+}
+
+states! {
+    /// What the operator wants of a stream.
+    Assigned {
+        /// Apply what arrives.
+        #[default]
+        Running = "running",
+        /// Finish the batch in flight and apply nothing more.
+        Paused = "paused",
+    }
+}
+
+states! {
+    /// The application of one origin's transactions; the agent sets it.
+    StreamState {
+        /// Connecting to the inbox and to the database.
+        #[default]
+        Starting = "starting",
+        /// Reading outbox and inboxes from the stable vector on, to fill the index.
+        Rebuilding = "rebuilding",
+        /// Applying, or idle with nothing to apply.
+        Running = "running",
+        /// The next transaction has seen one that has not arrived here.
+        WaitingDeps = "waiting_deps",
+        /// The database or Kafka is away or contended; it goes on by itself.
+        Retrying = "retrying",
+        /// A schema change of the origin waits for the operator's release.
+        Held = "held",
+        /// Paused by the operator, and the last batch is done.
+        Paused = "paused",
+        /// It can't go on safely; `reason` and `advice` say what it needs.
+        Halted = "halted",
+    }
+}
+
+states! {
+    /// The copying of a peer's outbox into the inbox; the agent sets it.
+    LinkState {
+        /// Connecting, creating or checking the inbox.
+        #[default]
+        Starting = "starting",
+        /// Copying, or idle with nothing to copy.
+        Running = "running",
+        /// One of the two Kafka clusters is away; it goes on by itself.
+        Retrying = "retrying",
+        /// It can't go on safely; `reason` says what it needs.
+        Halted = "halted",
+        /// The regions share a Kafka cluster: the inbox is the outbox.
+        Shared = "shared",
+    }
+}
+
+/// Everything an agent says of itself at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentStatus {
+    /// The region's name.
+    pub region: String,
+    /// The epoch taken from the database at the start.
+    pub epoch: Option<u64>,
+    /// The program's version.
+    pub version: String,
+    /// When the agent started.
+    pub started_us: u64,
+    /// When this document was made.
+    pub at_us: u64,
+    /// The agent as a whole.
+    pub state: AgentState,
+    /// Why it is in that state, when there is something to say.
+    pub reason: Option<String>,
+    /// The source database.
+    pub database: DatabaseStatus,
+    /// Binlog to outbox.
+    pub capture: CaptureStatus,
+    /// The region's own topic.
+    pub outbox: OutboxStatus,
+    /// By the origin's name: inbox to database.
+    pub streams: BTreeMap<String, StreamStatus>,
+    /// The index of recent versions.
+    pub index: IndexStatus,
+    /// The clocks.
+    pub clock: ClockStatus,
+    /// Schema changes that wait for a release.
+    pub ddl: Vec<DdlHold>,
+}
+
+/// The source database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatabaseStatus {
+    /// `mariadb` or `mysql`.
+    pub flavor: Option<String>,
+    /// The server's own version string.
+    pub version: Option<String>,
+    /// `host:port` of the writable database in use.
+    pub address: Option<String>,
+    /// Whether the last attempt to reach it succeeded.
+    pub reachable: Option<bool>,
+}
+
+/// Binlog to outbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CaptureStatus {
+    /// What it does.
+    pub state: CaptureState,
+    /// Why, when there is something to say.
+    pub reason: Option<String>,
+    /// The operator's next step, when one is needed.
+    pub advice: Option<String>,
+    /// Binlog file and offset read up to.
+    pub position: Option<String>,
+    /// GTID position read up to.
+    pub gtid: Option<String>,
+    /// Local transactions captured since the start.
+    pub captured_txns: u64,
+    /// Applied transactions recognised by their marker since the start.
+    pub recognised_txns: u64,
+    /// Age of the last event read, microseconds.
+    pub behind_us: Option<u64>,
+}
+
+/// The region's own topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OutboxStatus {
+    /// The topic's name.
+    pub topic: Option<String>,
+    /// Highest seq that Kafka has acknowledged.
+    pub acked_seq: Option<u64>,
+    /// Highest seq given to the producer.
+    pub sent_seq: Option<u64>,
+    /// Why it does not go on, when it does not.
+    pub reason: Option<String>,
+}
+
+/// Inbox to database, for one origin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StreamStatus {
+    /// What the operator wants.
+    pub assigned: Assigned,
+    /// What it does.
+    pub state: StreamState,
+    /// Why, when there is something to say.
+    pub reason: Option<String>,
+    /// The operator's next step, when one is needed.
+    pub advice: Option<String>,
+    /// The hold that stops it, in `held`: an id of [`AgentStatus::ddl`].
+    pub ddl: Option<String>,
+    /// Highest seq applied to the database.
+    pub applied_seq: Option<u64>,
+    /// Highest seq known in the inbox.
+    pub inbox_seq: Option<u64>,
+    /// Transactions in the inbox that are not applied.
+    pub backlog: Option<u64>,
+    /// Source GTID of the last applied transaction.
+    pub gtid: Option<String>,
+    /// Commit at the source to visible here, over the last minute.
+    pub lag: Option<LagSummary>,
+    /// Age of the oldest transaction that waits, microseconds; 0 when none does.
+    pub behind_us: Option<u64>,
+    /// Transactions applied a second, over the last ten seconds.
+    pub rate_txns: Option<f64>,
+    /// When the last batch committed.
+    pub last_applied_us: Option<u64>,
+    /// Conflicts resolved since the start.
+    pub conflicts: u64,
+    /// The mirror that fills the inbox.
+    pub link: LinkStatus,
+}
+
+/// Percentiles of a lag histogram, microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LagSummary {
+    /// Transactions in the window.
+    pub samples: u64,
+    /// Half are at most this.
+    pub p50_us: u64,
+    /// 90 of 100 are at most this.
+    pub p90_us: u64,
+    /// 99 of 100 are at most this.
+    pub p99_us: u64,
+    /// 999 of 1000 are at most this.
+    pub p999_us: u64,
+    /// The greatest.
+    pub max_us: u64,
+}
+
+/// A peer's outbox to the local inbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LinkStatus {
+    /// What it does.
+    pub state: LinkState,
+    /// Why, when there is something to say.
+    pub reason: Option<String>,
+    /// Records copied since the start.
+    pub copied: u64,
+    /// Records at the source that are not copied.
+    pub backlog: Option<u64>,
+    /// Offset in the peer's outbox copied up to.
+    pub source_offset: Option<i64>,
+}
+
+/// The index of recent versions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IndexStatus {
+    /// Rows with a version that is not stable everywhere.
+    pub keys: Option<u64>,
+    /// Versions of them.
+    pub versions: Option<u64>,
+}
+
+/// The clocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClockStatus {
+    /// The last stamp given or seen.
+    pub hlc_us: Option<u64>,
+    /// By the peer's name: its clock minus this one, microseconds; `None` while it
+    /// has not been measured.
+    pub offset_us: BTreeMap<String, Option<i64>>,
+}
+
+/// A schema change that waits for the operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DdlHold {
+    /// Names it in `causeway ddl release`.
+    pub id: String,
+    /// The region where it ran.
+    pub origin: String,
+    /// The replicated table it touches, when known.
+    pub table: Option<String>,
+    /// The statement as the binlog has it.
+    pub statement: String,
+    /// The GTID of the statement at its origin.
+    pub gtid: Option<String>,
+    /// Since when the stream is held.
+    pub since_us: u64,
+}
+
+impl AgentStatus {
+    /// Why the agent is not ready, one line for each cause; empty when it is.
+    #[must_use]
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        if self.state != AgentState::Running {
+            causes.push(cause("agent", self.state.name(), self.reason.as_deref()));
+        }
+        if self.capture.state != CaptureState::Running {
+            causes.push(cause(
+                "capture",
+                self.capture.state.name(),
+                self.capture.reason.as_deref(),
+            ));
+        }
+        for (origin, stream) in &self.streams {
+            let going = matches!(stream.state, StreamState::Running | StreamState::WaitingDeps);
+            let wanted = stream.assigned == Assigned::Paused && stream.state == StreamState::Paused;
+            if !going && !wanted {
+                let part = format!("stream {origin}");
+                causes.push(cause(&part, stream.state.name(), stream.reason.as_deref()));
+            }
+        }
+        causes
+    }
+}
+
+fn cause(part: &str, state: &str, reason: Option<&str>) -> String {
+    reason.map_or_else(|| format!("{part} is {state}"), |why| format!("{part} is {state}: {why}"))
+}
+
+#[cfg(test)]
+mod tests;
