@@ -3,6 +3,7 @@
 //! `docs/ARCHITECTURE.md` draws the map; the modules below are listed in the order
 //! in which they may import each other, upwards only.
 
+pub mod admin;
 pub mod change;
 pub mod clock;
 pub mod command;

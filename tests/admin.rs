@@ -1,0 +1,150 @@
+//! The admin API over a real connection.
+
+use std::sync::Arc;
+
+use causeway::admin::{self, Admin, Token};
+use causeway::command::{COMMANDS_MAX, Command, Refusal};
+use causeway::metrics::Metrics;
+use causeway::status::{AgentState, AgentStatus, Assigned, CaptureState, DdlHold, StatusBoard};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const TOKEN: &str = "0123456789abcdef";
+
+struct Server {
+    address: std::net::SocketAddr,
+    board: StatusBoard,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Serves with an agent that answers every command through `agent`.
+async fn serve(agent: impl Fn(&Command) -> Result<(), Refusal> + Send + Sync + 'static) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (commands, mut received) = mpsc::channel(COMMANDS_MAX);
+    let board = StatusBoard::new(AgentStatus { region: "eu".into(), ..AgentStatus::default() });
+    let admin = Admin {
+        board: board.clone(),
+        metrics: Arc::new(Metrics::new()),
+        commands,
+        token: Arc::new(Token::new(TOKEN).unwrap()),
+    };
+    let cancel = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let stop = cancel.clone();
+    tasks.spawn(async move { admin::serve(listener, admin, stop).await.unwrap() });
+    tasks.spawn(async move {
+        while let Some(command) = received.recv().await {
+            let answer = agent(&command);
+            match command {
+                Command::Assign { reply, .. } | Command::ReleaseDdl { reply, .. } => {
+                    reply.send(answer).unwrap();
+                }
+            }
+        }
+    });
+    Server { address, board, cancel, tasks }
+}
+
+impl Server {
+    /// The status code, and headers and body as they came.
+    async fn request(&self, line: &str, token: Option<&str>, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let auth = token.map(|t| format!("authorization: Bearer {t}\r\n")).unwrap_or_default();
+        let length = body.len();
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{auth}content-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        (answer[9..12].parse().unwrap(), answer)
+    }
+
+    async fn stop(mut self) {
+        self.cancel.cancel();
+        while let Some(task) = self.tasks.join_next().await {
+            task.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn probes_and_metrics_are_open_and_the_rest_needs_the_token() {
+    let server = serve(|_| Ok(())).await;
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(server.request(&format!("GET {path}"), None, "").await.0, 200, "{path}");
+    }
+    for line in ["GET /status", "GET /ddl", "POST /streams/us/pause", "POST /ddl/1/release"] {
+        for token in [None, Some("0123456789abcdeg"), Some("")] {
+            let (code, answer) = server.request(line, token, "").await;
+            assert_eq!(code, 401, "{line}");
+            assert!(answer.contains("application/problem+json"), "{answer}");
+        }
+    }
+    let (code, answer) = server.request("GET /status", Some(TOKEN), "").await;
+    assert_eq!(code, 200);
+    assert!(answer.contains(r#""region":"eu""#) && answer.contains(r#""epoch":null"#), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_says_why_not() {
+    let server = serve(|_| Ok(())).await;
+    let (code, answer) = server.request("GET /readyz", None, "").await;
+    assert_eq!(code, 503);
+    assert!(answer.contains("capture is starting"), "{answer}");
+    server.board.update(|status| {
+        status.state = AgentState::Running;
+        status.capture.state = CaptureState::Running;
+    });
+    assert_eq!(server.request("GET /readyz", None, "").await.0, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn commands_reach_the_agent_and_its_refusals_come_back() {
+    let server = serve(|command| match command {
+        Command::Assign { origin, assigned, reason, .. } if origin == "us" => {
+            assert_eq!(*assigned, Assigned::Paused);
+            assert_eq!(reason.as_deref(), Some("maintenance"));
+            Ok(())
+        }
+        Command::Assign { origin, .. } => {
+            Err(Refusal::NotFound(format!("no stream comes from {origin}")))
+        }
+        Command::ReleaseDdl { .. } => Err(Refusal::Conflict("capture is not held".to_owned())),
+    })
+    .await;
+    let token = Some(TOKEN);
+    let body = r#"{"reason":"maintenance"}"#;
+    assert_eq!(server.request("POST /streams/us/pause", token, body).await.0, 204);
+    let (code, answer) = server.request("POST /streams/xx/resume", token, "").await;
+    assert_eq!(code, 404);
+    assert!(answer.contains("no stream comes from xx"), "{answer}");
+    assert_eq!(server.request("POST /ddl/7/release", token, "").await.0, 409);
+    assert_eq!(server.request("POST /streams/us/stop", token, "").await.0, 404);
+    assert_eq!(server.request("POST /streams/us/pause", token, r#"{"x":1}"#).await.0, 400);
+    assert_eq!(server.request("GET /ddl/7/release", token, "").await.0, 405);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn schema_changes_are_listed() {
+    let server = serve(|_| Ok(())).await;
+    server.board.update(|status| {
+        status.ddl.push(DdlHold {
+            id: "eu-1-9".to_owned(),
+            statement: "ALTER TABLE t ADD c INT".to_owned(),
+            ..DdlHold::default()
+        });
+    });
+    let (code, answer) = server.request("GET /ddl", Some(TOKEN), "").await;
+    assert_eq!(code, 200);
+    assert!(answer.contains("eu-1-9") && answer.contains("ADD c INT"), "{answer}");
+    server.stop().await;
+}
