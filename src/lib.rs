@@ -5,9 +5,12 @@
 
 pub mod admin;
 pub mod change;
+pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod conf;
 pub mod metrics;
 pub mod resolve;
 pub mod status;
+pub mod topology;
 pub mod version;

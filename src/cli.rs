@@ -1,0 +1,99 @@
+//! The command line. Data goes to stdout, everything else to stderr.
+//!
+//! Exit status: 0 done, 1 the check failed, 2 it could not run, 3 passed with
+//! warnings (`doctor`), 64 wrong usage or configuration.
+
+mod topology;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Multi-active replication for MySQL and MariaDB over Kafka
+#[derive(Debug, Parser)]
+#[command(name = "causeway", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check, describe or draw a topology
+    #[command(subcommand)]
+    Topology(topology::TopologyCommand),
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How a command ended, as its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Done.
+    Done,
+    /// The check failed.
+    Failed,
+    /// Wrong usage or configuration.
+    Usage,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::SUCCESS,
+            Exit::Failed => Self::from(1),
+            Exit::Usage => Self::from(64),
+        }
+    }
+}
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let usage = error.use_stderr();
+            if let Err(broken) = error.print() {
+                tracing::debug!(%broken, "the terminal is gone");
+            }
+            return if usage { Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let ended = match arguments.command {
+        Command::Topology(command) => topology::run(&command),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Prints data.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // A reader that has read enough is no error.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Prints what is not data.
+pub(crate) fn complain(text: &str) {
+    use std::io::Write as _;
+    if writeln!(std::io::stderr(), "{text}").is_err() {
+        tracing::debug!("stderr is gone");
+    }
+}

@@ -1,0 +1,123 @@
+//! `causeway topology validate|schema|graph`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::{Subcommand, ValueEnum};
+
+use super::{Exit, Output, complain, print};
+use crate::topology::{self, Problem, Topology};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TopologyCommand {
+    /// Check topology files; every problem is named with its line and column
+    Validate {
+        /// Topology files
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// How the result is printed
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print the JSON Schema of topology files, for editors
+    Schema,
+    /// Draw which region receives from which
+    Graph {
+        /// A topology file
+        file: PathBuf,
+        /// How it is drawn
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Drawing,
+    },
+}
+
+/// How a topology is drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Drawing {
+    /// For a terminal.
+    #[default]
+    Text,
+    /// For Graphviz.
+    Dot,
+}
+
+pub(super) fn run(command: &TopologyCommand) -> anyhow::Result<Exit> {
+    match command {
+        TopologyCommand::Validate { files, output } => validate(files, *output),
+        TopologyCommand::Schema => {
+            print(&format!("{}\n", serde_json::to_string_pretty(&Topology::schema())?))?;
+            Ok(Exit::Done)
+        }
+        TopologyCommand::Graph { file, output } => {
+            let Some(topology) = load(file)? else { return Ok(Exit::Usage) };
+            print(&match output {
+                Drawing::Text => topology.graph_text(),
+                Drawing::Dot => topology.graph_dot(),
+            })?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Reads a topology; its problems go to stderr, and then there is none.
+pub(super) fn load(file: &Path) -> anyhow::Result<Option<Topology>> {
+    let text = read(file)?;
+    match topology::parse(&text) {
+        Ok(topology) => Ok(Some(topology)),
+        Err(problems) => {
+            tell(file, &text, &problems);
+            Ok(None)
+        }
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
+}
+
+fn tell(file: &Path, text: &str, problems: &[Problem]) {
+    let name = file.display().to_string();
+    for problem in problems {
+        complain(&format!("{}\n", problem.render(&name, text)));
+    }
+    complain(&format!("{name}: {} problem(s)", problems.len()));
+}
+
+fn validate(files: &[PathBuf], output: Output) -> anyhow::Result<Exit> {
+    let mut exit = Exit::Done;
+    let mut report = Vec::new();
+    for file in files {
+        let text = read(file)?;
+        let name = file.display().to_string();
+        let problems = match topology::parse(&text) {
+            Ok(topology) => {
+                if output == Output::Text {
+                    let regions: Vec<_> =
+                        topology.regions.iter().map(|region| region.name.as_str()).collect();
+                    print(&format!("{name}: valid, regions {}\n", regions.join(", ")))?;
+                }
+                Vec::new()
+            }
+            Err(problems) => problems,
+        };
+        if !problems.is_empty() {
+            exit = Exit::Failed;
+            if output == Output::Text {
+                tell(file, &text, &problems);
+            }
+        }
+        let problems: Vec<_> = problems
+            .iter()
+            .map(|p| {
+                serde_json::json!({
+                    "line": p.line, "column": p.column, "message": p.message, "help": p.help,
+                })
+            })
+            .collect();
+        report.push(serde_json::json!({ "file": name, "problems": problems }));
+    }
+    if output == Output::Json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+    }
+    Ok(exit)
+}

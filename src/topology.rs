@@ -1,0 +1,215 @@
+//! The topology: regions, Kafka clusters, replicated tables, limits.
+//!
+//! Owns the YAML format of `topology/*.yaml` and its checks. Pure: the text comes in
+//! as an argument. Credentials never stand here; they belong to [`crate::conf`].
+
+mod check;
+mod graph;
+mod pattern;
+mod units;
+
+pub use check::{Problem, parse};
+pub use pattern::TablePattern;
+pub use units::{ByteSize, Span};
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::change::RegionId;
+
+/// Databases that are never replicated.
+pub const NEVER_REPLICATED: [&str; 5] =
+    ["causeway", "mysql", "information_schema", "performance_schema", "sys"];
+
+/// A checked topology.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topology {
+    /// In the order of the file.
+    pub regions: Vec<Region>,
+    /// First match decides.
+    pub tables: Vec<TableRule>,
+    /// Bounds of the data path.
+    pub limits: Limits,
+}
+
+/// One datacenter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Unique name.
+    pub name: String,
+    /// Unique small id, part of every record for ever: never give one to another
+    /// region.
+    pub id: RegionId,
+    /// `host:port` of its databases; the writable one is found.
+    pub databases: Vec<String>,
+    /// The name of its Kafka cluster.
+    pub cluster: String,
+    /// The cluster.
+    pub kafka: Kafka,
+}
+
+/// A Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Kafka {
+    /// Bootstrap brokers, `host:port`, as its own region reaches them.
+    pub brokers: Vec<String>,
+    /// The same as other regions reach them; the same list when absent.
+    #[serde(default)]
+    pub peer_brokers: Vec<String>,
+}
+
+/// Which tables are replicated, and how their conflicts are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRule {
+    /// `schema.table` with `*` and `?`.
+    pub tables: TablePattern,
+    /// Tables of the pattern that are not replicated.
+    pub exclude: Vec<TablePattern>,
+    /// How concurrent writes are resolved.
+    pub policy: Policy,
+}
+
+/// How concurrent writes of one row are resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Policy {
+    /// The later commit wins, then the higher region id.
+    #[default]
+    Latest,
+    /// The first region in a declared order wins.
+    RegionPriority,
+    /// Declared numeric columns add up.
+    Delta,
+    /// Inserts unite; updates and deletes stop the stream.
+    InsertOnly,
+    /// Concurrent writes can't happen; if they do, it is an alarm.
+    Home,
+}
+
+impl Policy {
+    /// Its name in the topology.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::RegionPriority => "region_priority",
+            Self::Delta => "delta",
+            Self::InsertOnly => "insert_only",
+            Self::Home => "home",
+        }
+    }
+}
+
+/// Bounds of the data path. Every one has a default that suits a LAN-sized row and
+/// a WAN between the regions.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Row changes that commit together at a peer, 1 to 100000.
+    pub batch_rows: u32,
+    /// Bytes of records that commit together at a peer, 16KiB to 256MiB.
+    pub batch_bytes: ByteSize,
+    /// How long a batch may hold its row locks while it waits, 10ms to 60s.
+    pub apply_wait: Span,
+    /// How far a clock may be off before it is bounded, or a record held, 1ms to 1h.
+    pub clock_offset: Span,
+    /// An idle region says that it lives this often, 50ms to 60s.
+    pub heartbeat: Span,
+    /// Larger transactions are split into records of about this size, 16KiB to 8MiB.
+    pub record_bytes: ByteSize,
+    /// How long outbox and inbox keep records: the longest outage that a region can
+    /// catch up from, 1h to 365d.
+    pub retention: Span,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_rows: 2_000,
+            batch_bytes: ByteSize(4 << 20),
+            apply_wait: Span::from_millis(5_000),
+            clock_offset: Span::from_millis(500),
+            heartbeat: Span::from_millis(250),
+            record_bytes: ByteSize(512 << 10),
+            retention: Span::from_millis(7 * 24 * 3_600_000),
+        }
+    }
+}
+
+/// A topic on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Bootstrap brokers, comma separated.
+    pub brokers: String,
+    /// The topic's name.
+    pub name: String,
+}
+
+impl Topology {
+    /// The region of that name.
+    #[must_use]
+    pub fn region(&self, name: &str) -> Option<&Region> {
+        self.regions.iter().find(|region| region.name == name)
+    }
+
+    /// The other regions.
+    pub fn peers<'a>(&'a self, of: &'a Region) -> impl Iterator<Item = &'a Region> {
+        self.regions.iter().filter(move |region| region.id != of.id)
+    }
+
+    /// Names by id.
+    #[must_use]
+    pub fn names(&self) -> BTreeMap<RegionId, String> {
+        self.regions.iter().map(|region| (region.id, region.name.clone())).collect()
+    }
+
+    /// The rule of a table, if it is replicated.
+    #[must_use]
+    pub fn rule(&self, schema: &str, table: &str) -> Option<&TableRule> {
+        if NEVER_REPLICATED.contains(&schema) {
+            return None;
+        }
+        let rule = self.tables.iter().find(|rule| rule.tables.matches(schema, table))?;
+        let excluded = rule.exclude.iter().any(|pattern| pattern.matches(schema, table));
+        (!excluded).then_some(rule)
+    }
+
+    /// Whether a table is replicated.
+    #[must_use]
+    pub fn replicates(&self, schema: &str, table: &str) -> bool {
+        self.rule(schema, table).is_some()
+    }
+
+    /// A region's outbox as the region itself reaches it.
+    #[must_use]
+    pub fn outbox(&self, region: &Region) -> Topic {
+        Topic { brokers: region.kafka.brokers.join(","), name: outbox_name(region) }
+    }
+
+    /// A peer's outbox as other regions reach it.
+    #[must_use]
+    pub fn peer_outbox(&self, peer: &Region) -> Topic {
+        let kafka = &peer.kafka;
+        let brokers =
+            if kafka.peer_brokers.is_empty() { &kafka.brokers } else { &kafka.peer_brokers };
+        Topic { brokers: brokers.join(","), name: outbox_name(peer) }
+    }
+
+    /// The inbox of `peer` at `region`: the outbox itself on a shared cluster.
+    #[must_use]
+    pub fn inbox(&self, region: &Region, peer: &Region) -> Topic {
+        let name = if region.cluster == peer.cluster {
+            outbox_name(peer)
+        } else {
+            format!("causeway.inbox.{}", peer.name)
+        };
+        Topic { brokers: region.kafka.brokers.join(","), name }
+    }
+}
+
+fn outbox_name(region: &Region) -> String {
+    format!("causeway.outbox.{}", region.name)
+}

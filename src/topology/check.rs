@@ -1,0 +1,312 @@
+//! From YAML to a checked topology, with every problem at its line and column.
+//!
+//! A syntax or type error is the only one reported, since what follows it can't be
+//! trusted; of a file that reads well, all problems are reported at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_yaml::{Location, Spanned};
+
+use super::{Kafka, Limits, Policy, Region, TablePattern, TableRule, Topology};
+use crate::change::RegionId;
+
+/// Something wrong in a topology file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// From 1; 0 when unknown.
+    pub line: u64,
+    /// From 1; 0 when unknown.
+    pub column: u64,
+    /// What is wrong.
+    pub message: String,
+    /// The way out, when there is one to name.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// The problem with its place in `file`, the line itself and a mark below it.
+    #[must_use]
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let mut out = format!("error: {}\n  --> {file}", self.message);
+        if self.line > 0 {
+            out += &format!(":{}:{}", self.line, self.column);
+            let at = usize::try_from(self.line - 1).unwrap_or(usize::MAX);
+            if let Some(line) = text.lines().nth(at) {
+                let gutter = " ".repeat(self.line.to_string().len());
+                let before = usize::try_from(self.column.saturating_sub(1)).unwrap_or(0);
+                let indent = " ".repeat(before.min(line.len()));
+                out += &format!("\n{gutter} |\n{} | {line}\n{gutter} | {indent}^", self.line);
+            }
+        }
+        if let Some(help) = &self.help {
+            out += &format!("\n  = help: {help}");
+        }
+        out
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// The file as written.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "Causeway topology")]
+pub(super) struct File {
+    /// The format's version: 1.
+    #[schemars(with = "u32")]
+    version: Spanned<u32>,
+    /// By name: lower-case letters, digits and hyphens.
+    #[schemars(with = "BTreeMap<String, FileRegion>")]
+    regions: Spanned<BTreeMap<String, Spanned<FileRegion>>>,
+    /// Kafka clusters by name; regions that name the same one share it.
+    #[schemars(with = "BTreeMap<String, Kafka>")]
+    kafka: BTreeMap<String, Spanned<Kafka>>,
+    /// Replicated tables: the first rule that matches decides.
+    #[schemars(with = "Vec<FileRule>")]
+    tables: Spanned<Vec<FileRule>>,
+    /// Bounds of the data path.
+    #[serde(default = "no_limits")]
+    #[schemars(with = "Limits")]
+    limits: Spanned<Limits>,
+}
+
+fn no_limits() -> Spanned<Limits> {
+    Spanned::new(Limits::default(), Location::UNKNOWN, Location::UNKNOWN)
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FileRegion {
+    /// 1 to 63, unique; part of every record for ever.
+    #[schemars(with = "u8")]
+    id: Spanned<u64>,
+    /// `host:port` of its databases; the writable one is found.
+    #[schemars(with = "Vec<String>")]
+    databases: Spanned<Vec<Spanned<String>>>,
+    /// The name of its Kafka cluster.
+    #[schemars(with = "String")]
+    kafka: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FileRule {
+    /// `schema.table` with `*` and `?`.
+    #[schemars(with = "String")]
+    tables: Spanned<String>,
+    /// Tables of the pattern that are not replicated.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    exclude: Vec<Spanned<String>>,
+    /// How concurrent writes of one row are resolved.
+    #[serde(default)]
+    #[schemars(with = "Policy")]
+    policy: Option<Spanned<Policy>>,
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, at: Location, message: String, help: Option<String>) {
+        self.0.push(Problem { line: at.line(), column: at.column(), message, help });
+    }
+}
+
+/// Reads and checks a topology.
+///
+/// # Errors
+/// Every [`Problem`], in the order of the file.
+pub fn parse(text: &str) -> Result<Topology, Vec<Problem>> {
+    let file: File = serde_yaml::from_str(text).map_err(|error| {
+        let at = error.location();
+        vec![Problem {
+            line: at.map_or(0, |at| at.line()),
+            column: at.map_or(0, |at| at.column()),
+            message: plain(&error),
+            help: None,
+        }]
+    })?;
+    let mut problems = Problems::default();
+    if file.version.value != 1 {
+        let message = format!("version {} is not known here", file.version.value);
+        problems.add(file.version.referenced, message, Some("write `version: 1`".to_owned()));
+    }
+    let topology = Topology {
+        regions: regions(&file, &mut problems),
+        tables: rules(&file, &mut problems),
+        limits: limits(&file.limits, &mut problems),
+    };
+    if problems.0.is_empty() {
+        return Ok(topology);
+    }
+    problems.0.sort_by_key(|problem| (problem.line, problem.column));
+    Err(problems.0)
+}
+
+/// The first line of the parser's message, without its own rendering of the place.
+fn plain(error: &serde_yaml::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let message = line.split(" at line ").next().unwrap_or(line);
+    message.strip_prefix("error: ").unwrap_or(message).to_owned()
+}
+
+fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    known
+        .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
+        .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
+        .min()
+        .map(|(_, name)| format!("did you mean `{name}`?"))
+}
+
+fn regions(file: &File, problems: &mut Problems) -> Vec<Region> {
+    if file.regions.value.is_empty() {
+        let help = "a topology has one region at least".to_owned();
+        problems.add(file.regions.referenced, "no regions".to_owned(), Some(help));
+    }
+    let mut ids: BTreeMap<u64, &str> = BTreeMap::new();
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    let mut regions = Vec::new();
+    for (name, region) in &file.regions.value {
+        let at = region.referenced;
+        let region = &region.value;
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if name.is_empty() || name.len() > 40 || !name.chars().all(plain) {
+            let help = "lower-case letters, digits and hyphens, 40 at most".to_owned();
+            problems.add(at, format!("`{name}` is no region name"), Some(help));
+        }
+        if let Some(other) = ids.insert(region.id.value, name) {
+            let message =
+                format!("regions `{other}` and `{name}` both have id {}", region.id.value);
+            let help = "ids are unique and are never given to another region".to_owned();
+            problems.add(region.id.referenced, message, Some(help));
+        }
+        let id = u8::try_from(region.id.value).ok().and_then(RegionId::new);
+        if id.is_none() {
+            let message = format!("id {} of region `{name}` is out of range", region.id.value);
+            problems.add(region.id.referenced, message, Some("1 to 63".to_owned()));
+        }
+        databases(name, region, problems);
+        let kafka = file.kafka.get(&region.kafka.value);
+        if let Some((name, _)) = file.kafka.get_key_value(&region.kafka.value) {
+            used.insert(name);
+        } else {
+            let known = file.kafka.keys().map(String::as_str);
+            let help = did_you_mean(&region.kafka.value, known);
+            let message = format!("unknown Kafka cluster `{}`", region.kafka.value);
+            problems.add(region.kafka.referenced, message, help);
+        }
+        if let (Some(id), Some(kafka)) = (id, kafka) {
+            regions.push(Region {
+                name: name.clone(),
+                id,
+                databases: region.databases.value.iter().map(|d| d.value.clone()).collect(),
+                cluster: region.kafka.value.clone(),
+                kafka: kafka.value.clone(),
+            });
+        }
+    }
+    for (name, kafka) in &file.kafka {
+        brokers(name, kafka, problems);
+        if !used.contains(name.as_str()) {
+            let message = format!("no region uses Kafka cluster `{name}`");
+            problems.add(kafka.referenced, message, None);
+        }
+    }
+    regions
+}
+
+fn address(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+}
+
+fn databases(name: &str, region: &FileRegion, problems: &mut Problems) {
+    if region.databases.value.is_empty() {
+        let help = Some("list its databases as host:port".to_owned());
+        problems.add(region.databases.referenced, format!("region `{name}` has no database"), help);
+    }
+    for database in &region.databases.value {
+        if !address(&database.value) {
+            let message = format!("`{}` is no database address", database.value);
+            problems.add(database.referenced, message, Some("write host:port".to_owned()));
+        }
+    }
+}
+
+fn brokers(name: &str, kafka: &Spanned<Kafka>, problems: &mut Problems) {
+    if kafka.value.brokers.is_empty() {
+        problems.add(kafka.referenced, format!("Kafka cluster `{name}` has no brokers"), None);
+    }
+    for broker in kafka.value.brokers.iter().chain(&kafka.value.peer_brokers) {
+        if !address(broker) {
+            let message = format!("`{broker}` of Kafka cluster `{name}` is no broker address");
+            problems.add(kafka.referenced, message, Some("write host:port".to_owned()));
+        }
+    }
+}
+
+fn rules(file: &File, problems: &mut Problems) -> Vec<TableRule> {
+    let mut rules: Vec<TableRule> = Vec::new();
+    if file.tables.value.is_empty() {
+        let help = Some("add a rule, e.g. `- tables: shop.*`".to_owned());
+        problems.add(file.tables.referenced, "no tables are replicated".to_owned(), help);
+    }
+    for rule in &file.tables.value {
+        let mut pattern = |text: &Spanned<String>| {
+            let parsed: Result<TablePattern, String> = text.value.parse();
+            parsed.map_err(|message| problems.add(text.referenced, message, None)).ok()
+        };
+        let tables = pattern(&rule.tables);
+        let exclude = rule.exclude.iter().filter_map(&mut pattern).collect();
+        let policy = rule.policy.as_ref().map_or(Policy::Latest, |policy| policy.value);
+        if let Some(policy) = rule.policy.as_ref().filter(|p| p.value != Policy::Latest) {
+            let message = format!("policy `{}` is not available yet", policy.value.name());
+            let help = Some("this version resolves by `latest`".to_owned());
+            problems.add(policy.referenced, message, help);
+        }
+        let Some(tables) = tables else { continue };
+        if let Some(wider) = rules.iter().find(|held| held.tables.shadows(&tables)) {
+            let message =
+                format!("`{tables}` is never reached: `{}` stands before it", wider.tables);
+            let help = Some("put the narrower pattern first".to_owned());
+            problems.add(rule.tables.referenced, message, help);
+        }
+        rules.push(TableRule { tables, exclude, policy });
+    }
+    rules
+}
+
+fn limits(limits: &Spanned<Limits>, problems: &mut Problems) -> Limits {
+    let held = &limits.value;
+    let mut range =
+        |name: &str, shown: &dyn fmt::Display, value: u64, (low, high): (u64, u64), say: &str| {
+            if !(low..=high).contains(&value) {
+                let message = format!("limits.{name} {shown} is out of range");
+                problems.add(limits.referenced, message, Some(say.to_owned()));
+            }
+        };
+    let rows = u64::from(held.batch_rows);
+    range("batch_rows", &held.batch_rows, rows, (1, 100_000), "1 to 100000");
+    let (batch, record) = (held.batch_bytes, held.record_bytes);
+    range("batch_bytes", &batch, batch.0, (16 << 10, 256 << 20), "16KiB to 256MiB");
+    range("record_bytes", &record, record.0, (16 << 10, 8 << 20), "16KiB to 8MiB");
+    let spans = [
+        ("apply_wait", held.apply_wait, (10, 60_000), "10ms to 60s"),
+        ("clock_offset", held.clock_offset, (1, 3_600_000), "1ms to 1h"),
+        ("heartbeat", held.heartbeat, (50, 60_000), "50ms to 60s"),
+        ("retention", held.retention, (3_600_000, 365 * 86_400_000), "1h to 365d"),
+    ];
+    for (name, span, bounds, say) in spans {
+        range(name, &span, span.millis(), bounds, say);
+    }
+    held.clone()
+}
