@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod conf;
+pub mod doctor;
 pub mod metrics;
 pub mod resolve;
 pub mod status;

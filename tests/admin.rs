@@ -1,3 +1,4 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 //! The admin API over a real connection.
 
 use std::sync::Arc;

@@ -1,0 +1,66 @@
+//! Gathers the facts: SQL to the databases, metadata and settings from Kafka.
+//!
+//! Reads only. Every wait is bounded; what can't be seen becomes an `Err` with the
+//! reason, and the rest is gathered all the same.
+
+mod database;
+mod kafka;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Facts;
+use crate::topology::{Region, Topology};
+
+/// How long one connection and its questions may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What to look at and how to get in.
+#[derive(Clone)]
+pub struct Plan<'a> {
+    /// All regions.
+    pub topology: &'a Topology,
+    /// The one examined.
+    pub region: &'a Region,
+    /// The agent's account; tried at the other regions too.
+    pub login: Login,
+    /// librdkafka properties, secret ones included.
+    pub kafka: BTreeMap<String, String>,
+}
+
+/// How to log in to a database.
+#[derive(Clone)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// The password.
+    pub password: Option<String>,
+    /// Ask for TLS.
+    pub tls: bool,
+}
+
+/// Gathers everything about the plan's region.
+pub async fn collect(plan: &Plan<'_>) -> Facts {
+    let limits = &plan.topology.limits;
+    let database = bounded(database::own(plan)).await;
+    let mut peers = BTreeMap::new();
+    for peer in plan.topology.peers(plan.region) {
+        peers.insert(peer.name.clone(), bounded(database::peer(plan, peer)).await);
+    }
+    Facts {
+        region: plan.region.name.clone(),
+        clock_offset_us_max: limits.clock_offset.micros(),
+        outage_s_max: limits.retention.millis() / 1000,
+        record_bytes_max: u64::try_from(limits.record_bytes.len()).unwrap_or(u64::MAX),
+        database,
+        peers,
+        kafka: kafka::clusters(plan).await,
+    }
+}
+
+async fn bounded<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs())))
+}

@@ -1,0 +1,228 @@
+//! One server: variables, account, clock.
+
+use std::collections::BTreeMap;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, OptsBuilder, Row, SslOpts};
+
+use super::super::{Account, ClockSample, DatabaseFacts, Flavor, Grant, PeerFacts, Scope};
+use super::{Login, Plan, tables};
+use crate::change::TableName;
+use crate::clock::wall_us;
+use crate::topology::Region;
+
+/// The best of these counts: the one with the shortest round trip.
+const CLOCK_SAMPLES: u32 = 5;
+
+pub(super) async fn own(plan: &Plan<'_>) -> Result<DatabaseFacts, String> {
+    let (mut conn, address) = writable(&plan.region.databases, &plan.login).await?;
+    let facts = own_facts(plan, &mut conn, address).await.map_err(|error| error.to_string());
+    // The answer counts; that the goodbye did not arrive does not.
+    drop(conn.disconnect().await);
+    facts
+}
+
+async fn own_facts(
+    plan: &Plan<'_>,
+    conn: &mut Conn,
+    address: String,
+) -> Result<DatabaseFacts, mysql_async::Error> {
+    let variables = variables(conn).await?;
+    let version = variables.get("version").map_or("", String::as_str);
+    let flavor = if version.contains("MariaDB") { Flavor::MariaDb } else { Flavor::MySql };
+    let version = parse_version(version);
+    let zone: Option<Option<String>> = conn
+        .query_first("SELECT CONVERT_TZ('2024-06-01 12:00:00', 'UTC', 'Europe/Berlin')")
+        .await?;
+    let tables = tables::replicated(conn, plan.topology).await?;
+    Ok(DatabaseFacts {
+        address,
+        listed: plan.region.databases.len(),
+        flavor,
+        version,
+        binlog_filters: filters(conn, flavor, version).await?,
+        named_zones: zone.flatten().is_some(),
+        account: account(conn).await?,
+        unmatched: tables::unmatched(plan.topology, &tables),
+        tables,
+        clock: clock(conn).await?,
+        variables,
+    })
+}
+
+pub(super) async fn peer(plan: &Plan<'_>, peer: &Region) -> Result<PeerFacts, String> {
+    let (mut conn, _) = writable(&peer.databases, &plan.login).await?;
+    let facts = peer_facts(plan, &mut conn).await.map_err(|error| error.to_string());
+    drop(conn.disconnect().await);
+    facts
+}
+
+async fn peer_facts(plan: &Plan<'_>, conn: &mut Conn) -> Result<PeerFacts, mysql_async::Error> {
+    let auto: Option<(u64, u64)> = conn
+        .query_first("SELECT @@global.auto_increment_increment, @@global.auto_increment_offset")
+        .await?;
+    let tables = tables::replicated(conn, plan.topology).await?;
+    Ok(PeerFacts {
+        auto_increment: auto.unwrap_or((1, 1)),
+        tables: tables.into_iter().map(|(name, facts)| (name, facts.columns)).collect(),
+        clock: clock(conn).await?,
+    })
+}
+
+/// The first that takes writes; else the first that answers, so that it can be judged.
+async fn writable(addresses: &[String], login: &Login) -> Result<(Conn, String), String> {
+    let mut read_only = None;
+    let mut failures = Vec::new();
+    for address in addresses {
+        match connect(address, login).await {
+            Ok((conn, true)) => return Ok((conn, address.clone())),
+            Ok((conn, false)) => drop(read_only.get_or_insert((conn, address.clone()))),
+            Err(why) => failures.push(format!("{address}: {why}")),
+        }
+    }
+    read_only.ok_or_else(|| failures.join("; "))
+}
+
+async fn connect(address: &str, login: &Login) -> Result<(Conn, bool), String> {
+    let (host, port) = address.rsplit_once(':').ok_or("the address has no port")?;
+    let port: u16 = port.parse().map_err(|_| "the port is no number".to_owned())?;
+    let opts = OptsBuilder::default()
+        .ip_or_hostname(host)
+        .tcp_port(port)
+        .user(Some(&login.user))
+        .pass(login.password.as_ref())
+        .prefer_socket(false)
+        .ssl_opts(login.tls.then(SslOpts::default))
+        .init(vec!["SET time_zone = '+00:00'"]);
+    let mut conn = Conn::new(opts).await.map_err(|error| error.to_string())?;
+    let read_only: Option<u8> =
+        conn.query_first("SELECT @@global.read_only").await.map_err(|error| error.to_string())?;
+    Ok((conn, read_only == Some(0)))
+}
+
+async fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>, mysql_async::Error> {
+    let rows: Vec<(String, Option<String>)> = conn.query("SHOW GLOBAL VARIABLES").await?;
+    Ok(rows
+        .into_iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.unwrap_or_default()))
+        .collect())
+}
+
+fn parse_version(text: &str) -> (u32, u32, u32) {
+    let digits = text.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap_or_default();
+    let mut parts = digits.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+async fn filters(
+    conn: &mut Conn,
+    flavor: Flavor,
+    version: (u32, u32, u32),
+) -> Result<Vec<String>, mysql_async::Error> {
+    let renamed = flavor == Flavor::MySql && version >= (8, 2, 0);
+    let statement = if renamed { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
+    let row: Option<Row> = match conn.query_first(statement).await {
+        Ok(row) => row,
+        // The lack of the privilege is a finding of its own.
+        Err(mysql_async::Error::Server(error)) if error.code == 1227 => None,
+        Err(error) => return Err(error),
+    };
+    let Some(row) = row else { return Ok(Vec::new()) };
+    let value = |column: &str| row.get_opt::<Option<String>, _>(column)?.ok().flatten();
+    Ok(["Binlog_Do_DB", "Binlog_Ignore_DB"]
+        .iter()
+        .filter_map(|name| Some((name, value(name)?)))
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| format!("{name} is {value}"))
+        .collect())
+}
+
+async fn account(conn: &mut Conn) -> Result<Account, mysql_async::Error> {
+    let user: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
+    let user = user.unwrap_or_default();
+    let (name, host) = user.rsplit_once('@').unwrap_or((&user, "%"));
+    let lines: Vec<String> = conn.query("SHOW GRANTS FOR CURRENT_USER()").await?;
+    Ok(Account {
+        name: format!("'{name}'@'{host}'"),
+        grants: lines.iter().filter_map(|line| parse_grant(line)).collect(),
+    })
+}
+
+/// `GRANT a, b (columns) ON scope TO …`; `None` for grants of roles.
+fn parse_grant(line: &str) -> Option<Grant> {
+    let (privileges, rest) = line.strip_prefix("GRANT ")?.split_once(" ON ")?;
+    let (place, _) = rest.split_once(" TO ")?;
+    // A privilege on some columns only is no privilege on the table.
+    let privileges = privileges
+        .split(", ")
+        .filter(|privilege| !privilege.contains('('))
+        .map(|privilege| privilege.trim().to_ascii_uppercase())
+        .map(|privilege| if privilege == "ALL" { "ALL PRIVILEGES".to_owned() } else { privilege })
+        .collect();
+    let scope = match place.split_once('.')? {
+        ("*", "*") => Scope::Global,
+        (schema, "*") => Scope::Schema(unquote(schema)),
+        (schema, table) => {
+            Scope::Table(TableName { schema: unquote(schema), name: unquote(table) })
+        }
+    };
+    Some(Grant { privileges, scope })
+}
+
+fn unquote(name: &str) -> String {
+    name.trim_matches('`').replace("``", "`")
+}
+
+async fn clock(conn: &mut Conn) -> Result<ClockSample, mysql_async::Error> {
+    let mut best: Option<ClockSample> = None;
+    for _ in 0..CLOCK_SAMPLES {
+        let before = wall_us();
+        let text: Option<String> = conn.query_first("SELECT UNIX_TIMESTAMP(SYSDATE(6))").await?;
+        let after = wall_us();
+        let there = text.as_deref().and_then(micros).unwrap_or_default();
+        let round_trip_us = after.saturating_sub(before);
+        let here = before.saturating_add(round_trip_us / 2);
+        let offset_us = i64::try_from(i128::from(there) - i128::from(here)).unwrap_or(i64::MAX);
+        let sample = ClockSample { offset_us, round_trip_us };
+        if best.is_none_or(|best| round_trip_us < best.round_trip_us) {
+            best = Some(sample);
+        }
+    }
+    Ok(best.expect("at least one sample is taken"))
+}
+
+/// `seconds.fraction` as microseconds.
+fn micros(text: &str) -> Option<u64> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let fraction: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Scope, micros, parse_grant, parse_version};
+
+    #[test]
+    fn grants_are_read_as_the_servers_print_them() {
+        let grant = parse_grant(
+            "GRANT SELECT, REPLICATION SLAVE, BINLOG MONITOR ON *.* TO `c`@`%` IDENTIFIED BY 'x'",
+        )
+        .unwrap();
+        assert_eq!(grant.scope, Scope::Global);
+        assert!(grant.privileges.contains("BINLOG MONITOR"));
+        let grant = parse_grant(r"GRANT ALL PRIVILEGES ON `shop\_a`.* TO 'c'@'%'").unwrap();
+        assert_eq!(grant.scope, Scope::Schema(r"shop\_a".to_owned()));
+        let grant = parse_grant("GRANT SELECT (a), INSERT ON `s`.`t` TO `c`@`%`").unwrap();
+        assert_eq!(grant.privileges.iter().collect::<Vec<_>>(), ["INSERT"]);
+        assert!(parse_grant("GRANT `role` TO `c`@`%`").is_none());
+    }
+
+    #[test]
+    fn versions_and_times_are_read() {
+        assert_eq!(parse_version("10.11.19-MariaDB-0+deb12u1-log"), (10, 11, 19));
+        assert_eq!(parse_version("5.6.24"), (5, 6, 24));
+        assert_eq!(micros("1700000000.25"), Some(1_700_000_000_250_000));
+        assert_eq!(micros("1700000000"), Some(1_700_000_000_000_000));
+    }
+}

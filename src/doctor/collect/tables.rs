@@ -1,0 +1,158 @@
+//! The replicated tables, from information_schema.
+
+use std::collections::BTreeMap;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+
+use super::super::{ColumnFacts, ForeignKey, TableFacts, Trigger};
+use crate::change::TableName;
+use crate::topology::Topology;
+
+type Tables = BTreeMap<TableName, TableFacts>;
+
+const NOT_SYSTEM: &str =
+    "NOT IN ('mysql', 'information_schema', 'performance_schema', 'sys', 'causeway')";
+
+/// The tables that the topology names, views left out.
+pub(super) async fn replicated(
+    conn: &mut Conn,
+    topology: &Topology,
+) -> Result<Tables, mysql_async::Error> {
+    let mut tables = names(conn, topology).await?;
+    columns(conn, &mut tables).await?;
+    keys(conn, &mut tables).await?;
+    triggers(conn, &mut tables).await?;
+    foreign_keys(conn, &mut tables).await?;
+    Ok(tables)
+}
+
+/// Patterns that match none of `tables`.
+pub(super) fn unmatched(topology: &Topology, tables: &Tables) -> Vec<String> {
+    topology
+        .tables
+        .iter()
+        .filter(|rule| !tables.keys().any(|table| rule.tables.matches(&table.schema, &table.name)))
+        .map(|rule| rule.tables.to_string())
+        .collect()
+}
+
+fn name(schema: String, name: String) -> TableName {
+    TableName { schema, name }
+}
+
+async fn names(conn: &mut Conn, topology: &Topology) -> Result<Tables, mysql_async::Error> {
+    let rows: Vec<(String, String, String, Option<String>)> = conn
+        .query(format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, TABLE_TYPE, ENGINE FROM information_schema.TABLES \
+             WHERE TABLE_SCHEMA {NOT_SYSTEM} AND TABLE_TYPE NOT LIKE '%VIEW'"
+        ))
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter(|(schema, table, ..)| topology.replicates(schema, table))
+        .map(|(schema, table, kind, engine)| {
+            let facts =
+                TableFacts { engine: engine.unwrap_or_default(), kind, ..TableFacts::default() };
+            (name(schema, table), facts)
+        })
+        .collect())
+}
+
+async fn columns(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async::Error> {
+    type Column = (String, String, String, String, Option<String>, String, String, String);
+    let rows: Vec<Column> = conn
+        .query(format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, \
+             IS_NULLABLE, IF(COLUMN_DEFAULT IS NULL, 'NO', 'YES'), EXTRA \
+             FROM information_schema.COLUMNS WHERE TABLE_SCHEMA {NOT_SYSTEM} \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
+        ))
+        .await?;
+    for (schema, table, column, column_type, collation, nullable, defaulted, extra) in rows {
+        let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
+        let extra = extra.to_ascii_lowercase();
+        let auto_increment = extra.contains("auto_increment");
+        let optional = nullable == "YES"
+            || defaulted == "YES"
+            || auto_increment
+            || extra.contains("generated")
+            || extra.contains("virtual")
+            || extra.contains("persistent");
+        facts.columns.push(ColumnFacts {
+            name: column,
+            column_type,
+            collation,
+            auto_increment,
+            optional,
+        });
+    }
+    Ok(())
+}
+
+async fn keys(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async::Error> {
+    let rows: Vec<(String, String, String, Option<String>)> = conn
+        .query(format!(
+            "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME \
+             FROM information_schema.STATISTICS \
+             WHERE NON_UNIQUE = 0 AND TABLE_SCHEMA {NOT_SYSTEM} \
+             ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
+        ))
+        .await?;
+    for (schema, table, index, column) in rows {
+        let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
+        // An expression has no column name.
+        let column = column.unwrap_or_else(|| "(expression)".to_owned());
+        facts.unique_keys.entry(index).or_default().push(column);
+    }
+    Ok(())
+}
+
+async fn triggers(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async::Error> {
+    let rows: Vec<(String, String, String, String)> = conn
+        .query(format!(
+            "SELECT EVENT_OBJECT_SCHEMA, EVENT_OBJECT_TABLE, TRIGGER_NAME, ACTION_STATEMENT \
+             FROM information_schema.TRIGGERS WHERE EVENT_OBJECT_SCHEMA {NOT_SYSTEM} \
+             ORDER BY TRIGGER_NAME"
+        ))
+        .await?;
+    for (schema, table, trigger, body) in rows {
+        let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
+        facts.triggers.push(Trigger { name: trigger, body });
+    }
+    Ok(())
+}
+
+async fn foreign_keys(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async::Error> {
+    type Key = (String, String, String, String, String, String, String, String, String);
+    let rows: Vec<Key> = conn
+        .query(format!(
+            "SELECT k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.COLUMN_NAME, \
+             k.REFERENCED_TABLE_SCHEMA, k.REFERENCED_TABLE_NAME, k.REFERENCED_COLUMN_NAME, \
+             r.DELETE_RULE, r.UPDATE_RULE \
+             FROM information_schema.KEY_COLUMN_USAGE k \
+             JOIN information_schema.REFERENTIAL_CONSTRAINTS r \
+             ON r.CONSTRAINT_SCHEMA = k.CONSTRAINT_SCHEMA \
+             AND r.CONSTRAINT_NAME = k.CONSTRAINT_NAME AND r.TABLE_NAME = k.TABLE_NAME \
+             WHERE k.TABLE_SCHEMA {NOT_SYSTEM} AND k.REFERENCED_TABLE_NAME IS NOT NULL \
+             ORDER BY k.TABLE_SCHEMA, k.TABLE_NAME, k.CONSTRAINT_NAME, k.ORDINAL_POSITION"
+        ))
+        .await?;
+    for (schema, table, key, column, to_schema, to_table, to_column, on_delete, on_update) in rows {
+        let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
+        if facts.foreign_keys.last().is_none_or(|last| last.name != key) {
+            facts.foreign_keys.push(ForeignKey {
+                name: key,
+                columns: Vec::new(),
+                target: name(to_schema, to_table),
+                target_columns: Vec::new(),
+                on_delete,
+                on_update,
+            });
+        }
+        let last = facts.foreign_keys.last_mut().expect("one was pushed if there was none");
+        last.columns.push(column);
+        last.target_columns.push(to_column);
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! What the agent's account may do.
+
+use super::super::{Account, DatabaseFacts, Finding, Flavor, Grant, Scope};
+use crate::change::TableName;
+
+const CHECK: &str = "privileges";
+const WHY: &str = "the agent reads the binlog and writes to the replicated tables and to its own \
+                   schema; it needs no SUPER";
+const ROWS: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE"];
+const OWN: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP", "INDEX"];
+/// The schema of the agent's own tables.
+const OWN_SCHEMA: &str = "causeway";
+
+pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
+    let account = &database.account;
+    let mut missing: Vec<Finding> = global(database).into_iter().collect();
+    let own = TableName { schema: OWN_SCHEMA.to_owned(), name: String::new() };
+    let lacking = lacking(account, OWN, &own);
+    if !lacking.is_empty() {
+        missing.push(lack(account, &lacking, &format!("`{OWN_SCHEMA}`.*")));
+    }
+    let mut schemas: Vec<(&str, Vec<&str>)> = Vec::new();
+    for table in database.tables.keys() {
+        let lacking = self::lacking(account, ROWS, table);
+        if lacking.is_empty() || schemas.iter().any(|(s, l)| *s == table.schema && *l == lacking) {
+            continue;
+        }
+        missing.push(lack(account, &lacking, &format!("`{}`.*", table.schema)));
+        schemas.push((&table.schema, lacking));
+    }
+    if missing.is_empty() {
+        missing.push(Finding::pass(CHECK, WHY, format!("{} has what it needs", account.name)));
+    }
+    missing
+}
+
+/// Privileges that exist only for the whole server.
+fn global(database: &DatabaseFacts) -> Option<Finding> {
+    let needed: &[&[&str]] = match database.flavor {
+        Flavor::MariaDb => &[
+            &["REPLICATION SLAVE", "REPLICATION REPLICA"],
+            &["BINLOG MONITOR", "REPLICATION CLIENT", "SUPER"],
+        ],
+        Flavor::MySql => &[&["REPLICATION SLAVE"], &["REPLICATION CLIENT", "SUPER"]],
+    };
+    let lacking: Vec<&str> = needed
+        .iter()
+        .filter(|names| !names.iter().any(|name| holds(&database.account, name, None)))
+        .map(|names| names[0])
+        .collect();
+    if lacking.is_empty() { None } else { Some(lack(&database.account, &lacking, "*.*")) }
+}
+
+fn lack(account: &Account, privileges: &[&str], place: &str) -> Finding {
+    let list = privileges.join(", ");
+    Finding::fail(CHECK, WHY, format!("{} lacks {list} on {place}", account.name))
+        .on(place)
+        .fix(format!("grant {list} on {place} to the agent's account"))
+        .sql(format!("GRANT {list} ON {place} TO {}", account.name))
+}
+
+fn lacking(account: &Account, needed: &[&'static str], table: &TableName) -> Vec<&'static str> {
+    needed.iter().copied().filter(|name| !holds(account, name, Some(table))).collect()
+}
+
+fn holds(account: &Account, privilege: &str, table: Option<&TableName>) -> bool {
+    account.grants.iter().any(|grant| covers(grant, table) && grants(grant, privilege))
+}
+
+fn grants(grant: &Grant, privilege: &str) -> bool {
+    grant.privileges.contains(privilege) || grant.privileges.contains("ALL PRIVILEGES")
+}
+
+fn covers(grant: &Grant, table: Option<&TableName>) -> bool {
+    match (&grant.scope, table) {
+        (Scope::Global, _) => true,
+        (Scope::Schema(pattern), Some(table)) => like(pattern.as_bytes(), table.schema.as_bytes()),
+        (Scope::Table(granted), Some(table)) => granted == table,
+        (Scope::Schema(_) | Scope::Table(_), None) => false,
+    }
+}
+
+/// SQL's LIKE, with `\` before a literal `%` or `_`.
+fn like(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        [b'%', rest @ ..] => (0..=text.len()).any(|skip| like(rest, &text[skip..])),
+        [b'\\', literal, rest @ ..] => {
+            text.split_first().is_some_and(|(first, text)| first == literal && like(rest, text))
+        }
+        [b'_', rest @ ..] => text.split_first().is_some_and(|(_, text)| like(rest, text)),
+        [literal, rest @ ..] => {
+            text.split_first().is_some_and(|(first, text)| first == literal && like(rest, text))
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! This region against the others: keys, clocks, tables.
+
+use super::super::{ColumnFacts, DatabaseFacts, Facts, Finding, PeerFacts};
+use super::server::number;
+use crate::change::TableName;
+
+const AUTO: &str = "two regions that count alike give one key to two rows";
+const CLOCK: &str = "stamps follow commit times; a clock that is off is bounded when stamping, \
+                     and its writes win or lose by that bound";
+const PEER: &str = "what the regions need of each other can't be checked from here";
+const SCHEMA: &str = "a row that does not fit stops the stream";
+
+pub(super) fn judge(database: &DatabaseFacts, facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![auto_increment(database, facts)];
+    for (name, peer) in &facts.peers {
+        match peer {
+            Ok(peer) => {
+                findings.push(clock(database, name, peer, facts.clock_offset_us_max));
+                findings.extend(schema(database, name, peer));
+            }
+            Err(why) => findings.push(
+                Finding::warn("peer_database", PEER, why.clone())
+                    .on(name)
+                    .fix("run doctor where the database of that region can be reached"),
+            ),
+        }
+    }
+    findings
+}
+
+fn auto_increment(database: &DatabaseFacts, facts: &Facts) -> Finding {
+    const CHECK: &str = "auto_increment";
+    let counting: Vec<String> = database
+        .tables
+        .iter()
+        .filter(|(_, table)| table.columns.iter().any(|column| column.auto_increment))
+        .map(|(name, _)| name.to_string())
+        .collect();
+    let Some(first) = counting.first() else {
+        return Finding::pass(CHECK, AUTO, "no replicated table has an AUTO_INCREMENT column");
+    };
+    let increment = number(database, "auto_increment_increment").unwrap_or(1).max(1);
+    let offset = number(database, "auto_increment_offset").unwrap_or(1);
+    let regions = u64::try_from(facts.peers.len()).unwrap_or(u64::MAX).saturating_add(1);
+    let found =
+        format!("increment {increment}, offset {offset}, {} tables ({first} …)", counting.len());
+    if increment < regions {
+        let fix = format!(
+            "set auto_increment_increment to {regions} or more in every region (leave room for \
+             further regions) and auto_increment_offset to a number of its own in each"
+        );
+        return Finding::fail(CHECK, AUTO, found)
+            .fix(fix)
+            .sql(format!("SET GLOBAL auto_increment_increment = {}", regions.max(10)));
+    }
+    for (name, peer) in &facts.peers {
+        let Ok(PeerFacts { auto_increment: (theirs, their_offset), .. }) = peer else { continue };
+        if *theirs != increment || their_offset % increment == offset % increment {
+            return Finding::fail(
+                CHECK,
+                AUTO,
+                format!("{found}; {name} has increment {theirs}, offset {their_offset}"),
+            )
+            .on(name)
+            .fix("give every region the same increment and an offset of its own");
+        }
+    }
+    Finding::pass(CHECK, AUTO, found)
+}
+
+fn clock(database: &DatabaseFacts, name: &str, peer: &PeerFacts, max_us: u64) -> Finding {
+    const CHECK: &str = "clock_offset";
+    let offset = peer.clock.offset_us - database.clock.offset_us;
+    let doubt = (peer.clock.round_trip_us + database.clock.round_trip_us) / 2;
+    let found = format!(
+        "the database clock of {name} is {} ms from this region's (give or take {} ms)",
+        milli(offset),
+        milli(i64::try_from(doubt).unwrap_or(i64::MAX))
+    );
+    let surely = offset.unsigned_abs().saturating_sub(doubt);
+    let finding = if surely > max_us {
+        Finding::fail(CHECK, CLOCK, found)
+    } else if offset.unsigned_abs() > max_us / 2 {
+        Finding::warn(CHECK, CLOCK, found)
+    } else {
+        return Finding::pass(CHECK, CLOCK, found).on(name);
+    };
+    finding
+        .on(name)
+        .fix(format!("set the clocks by NTP or PTP; the topology allows {} ms", max_us / 1000))
+}
+
+/// Microseconds as milliseconds with three places.
+fn milli(us: i64) -> String {
+    let sign = if us < 0 { "-" } else { "" };
+    let us = us.unsigned_abs();
+    format!("{sign}{}.{:03}", us / 1000, us % 1000)
+}
+
+fn schema(database: &DatabaseFacts, name: &str, peer: &PeerFacts) -> Vec<Finding> {
+    const CHECK: &str = "peer_schema";
+    let mut findings = Vec::new();
+    for (table, facts) in &database.tables {
+        let Some(theirs) = peer.tables.get(table) else {
+            findings.push(
+                Finding::fail(CHECK, SCHEMA, format!("{name} has no such table"))
+                    .on(table)
+                    .fix(format!("create {table} in {name}")),
+            );
+            continue;
+        };
+        findings.extend(columns(table, name, &facts.columns, theirs));
+    }
+    for table in peer.tables.keys().filter(|table| !database.tables.contains_key(*table)) {
+        findings.push(
+            Finding::fail(CHECK, SCHEMA, format!("{name} has it and this region has not"))
+                .on(table)
+                .fix(format!("create {table} here")),
+        );
+    }
+    if findings.is_empty() {
+        findings
+            .push(Finding::pass(CHECK, SCHEMA, format!("the tables fit those of {name}")).on(name));
+    }
+    findings
+}
+
+fn columns(
+    table: &TableName,
+    name: &str,
+    ours: &[ColumnFacts],
+    theirs: &[ColumnFacts],
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (side, some, others) in [("this region", ours, theirs), (name, theirs, ours)] {
+        for column in some.iter().filter(|c| !c.optional) {
+            if !others.iter().any(|other| other.name.eq_ignore_ascii_case(&column.name)) {
+                let found =
+                    format!("only {side} has the column {}, without a default", column.name);
+                findings.push(
+                    Finding::fail("peer_schema", SCHEMA, found)
+                        .on(table)
+                        .fix("add the column on the other side, or give it a default"),
+                );
+            }
+        }
+    }
+    for column in ours {
+        let other = theirs.iter().find(|other| other.name.eq_ignore_ascii_case(&column.name));
+        if let Some(other) = other.filter(|o| plain(&o.column_type) != plain(&column.column_type)) {
+            let (here, there) = (&column.column_type, &other.column_type);
+            let found = format!("{} is {here} here and {there} in {name}", column.name);
+            findings.push(
+                Finding::warn("peer_schema", SCHEMA, found)
+                    .on(table)
+                    .fix("give the column one type in every region"),
+            );
+        }
+    }
+    findings
+}
+
+/// The type without what differs between servers and says nothing: the display
+/// width of integers, and comments.
+fn plain(column_type: &str) -> String {
+    let text = column_type.to_ascii_lowercase();
+    let text = text.split("/*").next().unwrap_or_default().trim();
+    let integer = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"]
+        .iter()
+        .any(|name| text.starts_with(&format!("{name}(")));
+    match (integer, text.split_once('('), text.split_once(')')) {
+        (true, Some((name, _)), Some((_, rest))) => format!("{name}{rest}"),
+        _ => text.to_owned(),
+    }
+}

@@ -1,0 +1,256 @@
+//! The replicated tables: keys, triggers, foreign keys, engines, collations.
+
+use super::super::{ColumnFacts, DatabaseFacts, Finding, ForeignKey, TableFacts};
+use crate::change::TableName;
+
+const PRIMARY: &str = "PRIMARY";
+
+/// A check of one table: the findings that break it.
+type Check = fn(&TableName, &TableFacts, &DatabaseFacts) -> Vec<Finding>;
+
+/// Name, why, check.
+const CHECKS: &[(&str, &str, Check)] = &[
+    ("table_kind", KIND, kind),
+    ("storage_engine", ENGINE, engine),
+    ("primary_key", KEY, primary_key),
+    ("key_collation", COLLATION, key_collation),
+    ("key_type", KEY_TYPE, key_type),
+    ("unique_keys", UNIQUE, unique_keys),
+    ("triggers", TRIGGER, triggers),
+    ("foreign_key_cascade", CASCADE, cascades),
+    ("foreign_key_scope", FK_SCOPE, foreign_key_scope),
+];
+
+const MATCHED: &str = "a pattern that matches nothing is often a misspelt one";
+const KIND: &str = "system-versioned tables write history rows and sequences events of their own, \
+                    which can't be replicated as rows";
+const ENGINE: &str = "only a transactional engine can take a batch and its position as one";
+const KEY: &str = "a row is known by its primary key; without one a change can't be matched";
+const COLLATION: &str = "two spellings can be one row there; the agent folds printable ASCII \
+                         only, and stops the stream at other values rather than guess";
+const KEY_TYPE: &str = "floating point keys do not compare equal after a round trip";
+const UNIQUE: &str = "two regions may give one value to two rows at the same time; only one of \
+                      them can stay";
+const TRIGGER: &str = "a trigger's effects are in the binlog, and it fires again where they are \
+                       applied: they would count twice";
+const CASCADE: &str = "cascades are not in the binlog (MySQL before 9.6, MariaDB): the other \
+                       regions would keep the child rows";
+const FK_SCOPE: &str = "the referenced rows are not replicated, so a child may arrive without \
+                        its parent";
+
+pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
+    let mut findings = vec![matched(database)];
+    findings.extend(database.unmatched.iter().map(|pattern| {
+        Finding::warn("tables_matched", MATCHED, format!("`{pattern}` matches no table"))
+            .on(pattern)
+            .fix("correct the pattern in the topology, or create the table")
+    }));
+    for (name, why, check) in CHECKS {
+        let broken: Vec<Finding> = database
+            .tables
+            .iter()
+            .flat_map(|(table, facts)| check(table, facts, database))
+            .collect();
+        if broken.is_empty() {
+            let count = database.tables.len();
+            findings.push(Finding::pass(name, why, format!("{count} tables looked at")));
+        }
+        findings.extend(broken);
+    }
+    findings
+}
+
+fn matched(database: &DatabaseFacts) -> Finding {
+    let count = database.tables.len();
+    if count > 0 {
+        return Finding::pass("tables_matched", MATCHED, format!("{count} tables are replicated"));
+    }
+    Finding::warn("tables_matched", MATCHED, "no table is replicated")
+        .fix("name tables in the topology, or create them")
+}
+
+fn kind(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    if facts.kind.eq_ignore_ascii_case("BASE TABLE") {
+        return Vec::new();
+    }
+    let found = format!("it is a {}", facts.kind.to_ascii_lowercase());
+    vec![
+        Finding::fail("table_kind", KIND, found)
+            .on(table)
+            .fix("leave it out of the topology, or make it an ordinary table"),
+    ]
+}
+
+fn engine(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    let good = ["InnoDB", "XtraDB", "ROCKSDB"];
+    let ordinary = facts.kind.eq_ignore_ascii_case("BASE TABLE");
+    if !ordinary || good.iter().any(|e| facts.engine.eq_ignore_ascii_case(e)) {
+        return Vec::new();
+    }
+    vec![
+        Finding::fail("storage_engine", ENGINE, format!("the engine is {}", facts.engine))
+            .on(table)
+            .fix("move the table to InnoDB")
+            .sql(format!("ALTER TABLE {} ENGINE=InnoDB", quoted(table))),
+    ]
+}
+
+fn primary_key(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    if facts.unique_keys.contains_key(PRIMARY) || facts.kind.eq_ignore_ascii_case("SEQUENCE") {
+        return Vec::new();
+    }
+    let finding = Finding::fail("primary_key", KEY, "it has no primary key").on(table);
+    let fit = facts.unique_keys.iter().next();
+    vec![match fit {
+        Some((key, columns)) => finding
+            .fix(format!("make the unique key {key} the primary key, if none of it is NULL"))
+            .sql(format!("ALTER TABLE {} ADD PRIMARY KEY ({})", quoted(table), list(columns))),
+        None => finding
+            .fix(
+                "add a primary key in every region: the columns that name a row, or a UUID \
+                 given by the application",
+            )
+            .sql(format!(
+                "ALTER TABLE {} ADD COLUMN causeway_id BINARY(16) NOT NULL \
+                 /* filled with unique values, the same in every region */, \
+                 ADD PRIMARY KEY (causeway_id)",
+                quoted(table)
+            )),
+    }]
+}
+
+fn key_columns(facts: &TableFacts) -> impl Iterator<Item = &ColumnFacts> {
+    let key = facts.unique_keys.get(PRIMARY).map_or(&[][..], Vec::as_slice);
+    facts.columns.iter().filter(move |column| key.contains(&column.name))
+}
+
+fn key_collation(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    let folds = |c: &str| !(c.ends_with("_bin") || c == "binary");
+    key_columns(facts)
+        .filter_map(|column| Some((column, column.collation.as_deref()?)))
+        .filter(|(_, collation)| folds(collation))
+        .map(|(column, collation)| {
+            let charset = collation.split('_').next().unwrap_or(collation);
+            let (name, column_type) = (&column.name, &column.column_type);
+            Finding::warn(
+                "key_collation",
+                COLLATION,
+                format!("key column {name} has the collation {collation}"),
+            )
+            .on(table)
+            .fix("give key columns a binary collation in every region")
+            .sql(format!(
+                "ALTER TABLE {} MODIFY `{name}` {column_type} CHARACTER SET {charset} \
+                 COLLATE {charset}_bin NOT NULL",
+                quoted(table)
+            ))
+        })
+        .collect()
+}
+
+fn key_type(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    key_columns(facts)
+        .filter(|c| c.column_type.starts_with("float") || c.column_type.starts_with("double"))
+        .map(|column| {
+            let found = format!("key column {} is {}", column.name, column.column_type);
+            Finding::fail("key_type", KEY_TYPE, found)
+                .on(table)
+                .fix("use an exact type (DECIMAL, an integer) for the key")
+        })
+        .collect()
+}
+
+fn unique_keys(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    let further = facts.unique_keys.iter().filter(|(name, _)| *name != PRIMARY);
+    further
+        .map(|(name, columns)| {
+            let found = format!("unique key {name} ({})", columns.join(", "));
+            Finding::warn("unique_keys", UNIQUE, found).on(table).fix(
+                "make sure that one region alone gives such values, or that the values of \
+                 different regions differ (a prefix, a UUID); or drop the uniqueness",
+            )
+        })
+        .collect()
+}
+
+fn triggers(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> Vec<Finding> {
+    let user = database.account.name.split('@').next().unwrap_or_default();
+    let user = user.trim_matches(|c| c == '\'' || c == '`');
+    facts
+        .triggers
+        .iter()
+        .map(|trigger| {
+            let name = &trigger.name;
+            if !user.is_empty() && trigger.body.contains(user) {
+                return Finding::warn(
+                    "triggers",
+                    TRIGGER,
+                    format!("trigger {name} names the agent's user {user}; it is not tried"),
+                )
+                .on(table)
+                .fix(format!("make sure that {name} does nothing for the user {user}"));
+            }
+            Finding::fail("triggers", TRIGGER, format!("trigger {name}"))
+                .on(table)
+                .fix(format!(
+                    "move what {name} does into the application, or let it do nothing for the \
+                     agent: IF SUBSTRING_INDEX(USER(), '@', 1) <> '{user}' THEN … END IF"
+                ))
+                .sql(format!("DROP TRIGGER `{}`.`{name}`", table.schema))
+        })
+        .collect()
+}
+
+fn cascades(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    let acts = |rule: &str| !matches!(rule, "RESTRICT" | "NO ACTION");
+    facts
+        .foreign_keys
+        .iter()
+        .filter(|key| acts(&key.on_delete) || acts(&key.on_update))
+        .map(|key| {
+            let found = format!(
+                "foreign key {}: ON DELETE {}, ON UPDATE {}",
+                key.name, key.on_delete, key.on_update
+            );
+            Finding::fail("foreign_key_cascade", CASCADE, found)
+                .on(table)
+                .fix("use RESTRICT, and change or delete the children in the application")
+                .sql(restrict(table, key))
+        })
+        .collect()
+}
+
+fn restrict(table: &TableName, key: &ForeignKey) -> String {
+    format!(
+        "ALTER TABLE {} DROP FOREIGN KEY `{}`, ADD CONSTRAINT `{}_restrict` FOREIGN KEY ({}) \
+         REFERENCES {} ({})",
+        quoted(table),
+        key.name,
+        key.name,
+        list(&key.columns),
+        quoted(&key.target),
+        list(&key.target_columns)
+    )
+}
+
+fn foreign_key_scope(table: &TableName, facts: &TableFacts, db: &DatabaseFacts) -> Vec<Finding> {
+    facts
+        .foreign_keys
+        .iter()
+        .filter(|key| !db.tables.contains_key(&key.target))
+        .map(|key| {
+            let found = format!("foreign key {} points to {}", key.name, key.target);
+            Finding::warn("foreign_key_scope", FK_SCOPE, found)
+                .on(table)
+                .fix(format!("replicate {} too, or drop the foreign key", key.target))
+        })
+        .collect()
+}
+
+fn quoted(table: &TableName) -> String {
+    format!("`{}`.`{}`", table.schema, table.name)
+}
+
+fn list(columns: &[String]) -> String {
+    columns.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(", ")
+}
