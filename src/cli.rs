@@ -3,6 +3,11 @@
 //! Exit status: 0 done, 1 the check failed, 2 it could not run, 3 passed with
 //! warnings (`doctor`), 64 wrong usage or configuration.
 
+mod client;
+mod ddl;
+mod doctor;
+mod secret;
+mod status;
 mod topology;
 
 use std::process::ExitCode;
@@ -22,6 +27,16 @@ enum Command {
     /// Check, describe or draw a topology
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
+    /// Examine a region before the start: exit status 0 pass, 3 warn, 1 fail, 2 could not run
+    Doctor(doctor::DoctorArguments),
+    /// Show what a running agent does: exit status 1 if a part does not do as assigned
+    Status(status::StatusArguments),
+    /// List or release schema changes that hold a stream
+    #[command(subcommand)]
+    Ddl(ddl::DdlCommand),
+    /// Pause or resume the stream of a region
+    #[command(subcommand)]
+    Stream(ddl::StreamCommand),
 }
 
 /// How data is printed.
@@ -41,6 +56,8 @@ pub(crate) enum Exit {
     Done,
     /// The check failed.
     Failed,
+    /// The check passed with warnings.
+    Warned,
     /// Wrong usage or configuration.
     Usage,
 }
@@ -50,6 +67,7 @@ impl From<Exit> for ExitCode {
         match exit {
             Exit::Done => Self::SUCCESS,
             Exit::Failed => Self::from(1),
+            Exit::Warned => Self::from(3),
             Exit::Usage => Self::from(64),
         }
     }
@@ -70,6 +88,10 @@ pub fn main() -> ExitCode {
     };
     let ended = match arguments.command {
         Command::Topology(command) => topology::run(&command),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Ddl(command) => ddl::run(&command),
+        Command::Stream(command) => ddl::run_stream(&command),
     };
     match ended {
         Ok(exit) => exit.into(),

@@ -1,0 +1,121 @@
+//! `causeway doctor`: prints what the doctor found.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::{Exit, Output, complain, print, secret, topology};
+use crate::conf::{self, AgentConf};
+use crate::doctor::collect::{Login, Plan, collect};
+use crate::doctor::{Finding, Report, Severity};
+
+/// Arguments of `causeway doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorArguments {
+    /// The topology file
+    #[arg(long)]
+    topology: PathBuf,
+    /// The region to examine
+    #[arg(long)]
+    region: String,
+    /// The agent's settings
+    #[arg(long)]
+    conf: PathBuf,
+    /// How the report is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    /// Print the SQL statements that fix what can be fixed by SQL, and nothing else;
+    /// read them before you run them
+    #[arg(long, conflicts_with = "output")]
+    fix_sql: bool,
+}
+
+pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
+    let Some(topology) = topology::load(&arguments.topology)? else { return Ok(Exit::Usage) };
+    let Some(region) = topology.region(&arguments.region) else {
+        let names: Vec<_> = topology.regions.iter().map(|region| region.name.as_str()).collect();
+        let (name, names) = (&arguments.region, names.join(", "));
+        complain(&format!("error: the topology has no region `{name}`; it has {names}"));
+        return Ok(Exit::Usage);
+    };
+    let path = arguments.conf.display();
+    let text =
+        std::fs::read_to_string(&arguments.conf).with_context(|| format!("can't read {path}"))?;
+    let conf = match conf::parse(&text) {
+        Ok(conf) => conf,
+        Err(problem) => {
+            complain(&format!("{path}: {problem}"));
+            return Ok(Exit::Usage);
+        }
+    };
+    let plan =
+        Plan { topology: &topology, region, login: login(&conf)?, kafka: kafka_settings(&conf)? };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = Report::new(&runtime.block_on(collect(&plan)));
+    print(&match (arguments.fix_sql, arguments.output) {
+        (true, _) => fix_sql(&report),
+        (false, Output::Text) => text_report(&report),
+        (false, Output::Json) => format!("{}\n", serde_json::to_string_pretty(&report)?),
+    })?;
+    Ok(match report.verdict {
+        Severity::Pass => Exit::Done,
+        Severity::Warn => Exit::Warned,
+        Severity::Fail => Exit::Failed,
+    })
+}
+
+fn login(conf: &AgentConf) -> anyhow::Result<Login> {
+    let database = &conf.database;
+    let password = database.password.as_ref().map(secret::read).transpose()?;
+    Ok(Login { user: database.user.clone(), password, tls: database.tls })
+}
+
+fn kafka_settings(conf: &AgentConf) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
+    let mut settings = conf.kafka.clone();
+    for (name, hidden) in &conf.kafka_secrets {
+        settings.insert(name.clone(), secret::read(hidden)?);
+    }
+    Ok(settings)
+}
+
+/// The worst first; one line for each pass.
+fn text_report(report: &Report) -> String {
+    let mut text = String::new();
+    let mut findings: Vec<&Finding> = report.findings.iter().collect();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let mut line = |words: std::fmt::Arguments<'_>| {
+        writeln!(text, "{words}").expect("a string takes every text");
+    };
+    for finding in findings {
+        let subject = finding.subject.as_ref().map(|s| format!("{s}: ")).unwrap_or_default();
+        let (severity, check) = (finding.severity.name(), finding.check);
+        line(format_args!("{severity}  {check:<30} {subject}{}", finding.found));
+        if let Some(fix) = &finding.fix {
+            line(format_args!("      why: {}", finding.why));
+            line(format_args!("      fix: {fix}"));
+        }
+        for statement in &finding.sql {
+            line(format_args!("      sql: {statement};"));
+        }
+    }
+    let [fail, warn, pass] =
+        [Severity::Fail, Severity::Warn, Severity::Pass].map(|severity| report.count(severity));
+    let (region, verdict) = (&report.region, report.verdict.name());
+    line(format_args!("\nregion {region}: {verdict} ({fail} fail, {warn} warn, {pass} pass)"));
+    text
+}
+
+fn fix_sql(report: &Report) -> String {
+    let mut text = String::new();
+    for finding in report.findings.iter().filter(|finding| !finding.sql.is_empty()) {
+        let subject = finding.subject.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
+        writeln!(text, "-- {}{subject}: {}", finding.check, finding.found)
+            .expect("a string takes every text");
+        for statement in &finding.sql {
+            writeln!(text, "{statement};").expect("a string takes every text");
+        }
+    }
+    text
+}
