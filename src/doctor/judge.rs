@@ -37,3 +37,6 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(kafka::judge(facts));
     findings
 }
+
+#[cfg(test)]
+mod tests;
