@@ -10,6 +10,8 @@ mod known;
 
 pub use known::KnownGauge;
 
+use std::collections::HashMap;
+
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
 
@@ -92,7 +94,17 @@ impl Metrics {
     /// A registry of its own with every metric in it.
     #[must_use]
     pub fn new() -> Self {
-        let registry = Registry::new();
+        Self::within(Registry::new())
+    }
+
+    /// The same; every series carries the label `region`.
+    #[must_use]
+    pub fn for_region(region: &str) -> Self {
+        let labels = HashMap::from([("region".to_owned(), region.to_owned())]);
+        Self::within(Registry::new_custom(None, Some(labels)).expect("there is no empty prefix"))
+    }
+
+    fn within(registry: Registry) -> Self {
         let r = &registry;
         let origin = &["origin"];
         Self {

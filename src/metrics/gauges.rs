@@ -39,7 +39,7 @@ struct Streams {
 impl Gauges {
     pub(super) fn new(r: &Registry) -> Self {
         Self {
-            info: known(r, "agent_info", "Always 1; labels say what runs.", &["region", "version"]),
+            info: known(r, "agent_info", "Always 1; labels say what runs.", &["version"]),
             start: known(r, "agent_start_timestamp_seconds", "When the agent started.", &[]),
             agent_state: known(r, "agent_state", "1 for the agent's state.", &["state"]),
             capture_state: known(r, "capture_state", "1 for capture's state.", &["state"]),
@@ -58,7 +58,7 @@ impl Gauges {
     /// Takes every gauge from the document; what it does not know goes away.
     pub(super) fn observe(&self, status: &AgentStatus) {
         self.info.forget_all();
-        self.info.set(&[&status.region, &status.version], 1.0);
+        self.info.set(&[&status.version], 1.0);
         self.start.set(&[], seconds(status.started_us));
         for state in AgentState::ALL {
             self.agent_state.set(&[state.name()], flag(status.state == *state));

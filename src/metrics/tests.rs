@@ -44,3 +44,12 @@ fn heartbeats_are_seconds_with_microseconds() {
     );
     assert!(text.contains("causeway_apply_lag_seconds_bucket{origin=\"eu\",le=\"0.004\"} 1\n"));
 }
+
+#[test]
+fn every_series_names_its_region() {
+    let metrics = Metrics::for_region("eu");
+    metrics.lag("us", 3_000);
+    let text = metrics.render(&AgentStatus::default()).unwrap();
+    let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(series.iter().all(|line| line.contains("region=\"eu\"")), "{text}");
+}

@@ -1,0 +1,250 @@
+//! Every query of the dashboards and the alert rules, by a real Prometheus.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use causeway::admin::{self, Admin, Token};
+use causeway::clock::wall_us;
+use causeway::command::COMMANDS_MAX;
+use causeway::metrics::{Metrics, Stage};
+use causeway::status::{
+    AgentState, AgentStatus, CaptureState, LinkState, StatusBoard, StreamState,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// One region that replicates from one peer, with every series there is.
+fn filled() -> (StatusBoard, Arc<Metrics>) {
+    let now = wall_us();
+    let status = AgentStatus {
+        region: "eu".into(),
+        version: "test".into(),
+        started_us: now,
+        state: AgentState::Running,
+        ..AgentStatus::default()
+    };
+    let board = StatusBoard::new(status);
+    board.update(|s| {
+        s.capture.state = CaptureState::Running;
+        s.capture.behind_us = Some(800);
+        s.database.reachable = Some(true);
+        (s.outbox.acked_seq, s.outbox.sent_seq) = (Some(10), Some(10));
+        (s.index.keys, s.index.versions) = (Some(3), Some(4));
+        s.clock.offset_us.insert("us".into(), Some(-200));
+    });
+    board.stream("us", |s| {
+        s.state = StreamState::Running;
+        (s.inbox_seq, s.behind_us) = (Some(5), Some(0));
+        s.link.state = LinkState::Running;
+        s.link.backlog = Some(0);
+    });
+    board.applied("us", 5, 5, now);
+    (board, Arc::new(Metrics::for_region("eu")))
+}
+
+/// Counts go on, so that every rate and quantile has a value.
+fn live(metrics: &Metrics) {
+    let now = wall_us();
+    for stage in [Stage::Capture, Stage::Outbox, Stage::Link, Stage::Inbox, Stage::Apply] {
+        metrics.heartbeat(stage, "us", now);
+    }
+    metrics.lag("us", 3_000);
+    metrics.apply_batch_duration.with_label_values(&["us"]).observe(0.004);
+    for own in [
+        &metrics.capture_txns,
+        &metrics.capture_rows,
+        &metrics.capture_bytes,
+        &metrics.capture_recognised,
+        &metrics.outbox_records,
+        &metrics.outbox_bytes,
+    ] {
+        own.with_label_values::<&str>(&[]).inc();
+    }
+    for stream in [
+        &metrics.link_records,
+        &metrics.link_bytes,
+        &metrics.inbox_duplicates,
+        &metrics.inbox_fenced,
+        &metrics.apply_txns,
+        &metrics.apply_rows,
+        &metrics.apply_batches,
+    ] {
+        stream.with_label_values(&["us"]).inc();
+    }
+    metrics.apply_retries.with_label_values(&["us", "deadlock"]).inc();
+    metrics.conflicts.with_label_values(&["us", "update_update", "latest"]).inc();
+}
+
+/// A Prometheus that scrapes `targets`; it ends with the test.
+struct Prometheus {
+    child: Child,
+    address: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let killed = self.child.kill().and_then(|()| self.child.wait());
+        assert!(killed.is_ok() || std::thread::panicking(), "{killed:?}");
+    }
+}
+
+impl Prometheus {
+    fn start(targets: &[String]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let rules = root().join("conf/alerts.yaml");
+        let config = format!(
+            "global: {{ scrape_interval: 250ms, evaluation_interval: 250ms }}\n\
+             rule_files: ['{}']\n\
+             scrape_configs:\n  - job_name: causeway\n    static_configs:\n      - targets: {targets:?}\n",
+            rules.display()
+        );
+        let file = dir.path().join("prometheus.yaml");
+        std::fs::write(&file, config).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let child = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!("--web.listen-address={address}"))
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .expect("prometheus is installed by scripts/setup");
+        Self { child, address, _dir: dir }
+    }
+
+    async fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let mut stream = TcpStream::connect(&self.address).await.map_err(|e| e.to_string())?;
+        let request = format!("GET {path} HTTP/1.0\r\nhost: p\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.map_err(|e| e.to_string())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.map_err(|e| e.to_string())?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no body")?;
+        serde_json::from_str(body).map_err(|e| format!("{e}: {body}"))
+    }
+
+    /// The series that `query` gives at this moment.
+    async fn query(&self, query: &str) -> Result<usize, String> {
+        let escaped: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let answer = self.get(&format!("/api/v1/query?query={escaped}")).await?;
+        if answer["status"] != "success" {
+            return Err(answer["error"].to_string());
+        }
+        Ok(answer["data"]["result"].as_array().map_or(0, Vec::len))
+    }
+
+    /// Waits until `query` gives something.
+    async fn wait_for(&self, query: &str) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.query(query).await;
+            if answer.as_ref().is_ok_and(|count| *count > 0) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{query} gives {answer:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// Panel title and query.
+fn dashboard_queries(file: &Path) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap_or(&Vec::new()) {
+            let query = target["expr"].as_str().unwrap();
+            let query = query
+                .replace("$region", ".*")
+                .replace("$origin", ".*")
+                .replace("$__rate_interval", "1m");
+            assert!(!query.contains('$'), "a variable without a value in {query}");
+            queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+        }
+    }
+    queries
+}
+
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("causeway_") && word.len() > "causeway_".len())
+        .collect()
+}
+
+#[tokio::test]
+async fn every_query_has_an_answer() {
+    let (board, metrics) = filled();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    let (commands, _agent) = mpsc::channel(COMMANDS_MAX);
+    let token = Arc::new(Token::new("0123456789abcdef").unwrap());
+    let mut tasks = JoinSet::new();
+    let admin = Admin { board, metrics: Arc::clone(&metrics), commands, token };
+    tasks.spawn(async move {
+        admin::serve(listener, admin, CancellationToken::new()).await.unwrap();
+    });
+    tasks.spawn(async move {
+        loop {
+            live(&metrics);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+
+    let prometheus = Prometheus::start(&[target]);
+    // Two scrapes and a rate over them.
+    prometheus.wait_for("rate(causeway_conflicts_total[1m]) > 0").await;
+    for entry in std::fs::read_dir(root().join("dashboards")).unwrap() {
+        for (panel, query) in dashboard_queries(&entry.unwrap().path()) {
+            let answer = prometheus.query(&query).await;
+            assert!(answer.as_ref().is_ok_and(|count| *count > 0), "{panel}: {query}: {answer:?}");
+        }
+    }
+
+    let rules = prometheus.get("/api/v1/rules").await.unwrap();
+    let rules = rules["data"]["groups"][0]["rules"].as_array().unwrap().clone();
+    assert!(!rules.is_empty());
+    for rule in &rules {
+        let query = rule["query"].as_str().unwrap();
+        // A healthy region is silent; the series that a rule looks at are there.
+        let quiet = prometheus.query(query).await;
+        let rates = ["fenced", "retries", "conflicts"];
+        if !rates.iter().any(|rate| query.contains(rate)) {
+            assert_eq!(quiet, Ok(0), "{}: {query}", rule["name"]);
+        }
+        for name in metric_names(query) {
+            let count = prometheus.query(name).await;
+            assert!(count.as_ref().is_ok_and(|n| *n > 0), "{}: {name}: {count:?}", rule["name"]);
+        }
+    }
+}
+
+#[test]
+fn alerts_fire_when_they_should() {
+    for arguments in
+        [["check", "rules", "conf/alerts.yaml"], ["test", "rules", "tests/alerts.yaml"]]
+    {
+        let output = Command::new("promtool")
+            .args(arguments)
+            .current_dir(root())
+            .output()
+            .expect("promtool is installed by scripts/setup");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}");
+    }
+}
