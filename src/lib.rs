@@ -4,12 +4,14 @@
 //! in which they may import each other, upwards only.
 
 pub mod admin;
+pub mod apply;
 pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod conf;
 pub mod doctor;
+pub mod failpoint;
 pub mod metrics;
 pub mod resolve;
 pub mod status;

@@ -81,6 +81,16 @@ impl Plan {
         dots.filter(|dot| dot.origin == region).map(|dot| dot.seq).max()
     }
 
+    /// Adds another plan of the same transaction, whose operations are done.
+    pub fn join(&mut self, part: Self) {
+        if self.basis.is_empty() {
+            self.local_writes = part.local_writes;
+        }
+        self.writes.extend(part.writes);
+        self.conflicts.extend(part.conflicts);
+        self.basis.extend(part.basis);
+    }
+
     /// Rows to write.
     #[must_use]
     pub fn rows(&self) -> usize {

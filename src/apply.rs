@@ -1,0 +1,23 @@
+//! Apply: what the peers wrote goes into the local database, exactly once.
+//!
+//! Owns the applier's tables (schema `causeway`), the SQL of both dialects and the
+//! loop that keeps the rules: position with the data (R1), whole transactions (R2),
+//! causal order (R3), the marker that capture recognises (R4), no blind overwrite
+//! (R7). Decisions are [`crate::resolve`]'s; this module carries them out.
+
+mod batch;
+mod bootstrap;
+mod error;
+mod large;
+mod run;
+mod schema;
+mod session;
+mod sql;
+mod stream;
+
+pub use batch::BatchLimits;
+pub use bootstrap::{Flavor, applied, bootstrap, find_writable, take_epoch};
+pub use error::{ApplyError, ErrorKind};
+pub use run::{AppliedTxn, ApplyConfig, ApplyInputs, Order, Report, SharedIndex, run};
+pub use session::{Mark, Session};
+pub use stream::{Arrival, StreamState};

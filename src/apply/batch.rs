@@ -1,0 +1,160 @@
+//! Gathers transactions of all streams into one batch: whole, in origin order, each
+//! after what its author had seen (R2, R3).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::stream::{Body, Item, Stream, StreamState};
+use crate::change::{Dot, RegionId, Vector};
+use crate::clock::Hlc;
+use crate::resolve::{Incoming, Plan, PlanError, Planner};
+use crate::version::{BatchId, Index};
+
+/// Bounds of one batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Row changes.
+    pub rows: usize,
+    /// Kafka bytes.
+    pub bytes: usize,
+    /// Transactions: 1 looks for the one that fails.
+    pub txns: usize,
+}
+
+/// Transactions that commit together.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: BatchId,
+    pub(super) items: Vec<Item>,
+    pub(super) plan: Plan,
+}
+
+impl Batch {
+    /// Per origin the last transaction in it: the marker rows.
+    pub(super) fn marks(&self) -> BTreeMap<RegionId, (Dot, Hlc)> {
+        let txns = self.items.iter().filter(|item| !matches!(item.body, Body::Heartbeat));
+        txns.map(|item| (item.dot.origin, (item.dot, item.hlc))).collect()
+    }
+
+    /// Heartbeats alone need no database.
+    pub(super) fn is_idle(&self) -> bool {
+        self.items.iter().all(|item| matches!(item.body, Body::Heartbeat))
+    }
+
+    /// The slot of its marker rows: batches in flight together have different ones.
+    pub(super) fn slot(&self) -> u8 {
+        u8::try_from(self.id.0 % 8).expect("a remainder of 8 fits")
+    }
+}
+
+/// What the applier should run next.
+#[derive(Debug)]
+pub(super) enum Gathered {
+    /// These whole transactions and heartbeats.
+    Batch(Vec<Item>),
+    /// A large transaction stands at the front of this stream.
+    Large(RegionId),
+    /// Nothing can be applied.
+    Nothing,
+}
+
+/// Takes from the fronts of the streams, round after round, until a limit is
+/// reached or no front can go.
+pub(super) fn gather(
+    streams: &mut BTreeMap<RegionId, Stream>,
+    planned: &mut Vector,
+    me: RegionId,
+    limits: BatchLimits,
+    latest_us: u64,
+) -> Gathered {
+    let mut items = Vec::new();
+    let (mut rows, mut bytes) = (0, 0);
+    loop {
+        let before = items.len();
+        for stream in streams.values_mut().filter(|stream| !stream.is_stopped()) {
+            stream.fill();
+            loop {
+                if let Some(why) = stream.blocked(planned, me, latest_us) {
+                    stream.state = why;
+                    break;
+                }
+                stream.state = StreamState::Running;
+                let Some(front) = stream.queue.front() else { break };
+                match &front.body {
+                    Body::Part { part: 0, .. } if items.is_empty() => {
+                        return Gathered::Large(stream.origin);
+                    }
+                    Body::Part { part: 0, .. } => return Gathered::Batch(items),
+                    // What is left of a large transaction that was given up.
+                    Body::Part { .. } | Body::Void => {
+                        stream.queue.pop_front();
+                        continue;
+                    }
+                    Body::Heartbeat | Body::Whole(_) => {}
+                }
+                rows += front.rows();
+                bytes += front.bytes;
+                if !items.is_empty()
+                    && (rows > limits.rows || bytes > limits.bytes || items.len() >= limits.txns)
+                {
+                    return Gathered::Batch(items);
+                }
+                let item = stream.queue.pop_front().expect("the front was just seen");
+                planned.raise(item.dot.origin, item.dot.seq);
+                items.push(item);
+            }
+        }
+        if items.len() == before {
+            break;
+        }
+    }
+    if items.is_empty() { Gathered::Nothing } else { Gathered::Batch(items) }
+}
+
+/// Plans the items; when one can't join, gives the place where it stands and why.
+pub(super) fn plan(index: &Index, items: &[Item]) -> Result<Plan, (usize, PlanError)> {
+    let mut planner = Planner::new(index);
+    for (at, item) in items.iter().enumerate() {
+        let (Body::Whole(changes) | Body::Part { changes, .. }) = &item.body else { continue };
+        planner.add(&incoming(item, changes)).map_err(|error| (at, error))?;
+    }
+    Ok(planner.finish())
+}
+
+fn incoming<'a>(item: &'a Item, changes: &'a [crate::change::TableChange]) -> Incoming<'a> {
+    Incoming { dot: item.dot, hlc: item.hlc, deps: &item.deps, changes }
+}
+
+/// Puts items back at the fronts of their queues, as they were.
+pub(super) fn put_back(streams: &mut BTreeMap<RegionId, Stream>, items: Vec<Item>) {
+    for item in items.into_iter().rev() {
+        if let Some(stream) = streams.get_mut(&item.dot.origin) {
+            stream.queue.push_front(item);
+        }
+    }
+}
+
+/// What each region's last applied record had seen: the least of it is stable.
+#[derive(Debug, Default)]
+pub(super) struct Heads(BTreeMap<RegionId, Arc<Vector>>);
+
+impl Heads {
+    pub(super) fn raise(&mut self, item: &Item) {
+        self.0.insert(item.dot.origin, Arc::clone(&item.deps));
+    }
+
+    /// Per origin what every region has applied; an origin or a region not heard of
+    /// yet keeps it at 0.
+    pub(super) fn stable(&self, peers: &[RegionId], me: RegionId, applied: &Vector) -> Vector {
+        let regions = peers.iter().copied().chain([me]);
+        let least = |origin: RegionId| {
+            let others = peers.iter().filter(|&&peer| peer != origin);
+            let seen = others.map(|peer| {
+                self.0.get(peer).map_or_else(Default::default, |deps| deps.get(origin))
+            });
+            let mine = (origin != me).then(|| applied.get(origin));
+            seen.chain(mine).min().unwrap_or_default()
+        };
+        regions.map(|origin| Dot { origin, seq: least(origin) }).collect()
+    }
+}

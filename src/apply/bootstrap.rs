@@ -1,0 +1,132 @@
+//! The schema `causeway`, the agent's epoch, and which database is the writable one.
+
+use std::collections::BTreeMap;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Opts};
+
+use super::ApplyError;
+use crate::change::{RegionId, Seq};
+use crate::clock::Hlc;
+
+/// Which server it is, as far as statements differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flavor {
+    /// MariaDB.
+    MariaDb,
+    /// MySQL with its version.
+    MySql(u16, u16, u16),
+}
+
+impl Flavor {
+    /// From `@@version`.
+    #[must_use]
+    pub fn from_version(text: &str) -> Self {
+        if text.contains("MariaDB") {
+            return Self::MariaDb;
+        }
+        let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|p| p.parse().unwrap_or(0));
+        let mut next = || parts.next().unwrap_or(0);
+        Self::MySql(next(), next(), next())
+    }
+}
+
+const TABLES: [&str; 5] = [
+    "CREATE DATABASE IF NOT EXISTS causeway",
+    "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
+     epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.applied (origin TINYINT UNSIGNED NOT NULL, \
+     slot TINYINT UNSIGNED NOT NULL, epoch BIGINT UNSIGNED NOT NULL, seq BIGINT UNSIGNED NOT NULL, \
+     hlc BIGINT UNSIGNED NOT NULL, PRIMARY KEY (origin, slot)) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.ddl_released (gtid VARCHAR(128) CHARACTER SET latin1 \
+     NOT NULL PRIMARY KEY) ENGINE=InnoDB",
+    "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
+];
+
+/// Makes the applier's tables where they are missing.
+///
+/// # Errors
+/// The database's.
+pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
+    let ready: Option<u8> = conn
+        .query_first(
+            "SELECT 1 FROM information_schema.tables WHERE table_schema = 'causeway' \
+             AND table_name = 'ddl_released'",
+        )
+        .await
+        .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
+    let from = if ready.is_some() { TABLES.len() - 1 } else { 0 };
+    for statement in &TABLES[from..] {
+        conn.query_drop(*statement)
+            .await
+            .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
+    }
+    Ok(())
+}
+
+/// Takes the region over: the next epoch. Waits for the batches of an older agent,
+/// which hold a shared lock on the row, and fences those to come.
+///
+/// # Errors
+/// The database's.
+pub async fn take_epoch(conn: &mut Conn) -> Result<u64, ApplyError> {
+    let failed = |error| ApplyError::from_driver(&error, "causeway.owner");
+    conn.query_drop("UPDATE causeway.owner SET epoch = LAST_INSERT_ID(epoch + 1) WHERE id = 1")
+        .await
+        .map_err(failed)?;
+    conn.last_insert_id().ok_or_else(|| ApplyError::Away("no epoch was given".to_owned()))
+}
+
+/// Per origin the last applied transaction and its stamp.
+///
+/// # Errors
+/// The database's.
+pub async fn applied(conn: &mut Conn) -> Result<BTreeMap<RegionId, (Seq, Hlc)>, ApplyError> {
+    let rows: Vec<(u8, u64, u64)> = conn
+        .query("SELECT origin, MAX(seq), MAX(hlc) FROM causeway.applied GROUP BY origin")
+        .await
+        .map_err(|error| ApplyError::from_driver(&error, "causeway.applied"))?;
+    let known = rows.into_iter().filter_map(|(origin, seq, hlc)| {
+        RegionId::new(origin).map(|origin| (origin, (Seq(seq), Hlc(hlc))))
+    });
+    Ok(known.collect())
+}
+
+/// Finds the one writable database of a region.
+///
+/// # Errors
+/// [`ApplyError::Writable`] when none or several are.
+pub async fn find_writable(sources: &[Opts]) -> Result<(Opts, Flavor, String), ApplyError> {
+    let mut found = Vec::new();
+    let mut refused = Vec::new();
+    for opts in sources {
+        let address = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
+        let asked = async {
+            let mut conn = Conn::new(opts.clone()).await?;
+            let row: Option<(u8, String)> =
+                conn.query_first("SELECT @@global.read_only, @@version").await?;
+            conn.disconnect().await?;
+            Ok::<_, mysql_async::Error>(row)
+        };
+        match tokio::time::timeout(std::time::Duration::from_secs(5), Box::pin(asked)).await {
+            Ok(Ok(Some((0, version)))) => found.push((opts.clone(), version, address)),
+            Ok(Ok(_)) => refused.push(format!("{address} is read-only")),
+            Ok(Err(mysql_async::Error::Server(error))) => {
+                refused.push(format!("{address} refused: error {}", error.code));
+            }
+            Ok(Err(error)) => refused.push(format!("{address}: {error}")),
+            Err(_) => refused.push(format!("{address} does not answer")),
+        }
+    }
+    match found.len() {
+        1 => {
+            let (opts, version, _) = found.remove(0);
+            Ok((opts, Flavor::from_version(&version), version))
+        }
+        0 => Err(ApplyError::Writable(format!("no database is writable: {}", refused.join("; ")))),
+        _ => {
+            let names: Vec<_> = found.into_iter().map(|(_, _, address)| address).collect();
+            Err(ApplyError::Writable(format!("several are writable: {}", names.join(", "))))
+        }
+    }
+}

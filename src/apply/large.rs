@@ -1,0 +1,111 @@
+//! A large transaction: its parts are written as they arrive, in one transaction
+//! here, and are never in memory together.
+//!
+//! What can't be taken back part by part is read again from the inbox: the applier
+//! ends with [`ApplyError::Again`] and the agent starts it anew from the applied
+//! position.
+
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{self, Batch};
+use super::run::{Applier, Written, finish, halt, miss_text};
+use super::stream::{Body, Item};
+use super::{ApplyError, ErrorKind, Mark, Session};
+use crate::change::RegionId;
+use crate::failpoint;
+use crate::resolve::Plan;
+use crate::version::BatchId;
+
+impl Applier {
+    /// Applies the large transaction at the front of a stream.
+    pub(super) async fn large(
+        &mut self,
+        origin: RegionId,
+        session: &mut Session,
+        cancel: &CancellationToken,
+    ) -> Result<(), ApplyError> {
+        self.batches += 1;
+        let id = BatchId(self.batches);
+        let Some((mut item, mut last)) = self.part(origin, cancel).await else { return Ok(()) };
+        let slot = u8::try_from(id.0 % 8).expect("a remainder of 8 fits");
+        let mark = Mark { origin, seq: item.dot.seq, hlc: item.hlc };
+        session.begin(slot, &[mark]).await?;
+        let mut whole = Plan::default();
+        let point = loop {
+            let plan = batch::plan(&super::run::lock(&self.index), std::slice::from_ref(&item));
+            let plan = plan.map_err(|(_, error)| ApplyError::Again(error.to_string()));
+            let written = match plan {
+                Ok(mut plan) => {
+                    let tables = std::mem::take(&mut plan.tables);
+                    whole.join(plan);
+                    session.write_and_point(&tables).await
+                }
+                Err(error) => Err(error),
+            };
+            let point = match written {
+                Ok(point) => point,
+                Err(error) => {
+                    session.rollback().await?;
+                    if error.kind() == ErrorKind::Row {
+                        halt(&mut self.streams, origin, &error.to_string(), &error.advice());
+                        self.reread.insert(origin);
+                        return Ok(());
+                    }
+                    return Err(error);
+                }
+            };
+            if last {
+                break point;
+            }
+            failpoint::hit("apply.part_written");
+            match self.part(origin, cancel).await {
+                Some((next, is_last)) => (item, last) = (next, is_last),
+                None => return session.rollback().await,
+            }
+        };
+        item.body = Body::Whole(Vec::new());
+        let batch = Batch { id, items: vec![item], plan: whole };
+        let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
+        super::run::lock(&self.index).stage(id, marks, batch.plan.writes.clone());
+        let written = Written { batch, point };
+        match finish(&mut self.gate, session, Some(&written)).await {
+            Ok(()) => {
+                self.planned.raise(origin, mark.seq);
+                self.committed_batch(written.batch).await;
+                Ok(())
+            }
+            Err(miss) => {
+                if self.was_committed(session, &written.batch).await? {
+                    self.planned.raise(origin, mark.seq);
+                    self.committed_batch(written.batch).await;
+                    return Ok(());
+                }
+                super::run::lock(&self.index).abandon(id);
+                session.rollback().await?;
+                Err(ApplyError::Again(miss_text(&miss)))
+            }
+        }
+    }
+
+    /// The next part of the stream; none when the parts are void or a stop is wanted.
+    async fn part(&mut self, origin: RegionId, cancel: &CancellationToken) -> Option<(Item, bool)> {
+        let stream = self.streams.get_mut(&origin)?;
+        if stream.queue.is_empty() {
+            tokio::select! {
+                () = cancel.cancelled() => return None,
+                arrival = stream.arrivals.recv() => stream.push(arrival?),
+            }
+        }
+        let item = stream.queue.pop_front()?;
+        match &item.body {
+            Body::Part { last, .. } => {
+                let last = *last;
+                Some((item, last))
+            }
+            Body::Heartbeat | Body::Whole(_) | Body::Void => {
+                stream.queue.push_front(item);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! The apply loop: gather, plan, write, look again, commit.
+//!
+//! Two batches are in flight on two sessions. The second is written while the first,
+//! whose locks are all taken, waits for capture and commits; it may wait for the
+//! first one's locks, never the other way round, so the pair can't deadlock. When
+//! the first is not committed, both go back to their queues and are planned anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{self, Batch, BatchLimits, Gathered, Heads};
+use super::stream::{Arrival, Body, Item, Stream, StreamState};
+use super::{ApplyError, ErrorKind, Flavor, Mark, Session};
+use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
+use crate::clock::{Hlc, wall_us};
+use crate::failpoint;
+use crate::resolve::{Conflict, PlanError};
+use crate::version::{BatchId, Index, KeyError};
+
+/// The index, shared with capture. Held for single steps, never across a wait.
+pub type SharedIndex = Arc<Mutex<Index>>;
+
+/// What the applier is told at start.
+#[derive(Debug)]
+pub struct ApplyConfig {
+    /// This region.
+    pub region: RegionId,
+    /// The writable database.
+    pub opts: mysql_async::Opts,
+    /// Its kind.
+    pub flavor: Flavor,
+    /// This agent's fencing token.
+    pub epoch: u64,
+    /// Bounds of a batch.
+    pub limits: BatchLimits,
+    /// How long a batch may hold its locks while it waits for capture and outbox.
+    pub wait_max: Duration,
+    /// How far a record's stamp may lie ahead of the trusted time.
+    pub ahead_us_max: u64,
+}
+
+/// What the applier listens to.
+#[derive(Debug)]
+pub struct ApplyInputs {
+    /// Per peer its records, in order.
+    pub arrivals: BTreeMap<RegionId, mpsc::Receiver<Arrival>>,
+    /// Per origin what the database holds at start.
+    pub applied: Vector,
+    /// Recent versions.
+    pub index: SharedIndex,
+    /// The point of the binlog up to which the index knows all local writes.
+    pub captured: watch::Receiver<BinlogPoint>,
+    /// The highest local transaction durable in the outbox.
+    pub acked: watch::Receiver<Seq>,
+    /// Orders of operators.
+    pub orders: mpsc::Receiver<Order>,
+    /// Microseconds to add to the wall clock for the majority's time.
+    pub offset_us: watch::Receiver<i64>,
+}
+
+/// An operator's order for one stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Stop after the batch in flight.
+    Pause(RegionId),
+    /// Go on, also after a halt: the transaction is tried again.
+    Resume(RegionId),
+}
+
+/// What the applier tells.
+#[derive(Debug)]
+pub enum Report {
+    /// A batch has committed.
+    Applied {
+        /// Transactions, in order.
+        txns: Vec<AppliedTxn>,
+        /// Row operations after coalescing.
+        rows: usize,
+        /// Microseconds since the Unix epoch.
+        at_us: u64,
+        /// What all regions have applied.
+        stable: Vector,
+    },
+    /// Concurrent writes met, of a committed batch.
+    Conflicts(Vec<Conflict>),
+    /// A stream's state has changed.
+    State(RegionId, StreamState),
+    /// A batch is done again, and why.
+    Retry(String),
+}
+
+/// One transaction of a committed batch.
+#[derive(Clone, Debug)]
+pub struct AppliedTxn {
+    /// Its name.
+    pub dot: Dot,
+    /// Its stamp.
+    pub hlc: Hlc,
+    /// When its source committed it.
+    pub commit_us: u64,
+    /// The source's name of it.
+    pub gtid: String,
+}
+
+/// Why a batch is not committed.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// A local write changed a row under it.
+    Stale,
+    /// Capture did not reach the point in time.
+    CaptureBehind,
+    /// A local write it stands on is not durable in the outbox.
+    OutboxBehind,
+    /// The database refused.
+    Database(ApplyError),
+}
+
+/// A batch that is written, with its locks held.
+pub(super) struct Written {
+    pub(super) batch: Batch,
+    pub(super) point: BinlogPoint,
+}
+
+pub(super) struct Applier {
+    config: ApplyConfig,
+    pub(super) streams: BTreeMap<RegionId, Stream>,
+    told: BTreeMap<RegionId, StreamState>,
+    peers: Vec<RegionId>,
+    committed: Vector,
+    pub(super) planned: Vector,
+    heads: Heads,
+    pub(super) index: SharedIndex,
+    pub(super) gate: Gate,
+    reports: mpsc::Sender<Report>,
+    offset_us: watch::Receiver<i64>,
+    pub(super) batches: u64,
+    /// Streams that have lost parts of a large transaction: to resume they are read
+    /// again from the inbox.
+    pub(super) reread: BTreeSet<RegionId>,
+    again: bool,
+    limits: BatchLimits,
+    /// Batches of a single transaction still to come, to find the one that fails.
+    alone: usize,
+    failures: u32,
+}
+
+/// What a written batch waits for (R7).
+pub(super) struct Gate {
+    region: RegionId,
+    index: SharedIndex,
+    captured: watch::Receiver<BinlogPoint>,
+    acked: watch::Receiver<Seq>,
+    wait_max: Duration,
+}
+
+pub(super) fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gate {
+    /// Holds the batch until capture has passed its point and what it stands on is
+    /// durable, then looks again.
+    async fn pass(&mut self, written: &Written) -> Result<(), Miss> {
+        let point = &written.point;
+        let captured = self.captured.wait_for(|held| held.covers(point));
+        match tokio::time::timeout(self.wait_max, captured).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return Err(Miss::CaptureBehind),
+        }
+        if written.batch.plan.is_stale(&lock(&self.index), written.batch.id) {
+            return Err(Miss::Stale);
+        }
+        if let Some(seq) = written.batch.plan.stands_on(self.region) {
+            let acked = self.acked.wait_for(|held| *held >= seq);
+            match tokio::time::timeout(self.wait_max, acked).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) | Err(_) => return Err(Miss::OutboxBehind),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets a written batch through the gate and commits it.
+pub(super) async fn finish(
+    gate: &mut Gate,
+    session: &mut Session,
+    written: Option<&Written>,
+) -> Result<(), Miss> {
+    let Some(written) = written.filter(|written| !written.batch.is_idle()) else { return Ok(()) };
+    let passed = gate.pass(written).await;
+    if passed.is_ok() {
+        failpoint::hit("apply.before_commit");
+        session.commit().await.map_err(Miss::Database)?;
+        failpoint::hit("apply.after_commit");
+    }
+    passed
+}
+
+/// Writes a batch and reads the point of the binlog under its locks.
+async fn write(session: &mut Session, batch: Option<&Batch>) -> Result<BinlogPoint, ApplyError> {
+    let Some(batch) = batch.filter(|batch| !batch.is_idle()) else {
+        return Ok(BinlogPoint::Domains(BTreeMap::new()));
+    };
+    let marks: Vec<Mark> = batch
+        .marks()
+        .into_values()
+        .map(|(dot, hlc)| Mark { origin: dot.origin, seq: dot.seq, hlc })
+        .collect();
+    session.begin(batch.slot(), &marks).await?;
+    session.write_and_point(&batch.plan.tables).await
+}
+
+/// Applies the peers' records until cancelled; the batch in flight is finished
+/// first.
+///
+/// # Errors
+/// [`ApplyError`] when no stream can go on: the database is gone or another agent
+/// has taken over. What was not committed is applied by the next run.
+pub async fn run(
+    config: ApplyConfig,
+    inputs: ApplyInputs,
+    reports: mpsc::Sender<Report>,
+    cancel: CancellationToken,
+) -> Result<(), ApplyError> {
+    let mut first = Session::connect(&config.opts, config.flavor, config.epoch).await?;
+    let mut second = Session::connect(&config.opts, config.flavor, config.epoch).await?;
+    let mut orders = inputs.orders;
+    let mut applier = Applier::new(
+        config,
+        inputs.arrivals,
+        inputs.applied,
+        reports,
+        Sources {
+            index: inputs.index,
+            captured: inputs.captured,
+            acked: inputs.acked,
+            offset_us: inputs.offset_us,
+        },
+    );
+    let mut written: Option<Written> = None;
+    loop {
+        if cancel.is_cancelled() && written.is_none() {
+            break;
+        }
+        while let Ok(order) = orders.try_recv() {
+            applier.obey(order);
+        }
+        if applier.again && written.is_none() {
+            return Err(ApplyError::Again("a resumed stream".to_owned()));
+        }
+        let next = if cancel.is_cancelled() || applier.again {
+            Gathered::Nothing
+        } else {
+            applier.gather()
+        };
+        applier.tell_states().await;
+        let batch = match next {
+            Gathered::Batch(items) => applier.plan(items),
+            Gathered::Large(origin) if written.is_none() => {
+                applier.large(origin, &mut first, &cancel).await?;
+                continue;
+            }
+            Gathered::Nothing if written.is_none() => {
+                tokio::select! {
+                    () = cancel.cancelled() => {}
+                    order = orders.recv() => if let Some(order) = order { applier.obey(order) },
+                    () = applier.arrival() => {}
+                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                }
+                continue;
+            }
+            Gathered::Nothing | Gathered::Large(_) => None,
+        };
+        let (finished, point) = tokio::join!(
+            Box::pin(finish(&mut applier.gate, &mut first, written.as_ref())),
+            Box::pin(write(&mut second, batch.as_ref()))
+        );
+        let finished = applier.settle(written.take(), finished, &mut first).await?;
+        written = applier.written(batch, point, finished, &mut second).await?;
+        std::mem::swap(&mut first, &mut second);
+    }
+    Ok(())
+}
+
+/// What the gate and the clock read.
+struct Sources {
+    index: SharedIndex,
+    captured: watch::Receiver<BinlogPoint>,
+    acked: watch::Receiver<Seq>,
+    offset_us: watch::Receiver<i64>,
+}
+
+impl Applier {
+    fn new(
+        config: ApplyConfig,
+        arrivals: BTreeMap<RegionId, mpsc::Receiver<Arrival>>,
+        applied: Vector,
+        reports: mpsc::Sender<Report>,
+        sources: Sources,
+    ) -> Self {
+        let peers = arrivals.keys().copied().collect();
+        let streams = arrivals.into_iter().map(|(origin, rx)| (origin, Stream::new(origin, rx)));
+        Self {
+            streams: streams.collect(),
+            told: BTreeMap::new(),
+            peers,
+            committed: applied.clone(),
+            planned: applied,
+            heads: Heads::default(),
+            index: Arc::clone(&sources.index),
+            gate: Gate {
+                region: config.region,
+                index: sources.index,
+                captured: sources.captured,
+                acked: sources.acked,
+                wait_max: config.wait_max,
+            },
+            reports,
+            offset_us: sources.offset_us,
+            batches: 0,
+            reread: BTreeSet::new(),
+            again: false,
+            limits: config.limits,
+            alone: 0,
+            failures: 0,
+            config,
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        let (Order::Pause(origin) | Order::Resume(origin)) = order;
+        if matches!(order, Order::Resume(_)) && self.reread.contains(&origin) {
+            self.again = true;
+        }
+        if let Some(stream) = self.streams.get_mut(&origin) {
+            stream.state = match order {
+                Order::Pause(_) => StreamState::Paused,
+                Order::Resume(_) => StreamState::Running,
+            };
+        }
+    }
+
+    /// Resolves when some stream has something new.
+    async fn arrival(&mut self) {
+        let waits = self.streams.values_mut().filter(|s| !s.is_stopped() && s.queue.is_empty());
+        let waits: Vec<_> = waits
+            .filter(|stream| !stream.closed)
+            .map(|stream| {
+                Box::pin(async move {
+                    match stream.arrivals.recv().await {
+                        Some(arrival) => stream.push(arrival),
+                        None => stream.closed = true,
+                    }
+                })
+            })
+            .collect();
+        if waits.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        futures_util::future::select_all(waits).await;
+    }
+
+    fn gather(&mut self) -> Gathered {
+        let trusted = wall_us().saturating_add_signed(*self.offset_us.borrow());
+        let latest = trusted.saturating_add(self.config.ahead_us_max);
+        let limits = if self.alone > 0 {
+            self.alone -= 1;
+            BatchLimits { txns: 1, ..self.limits }
+        } else {
+            self.limits
+        };
+        batch::gather(&mut self.streams, &mut self.planned, self.config.region, limits, latest)
+    }
+
+    /// Plans and stages the items. A transaction that can't join is left for the
+    /// next batch, and stops its stream when it stands first.
+    fn plan(&mut self, mut items: Vec<Item>) -> Option<Batch> {
+        self.batches += 1;
+        let id = BatchId(self.batches);
+        let mut index = lock(&self.index);
+        let plan = loop {
+            match batch::plan(&index, &items) {
+                Ok(plan) => break plan,
+                Err((at, error)) => {
+                    let rest = items.split_off(at);
+                    let origin = rest[0].dot.origin;
+                    batch::put_back(&mut self.streams, rest);
+                    if let (0, PlanError::Key(error)) = (at, error) {
+                        halt(&mut self.streams, origin, &error.to_string(), key_advice(&error));
+                    }
+                    if items.is_empty() {
+                        self.planned = self.committed.clone();
+                        return None;
+                    }
+                }
+            }
+        };
+        let batch = Batch { id, items, plan };
+        if !batch.is_idle() {
+            let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
+            index.stage(id, marks, batch.plan.writes.clone());
+        }
+        drop(index);
+        self.replan();
+        Some(batch)
+    }
+
+    /// The planned vector after items were put back: committed and staged ones are
+    /// recomputed from the queues' fronts.
+    fn replan(&mut self) {
+        for (&origin, stream) in &self.streams {
+            if let Some(front) = stream.queue.front().filter(|i| !matches!(i.body, Body::Heartbeat))
+            {
+                let held = self.planned.get(origin);
+                if front.dot.seq <= held {
+                    let before = Seq(front.dot.seq.0 - 1);
+                    self.planned =
+                        self.planned
+                            .iter()
+                            .map(|dot| {
+                                if dot.origin == origin { Dot { origin, seq: before } } else { dot }
+                            })
+                            .collect();
+                }
+            }
+        }
+    }
+
+    /// After the older batch: reports it, or puts it back. False when it was put
+    /// back, and the younger one has to follow.
+    async fn settle(
+        &mut self,
+        written: Option<Written>,
+        finished: Result<(), Miss>,
+        session: &mut Session,
+    ) -> Result<bool, ApplyError> {
+        let Some(Written { batch, .. }) = written else { return Ok(true) };
+        let miss = match finished {
+            Ok(()) => {
+                self.committed_batch(batch).await;
+                return Ok(true);
+            }
+            Err(Miss::Database(error)) if error.kind() == ErrorKind::Retry => {
+                // The answer to COMMIT may be what was lost.
+                if self.was_committed(session, &batch).await? {
+                    self.committed_batch(batch).await;
+                    return Ok(true);
+                }
+                Miss::Database(error)
+            }
+            Err(miss) => miss,
+        };
+        self.give_up(batch);
+        session.rollback().await?;
+        self.failed(&miss, 2).await?;
+        Ok(false)
+    }
+
+    pub(super) async fn was_committed(
+        &self,
+        session: &mut Session,
+        batch: &Batch,
+    ) -> Result<bool, ApplyError> {
+        let marks = batch.marks();
+        let Some((dot, _)) = marks.values().next() else { return Ok(false) };
+        session.was_committed(batch.slot(), *dot).await
+    }
+
+    /// After the younger batch: keeps it as written, or puts it back.
+    async fn written(
+        &mut self,
+        batch: Option<Batch>,
+        point: Result<BinlogPoint, ApplyError>,
+        older_stands: bool,
+        session: &mut Session,
+    ) -> Result<Option<Written>, ApplyError> {
+        let Some(batch) = batch else { return Ok(None) };
+        match point {
+            Ok(point) if older_stands => Ok(Some(Written { batch, point })),
+            Ok(_) => {
+                session.rollback().await?;
+                self.give_up(batch);
+                Ok(None)
+            }
+            Err(error) => {
+                session.rollback().await?;
+                let txns = batch.marks().len().max(batch.items.len());
+                let front = batch.items[0].dot.origin;
+                self.give_up(batch);
+                if older_stands && txns == 1 && error.kind() == ErrorKind::Row {
+                    halt(&mut self.streams, front, &error.to_string(), &error.advice());
+                    return Ok(None);
+                }
+                if older_stands {
+                    self.failed(&Miss::Database(error), txns).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn give_up(&mut self, batch: Batch) {
+        lock(&self.index).abandon(batch.id);
+        batch::put_back(&mut self.streams, batch.items);
+        self.planned = self.committed.clone();
+    }
+
+    /// Decides how to go on after a batch of so many transactions was put back.
+    async fn failed(&mut self, miss: &Miss, txns: usize) -> Result<(), ApplyError> {
+        self.failures += 1;
+        let rows = (self.limits.rows / 2).max(16);
+        self.limits.rows = rows;
+        let reason = miss_text(miss);
+        let pause_ms = match miss {
+            Miss::Stale => 0,
+            Miss::CaptureBehind | Miss::OutboxBehind => 50,
+            Miss::Database(error) => match error.kind() {
+                ErrorKind::Retry => 5 * u64::from(self.failures.min(40)),
+                ErrorKind::Full => 1000,
+                ErrorKind::Row => {
+                    self.alone = txns;
+                    0
+                }
+                ErrorKind::Fenced | ErrorKind::Halt => return Err(error.clone()),
+            },
+        };
+        tracing::debug!(reason, "batch put back");
+        self.report(Report::Retry(reason)).await;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        Ok(())
+    }
+
+    pub(super) async fn committed_batch(&mut self, batch: Batch) {
+        self.failures = 0;
+        self.limits.rows =
+            (self.limits.rows + self.limits.rows / 4 + 1).min(self.config.limits.rows);
+        let mut txns = Vec::with_capacity(batch.items.len());
+        let rows = batch.plan.rows();
+        for item in batch.items {
+            self.heads.raise(&item);
+            self.committed.raise(item.dot.origin, item.dot.seq);
+            if matches!(item.body, Body::Heartbeat) {
+                continue;
+            }
+            txns.push(AppliedTxn {
+                dot: item.dot,
+                hlc: item.hlc,
+                commit_us: item.commit_us,
+                gtid: item.gtid,
+            });
+        }
+        let stable = self.heads.stable(&self.peers, self.config.region, &self.committed);
+        lock(&self.index).collect(&stable);
+        let conflicts = batch.plan.conflicts;
+        if !conflicts.is_empty() {
+            self.report(Report::Conflicts(conflicts)).await;
+        }
+        self.report(Report::Applied { txns, rows, at_us: wall_us(), stable }).await;
+    }
+
+    async fn report(&self, report: Report) {
+        if self.reports.send(report).await.is_err() {
+            tracing::debug!("nobody listens to the applier's reports");
+        }
+    }
+
+    async fn tell_states(&mut self) {
+        let mut changed = Vec::new();
+        for (&origin, stream) in &self.streams {
+            if self.told.get(&origin) != Some(&stream.state) {
+                changed.push((origin, stream.state.clone()));
+            }
+        }
+        for (origin, state) in changed {
+            self.told.insert(origin, state.clone());
+            self.report(Report::State(origin, state)).await;
+        }
+    }
+}
+
+pub(super) fn halt(
+    streams: &mut BTreeMap<RegionId, Stream>,
+    origin: RegionId,
+    reason: &str,
+    advice: &str,
+) {
+    tracing::error!(origin = origin.get(), reason, advice, "stream halted");
+    if let Some(stream) = streams.get_mut(&origin) {
+        stream.state = StreamState::Halted { reason: reason.to_owned(), advice: advice.to_owned() };
+    }
+}
+
+pub(super) fn miss_text(miss: &Miss) -> String {
+    match miss {
+        Miss::Stale => "a local write changed a row under the batch".to_owned(),
+        Miss::CaptureBehind => "capture has not reached the binlog's end in time".to_owned(),
+        Miss::OutboxBehind => "a local write is not durable in the outbox yet".to_owned(),
+        Miss::Database(error) => error.to_string(),
+    }
+}
+
+fn key_advice(error: &KeyError) -> &'static str {
+    match error {
+        KeyError::NoKey(_) => "give the table a primary key, or exclude it in the topology",
+        KeyError::Collation { .. } => {
+            "give the key column a binary collation (…_bin) in all regions, then resume"
+        }
+        KeyError::Null(_) => "exclude the table in the topology, and report this record",
+    }
+}

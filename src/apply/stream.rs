@@ -1,0 +1,184 @@
+//! One peer's stream inside the applier: its queue, its state, and why it waits.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, TableChange, Vector};
+use crate::clock::Hlc;
+
+/// A record that the inbox's order has accepted.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The record.
+    pub record: Record,
+    /// `Next` or `NewEpoch`.
+    pub accepted: Accepted,
+    /// Its size in Kafka.
+    pub bytes: usize,
+}
+
+/// A queued record.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// Names the transaction; a heartbeat repeats the last one.
+    pub dot: Dot,
+    /// Its stamp.
+    pub hlc: Hlc,
+    /// What its author had seen.
+    pub deps: Arc<Vector>,
+    /// The source's commit time, microseconds since the Unix epoch.
+    pub commit_us: u64,
+    /// The source's name of it.
+    pub gtid: String,
+    /// Size in Kafka.
+    pub bytes: usize,
+    /// What it is.
+    pub body: Body,
+}
+
+/// What a queued record is.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    /// Moves deps only.
+    Heartbeat,
+    /// A whole transaction.
+    Whole(Vec<TableChange>),
+    /// One part of a large transaction.
+    Part {
+        /// Its changes.
+        changes: Vec<TableChange>,
+        /// 0 is the first.
+        part: u32,
+        /// No part follows.
+        last: bool,
+    },
+    /// The parts so far are void.
+    Void,
+}
+
+impl Item {
+    fn new(arrival: Arrival) -> Self {
+        let Arrival { record, accepted, bytes } = arrival;
+        let (commit_us, body) = match record.body {
+            RecordBody::Start(_) | RecordBody::Heartbeat(_) => {
+                let body =
+                    if accepted == Accepted::NewEpoch { Body::Void } else { Body::Heartbeat };
+                (record.hlc.0, body)
+            }
+            RecordBody::Transaction(txn) => {
+                let body = match (txn.aborted, txn.part, txn.last) {
+                    (true, ..) => Body::Void,
+                    (false, 0, true) => Body::Whole(txn.changes),
+                    (false, part, last) => Body::Part { changes: txn.changes, part, last },
+                };
+                (txn.commit_us, body)
+            }
+        };
+        Self {
+            dot: Dot { origin: record.origin, seq: record.seq },
+            hlc: record.hlc,
+            deps: Arc::new(record.deps),
+            commit_us,
+            gtid: record.gtid,
+            bytes,
+            body,
+        }
+    }
+
+    /// Row changes in it.
+    #[must_use]
+    pub(super) fn rows(&self) -> usize {
+        match &self.body {
+            Body::Whole(changes) | Body::Part { changes, .. } => {
+                changes.iter().map(|change| change.rows.len()).sum()
+            }
+            Body::Heartbeat | Body::Void => 0,
+        }
+    }
+}
+
+/// What a stream does. Set by the applier after every batch; read by the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// Applies as records come.
+    Running,
+    /// Paused by an operator, until resumed.
+    Paused,
+    /// The next transaction's author had seen this one, which is not applied here.
+    WaitingDeps(Dot),
+    /// The next record claims a time beyond the limit; until time has caught up.
+    ClockAhead {
+        /// By how much, microseconds.
+        ahead_us: u64,
+    },
+    /// The next transaction can't be applied; until an operator resumes.
+    Halted {
+        /// What is wrong.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
+}
+
+/// One peer's queue.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) origin: RegionId,
+    pub(super) arrivals: mpsc::Receiver<Arrival>,
+    pub(super) queue: VecDeque<Item>,
+    pub(super) state: StreamState,
+    pub(super) closed: bool,
+}
+
+/// Records held per stream beside the channel: enough for two batches.
+const QUEUE_MAX: usize = 2048;
+
+impl Stream {
+    pub(super) fn new(origin: RegionId, arrivals: mpsc::Receiver<Arrival>) -> Self {
+        let state = StreamState::Running;
+        Self { origin, arrivals, queue: VecDeque::new(), state, closed: false }
+    }
+
+    /// Whether an operator or an error keeps it from going on.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.state, StreamState::Paused | StreamState::Halted { .. })
+    }
+
+    /// Takes what has arrived, up to the limit.
+    pub(super) fn fill(&mut self) {
+        while self.queue.len() < QUEUE_MAX {
+            match self.arrivals.try_recv() {
+                Ok(arrival) => self.push(arrival),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.closed = true;
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn push(&mut self, arrival: Arrival) {
+        self.queue.push_back(Item::new(arrival));
+    }
+
+    /// Why the front can't be applied on top of `applied` at `now_us`, if so.
+    pub(super) fn blocked(
+        &self,
+        applied: &Vector,
+        me: RegionId,
+        latest_us: u64,
+    ) -> Option<StreamState> {
+        let front = self.queue.front()?;
+        if front.hlc.0 > latest_us {
+            return Some(StreamState::ClockAhead { ahead_us: front.hlc.0 - latest_us });
+        }
+        let missing = front
+            .deps
+            .iter()
+            .find(|dot| dot.origin != me && dot.origin != self.origin && !applied.covers(*dot));
+        missing.map(StreamState::WaitingDeps)
+    }
+}
