@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod failpoint;
 pub mod metrics;
 pub mod resolve;
+pub mod ship;
 pub mod status;
 pub mod topology;
 pub mod version;

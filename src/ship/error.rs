@@ -1,0 +1,123 @@
+//! What can go wrong in Kafka, what the agent does about it, and what the operator
+//! can do.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::change::{OrderError, RecordError};
+
+/// How the agent goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// It passes: try again.
+    Retry,
+    /// Someone must act.
+    Halt,
+}
+
+/// An error of the Kafka side.
+#[derive(Debug, thiserror::Error)]
+pub enum ShipError {
+    /// A broker does not answer, or refused for now.
+    #[error("Kafka is away: {0}")]
+    Away(String),
+    /// The broker refuses this client.
+    #[error("Kafka refuses: {0}")]
+    Refused(String),
+    /// The topic has settings under which the stream is not safe.
+    #[error("topic {topic} has {found}, wanted {wanted}")]
+    Settings {
+        /// The topic.
+        topic: String,
+        /// What it has.
+        found: String,
+        /// What it needs.
+        wanted: String,
+    },
+    /// The records to go on from are not there any more.
+    #[error("topic {topic} does not hold offset {offset} any more")]
+    Purged {
+        /// The topic.
+        topic: String,
+        /// Where it should go on.
+        offset: i64,
+    },
+    /// A record of the topic can't be read.
+    #[error("the record at offset {offset} of topic {topic} can't be read")]
+    Record {
+        /// The topic.
+        topic: String,
+        /// Where it stands.
+        offset: i64,
+        /// What is wrong with it.
+        #[source]
+        source: RecordError,
+    },
+    /// A record of another origin stands in the topic.
+    #[error("the record at offset {offset} of topic {topic} is of origin {found}")]
+    Origin {
+        /// The topic.
+        topic: String,
+        /// Where it stands.
+        offset: i64,
+        /// The origin it names.
+        found: u8,
+    },
+    /// Records are missing in the topic.
+    #[error("topic {topic}")]
+    Order {
+        /// The topic.
+        topic: String,
+        /// What is missing.
+        #[source]
+        source: OrderError,
+    },
+}
+
+impl ShipError {
+    /// From the client's error.
+    #[must_use]
+    pub fn from_kafka(error: &KafkaError) -> Self {
+        use RDKafkaErrorCode as Code;
+        match error.rdkafka_error_code() {
+            Some(
+                Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::SaslAuthenticationFailed
+                | Code::MessageSizeTooLarge
+                | Code::InvalidMessageSize,
+            ) => Self::Refused(error.to_string()),
+            _ => Self::Away(error.to_string()),
+        }
+    }
+
+    /// How the agent goes on.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Away(_) => ErrorKind::Retry,
+            Self::Refused(_)
+            | Self::Settings { .. }
+            | Self::Purged { .. }
+            | Self::Record { .. }
+            | Self::Origin { .. }
+            | Self::Order { .. } => ErrorKind::Halt,
+        }
+    }
+
+    /// The operator's next step.
+    #[must_use]
+    pub const fn advice(&self) -> &'static str {
+        match self {
+            Self::Away(_) => "none: it is tried again",
+            Self::Refused(_) => "give the agent's Kafka user read and write on causeway.*",
+            Self::Settings { .. } => "change the topic's settings, then restart the agent",
+            Self::Purged { .. } | Self::Order { .. } => {
+                "the log was kept for less than the outage: seed this region anew from a peer"
+            }
+            Self::Record { .. } | Self::Origin { .. } => {
+                "find out who wrote it; delete the inbox topic so that the link copies it anew, \
+                 or, if the outbox itself has it, seed this region anew from the origin"
+            }
+        }
+    }
+}

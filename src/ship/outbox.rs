@@ -1,0 +1,311 @@
+//! The outbox: where seq and hlc become durable.
+
+use std::time::Duration;
+
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::kafka::{Cluster, TopicSettings, assign, bounds};
+use super::{ShipError, inbox};
+use crate::change::{Position, Record, RecordBody, RegionId, Seq, Vector, pb};
+use crate::clock::Hlc;
+use crate::failpoint;
+
+/// Records given to the producer and not acknowledged.
+const IN_FLIGHT_MAX: usize = 8_192;
+
+/// How an outbox is opened.
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// The region's own Kafka.
+    pub cluster: Cluster,
+    /// The topic.
+    pub topic: String,
+    /// The region.
+    pub origin: RegionId,
+    /// The fencing token taken from the database.
+    pub epoch: u64,
+    /// How the topic is made.
+    pub settings: TopicSettings,
+}
+
+/// Where the outbox ended before this epoch began: capture goes on from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// The last whole transaction.
+    pub seq: Seq,
+    /// The last stamp.
+    pub hlc: Hlc,
+    /// What had been seen of the peers there.
+    pub deps: Vector,
+    /// Where the binlog is read on.
+    pub position: Position,
+    /// The epoch that wrote it.
+    pub epoch: u64,
+}
+
+/// The writing end of the region's own topic.
+pub struct Outbox {
+    producer: FutureProducer,
+    topic: String,
+    waits: mpsc::Sender<(Option<Seq>, DeliveryFuture)>,
+    acked: watch::Receiver<Seq>,
+    failure: watch::Receiver<Option<String>>,
+    /// Holds the task that takes the acknowledgements in order.
+    tasks: JoinSet<()>,
+}
+
+impl Outbox {
+    /// Makes the topic if needed, begins the epoch in it and finds the tail. `fresh`
+    /// is where capture begins when the topic is empty.
+    ///
+    /// # Errors
+    /// [`ShipError`]; nothing has been captured then.
+    pub async fn open(
+        config: OutboxConfig,
+        fresh: Position,
+    ) -> Result<(Self, Option<Tail>), ShipError> {
+        let OutboxConfig { cluster, topic, origin, epoch, settings } = config;
+        cluster.ensure_topic(&topic, settings).await?;
+        let producer: FutureProducer =
+            cluster.producer().create().map_err(|error| ShipError::from_kafka(&error))?;
+        let (before, next) = read_tail(&cluster, &topic, origin).await?;
+        let start = start_record(origin, epoch, before.as_ref(), fresh);
+        let (waits, waiting) = mpsc::channel(IN_FLIGHT_MAX);
+        let (acked_tx, acked) = watch::channel(before.as_ref().map_or(Seq(0), |tail| tail.seq));
+        let (failure_tx, failure) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        let outbox_topic = topic.clone();
+        let delivery = send(&producer, &topic, start).await?;
+        let offset = match delivery.await {
+            Ok(Ok(delivered)) => delivered.offset,
+            Ok(Err((error, _))) => return Err(ShipError::from_kafka(&error)),
+            Err(_) => return Err(ShipError::Away("the producer has stopped".to_owned())),
+        };
+        failpoint::hit("outbox.started");
+        let tail = read_on(&cluster, &topic, origin, before, next, offset).await?;
+        acked_tx.send_replace(tail.as_ref().map_or(Seq(0), |tail| tail.seq));
+        tasks.spawn(take_acks(waiting, acked_tx, failure_tx));
+        let outbox = Self { producer, topic: outbox_topic, waits, acked, failure, tasks };
+        Ok((outbox, tail))
+    }
+
+    /// Sends the next record. Waits only while the bounded queue is full.
+    ///
+    /// # Errors
+    /// The outbox is of no use afterwards.
+    pub async fn send(&self, record: Record) -> Result<(), ShipError> {
+        let seq = match &record.body {
+            RecordBody::Transaction(txn) if txn.last && !txn.aborted => Some(record.seq),
+            RecordBody::Transaction(_) => {
+                failpoint::hit("outbox.part_sent");
+                None
+            }
+            RecordBody::Start(_) | RecordBody::Heartbeat(_) => None,
+        };
+        let delivery = send(&self.producer, &self.topic, record).await?;
+        if seq.is_some() {
+            failpoint::hit("capture.before_ack");
+        }
+        let closed = |_| ShipError::Away("a delivery has failed".to_owned());
+        self.waits.send((seq, delivery)).await.map_err(closed)
+    }
+
+    /// The highest seq that is durable, and all before it.
+    #[must_use]
+    pub fn acked(&self) -> watch::Receiver<Seq> {
+        self.acked.clone()
+    }
+
+    /// Resolves when a delivery has failed.
+    #[must_use]
+    pub fn failure(&self) -> impl Future<Output = ShipError> + Send + use<> {
+        let mut failure = self.failure.clone();
+        async move {
+            match failure.wait_for(Option::is_some).await {
+                Ok(reason) => ShipError::Away(reason.clone().unwrap_or_default()),
+                Err(_) => ShipError::Away("the outbox is closed".to_owned()),
+            }
+        }
+    }
+
+    /// Waits until what was sent is acknowledged, `grace` at most.
+    pub async fn close(mut self, grace: Duration) {
+        drop(self.waits);
+        let done = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, done).await.is_err() {
+            tracing::warn!("records were not acknowledged in time; they are captured again");
+        }
+        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+    }
+}
+
+async fn take_acks(
+    mut waiting: mpsc::Receiver<(Option<Seq>, DeliveryFuture)>,
+    acked: watch::Sender<Seq>,
+    failure: watch::Sender<Option<String>>,
+) {
+    while let Some((seq, delivery)) = waiting.recv().await {
+        match delivery.await {
+            Ok(Ok(_)) => {
+                if let Some(seq) = seq {
+                    acked.send_replace(seq);
+                }
+            }
+            Ok(Err((error, _))) => {
+                failure.send_replace(Some(error.to_string()));
+                return;
+            }
+            Err(_) => {
+                failure.send_replace(Some("the producer has stopped".to_owned()));
+                return;
+            }
+        }
+    }
+}
+
+async fn send(
+    producer: &FutureProducer,
+    topic: &str,
+    record: Record,
+) -> Result<DeliveryFuture, ShipError> {
+    let part = match &record.body {
+        RecordBody::Transaction(txn) => txn.part,
+        RecordBody::Start(_) | RecordBody::Heartbeat(_) => 0,
+    };
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&record.seq.0.to_be_bytes());
+    key[8..].copy_from_slice(&part.to_be_bytes());
+    let trace = traceparent(&record);
+    let payload = record.encode();
+    let header = Header { key: "traceparent", value: Some(&trace) };
+    let mut message = FutureRecord::to(topic)
+        .partition(0)
+        .key(&key[..])
+        .payload(&payload)
+        .headers(OwnedHeaders::new().insert(header));
+    loop {
+        match producer.send_result(message) {
+            Ok(delivery) => return Ok(delivery),
+            Err((error, back)) => {
+                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                    return Err(ShipError::from_kafka(&error));
+                }
+                message = back;
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+}
+
+/// W3C trace context, made of what names the transaction, so that every region and
+/// every retry gives it the same trace: trace id = origin, epoch (7 bytes), seq;
+/// parent id = hlc.
+fn traceparent(record: &Record) -> String {
+    let epoch = record.epoch & 0x00ff_ffff_ffff_ffff;
+    let (origin, seq, hlc) = (record.origin.get(), record.seq.0, record.hlc.0.max(1));
+    format!("00-{origin:02x}{epoch:014x}{seq:016x}-{hlc:016x}-01")
+}
+
+fn start_record(origin: RegionId, epoch: u64, tail: Option<&Tail>, fresh: Position) -> Record {
+    Record {
+        origin,
+        epoch,
+        seq: tail.map_or(Seq(0), |tail| tail.seq),
+        hlc: tail.map_or(Hlc(0), |tail| tail.hlc),
+        deps: tail.map(|tail| tail.deps.clone()).unwrap_or_default(),
+        gtid: String::new(),
+        position: tail.map_or(fresh, |tail| tail.position.clone()),
+        body: RecordBody::Start(pb::Start { agent: env!("CARGO_PKG_VERSION").to_owned() }),
+    }
+}
+
+/// Joins the next record of the topic into what the tail says.
+fn extend(tail: &mut Option<Tail>, record: Record) {
+    let counts = match &record.body {
+        RecordBody::Transaction(txn) => txn.last && !txn.aborted,
+        RecordBody::Start(_) | RecordBody::Heartbeat(_) => true,
+    };
+    let epoch = tail.as_ref().map_or(0, |tail| tail.epoch);
+    let seq = tail.as_ref().map_or(Seq(0), |tail| tail.seq);
+    if record.epoch < epoch {
+        return;
+    }
+    if !counts || record.seq < seq {
+        if let Some(tail) = tail {
+            tail.epoch = record.epoch;
+        }
+        return;
+    }
+    let hlc = tail.as_ref().map_or(record.hlc, |tail| tail.hlc.max(record.hlc));
+    *tail = Some(Tail {
+        seq: record.seq,
+        hlc,
+        deps: record.deps,
+        position: record.position,
+        epoch: record.epoch,
+    });
+}
+
+/// The tail, and the offset after the last record read.
+async fn read_tail(
+    cluster: &Cluster,
+    topic: &str,
+    origin: RegionId,
+) -> Result<(Option<Tail>, i64), ShipError> {
+    let (low, high) = bounds(&cluster.consumer()?, topic)?;
+    // Wide enough for what a fenced agent may still have written, and widened while
+    // it holds nothing but parts of an unfinished transaction.
+    let mut window = 512;
+    loop {
+        let from = (high - window).max(low);
+        let mut tail = None;
+        read_span(cluster, topic, origin, from, high, |record| extend(&mut tail, record)).await?;
+        if tail.is_some() || from == low {
+            return Ok((tail, high));
+        }
+        window *= 4;
+    }
+}
+
+/// The tail with what came between `from` and the Start record at `start`.
+async fn read_on(
+    cluster: &Cluster,
+    topic: &str,
+    origin: RegionId,
+    mut tail: Option<Tail>,
+    from: i64,
+    start: i64,
+) -> Result<Option<Tail>, ShipError> {
+    read_span(cluster, topic, origin, from, start, |record| extend(&mut tail, record)).await?;
+    Ok(tail)
+}
+
+async fn read_span(
+    cluster: &Cluster,
+    topic: &str,
+    origin: RegionId,
+    from: i64,
+    until: i64,
+    mut each: impl FnMut(Record),
+) -> Result<(), ShipError> {
+    if from >= until {
+        return Ok(());
+    }
+    let consumer = cluster.consumer()?;
+    assign(&consumer, topic, from)?;
+    loop {
+        let message = inbox::receive(&consumer).await?;
+        let offset = message.offset();
+        if offset < until {
+            each(inbox::decode(&message, topic, origin)?);
+        }
+        if offset + 1 >= until {
+            return Ok(());
+        }
+    }
+}
