@@ -94,10 +94,19 @@ async fn connect(address: &str, login: &Login) -> Result<(Conn, bool), String> {
         .prefer_socket(false)
         .ssl_opts(login.tls.then(SslOpts::default))
         .init(vec!["SET time_zone = '+00:00'"]);
-    let mut conn = Conn::new(opts).await.map_err(|error| error.to_string())?;
+    let mut conn = Conn::new(opts).await.map_err(|error| refusal(&error.to_string()))?;
     let read_only: Option<u8> =
         conn.query_first("SELECT @@global.read_only").await.map_err(|error| error.to_string())?;
     Ok((conn, read_only == Some(0)))
+}
+
+/// The driver names the kind of an error once for each of its own layers.
+fn refusal(text: &str) -> String {
+    let mut text = text;
+    while let Some(rest) = text.strip_prefix("Input/output error: ") {
+        text = rest;
+    }
+    text.to_owned()
 }
 
 async fn variables(conn: &mut Conn) -> Result<BTreeMap<String, String>, mysql_async::Error> {

@@ -11,7 +11,7 @@ use rdkafka::metadata::MetadataTopic;
 use super::super::{KafkaFacts, TopicFacts};
 use super::Plan;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A label and the topics wanted, by bootstrap addresses.
 type Wanted = BTreeMap<String, (String, BTreeSet<String>)>;

@@ -59,7 +59,12 @@ fn lack(account: &Account, privileges: &[&str], place: &str) -> Finding {
         .sql(format!("GRANT {list} ON {place} TO {}", account.name))
 }
 
-fn lacking(account: &Account, needed: &[&'static str], table: &TableName) -> Vec<&'static str> {
+/// Those of `needed` that the account has not on `table`.
+pub(super) fn lacking(
+    account: &Account,
+    needed: &[&'static str],
+    table: &TableName,
+) -> Vec<&'static str> {
     needed.iter().copied().filter(|name| !holds(account, name, Some(table))).collect()
 }
 

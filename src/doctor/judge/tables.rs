@@ -1,6 +1,7 @@
 //! The replicated tables: keys, triggers, foreign keys, engines, collations.
 
 use super::super::{ColumnFacts, DatabaseFacts, Finding, ForeignKey, TableFacts};
+use super::privileges::lacking;
 use crate::change::TableName;
 
 const PRIMARY: &str = "PRIMARY";
@@ -51,13 +52,36 @@ pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
             .iter()
             .flat_map(|(table, facts)| check(table, facts, database))
             .collect();
-        if broken.is_empty() {
+        let unseen = unseen(name, why, database);
+        if broken.is_empty() && unseen.is_none() {
             let count = database.tables.len();
             findings.push(Finding::pass(name, why, format!("{count} tables looked at")));
         }
         findings.extend(broken);
+        findings.extend(unseen);
     }
     findings
+}
+
+/// Servers hide triggers from an account without TRIGGER on the table, and foreign
+/// keys from one that may only read it; that nothing is seen says nothing then.
+fn unseen(check: &'static str, why: &'static str, database: &DatabaseFacts) -> Option<Finding> {
+    let needed: &[&'static str] = match check {
+        "triggers" => &["TRIGGER"],
+        "foreign_key_cascade" | "foreign_key_scope" => &["INSERT", "UPDATE", "DELETE"],
+        _ => return None,
+    };
+    let account = &database.account;
+    let mut tables = database.tables.keys();
+    let table = tables.find(|table| lacking(account, needed, table).len() == needed.len())?;
+    let schema = &table.schema;
+    let list = needed.join(", ");
+    Some(
+        Finding::warn(check, why, format!("not known: {} may not see them", account.name))
+            .on(table)
+            .fix(format!("grant {list} on `{schema}`.* to the agent's account, and look again"))
+            .sql(format!("GRANT {list} ON `{schema}`.* TO {}", account.name)),
+    )
 }
 
 fn matched(database: &DatabaseFacts) -> Finding {
@@ -73,7 +97,7 @@ fn kind(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding
     if facts.kind.eq_ignore_ascii_case("BASE TABLE") {
         return Vec::new();
     }
-    let found = format!("it is a {}", facts.kind.to_ascii_lowercase());
+    let found = format!("its kind is {}", facts.kind);
     vec![
         Finding::fail("table_kind", KIND, found)
             .on(table)
@@ -105,17 +129,10 @@ fn primary_key(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<
         Some((key, columns)) => finding
             .fix(format!("make the unique key {key} the primary key, if none of it is NULL"))
             .sql(format!("ALTER TABLE {} ADD PRIMARY KEY ({})", quoted(table), list(columns))),
-        None => finding
-            .fix(
-                "add a primary key in every region: the columns that name a row, or a UUID \
-                 given by the application",
-            )
-            .sql(format!(
-                "ALTER TABLE {} ADD COLUMN causeway_id BINARY(16) NOT NULL \
-                 /* filled with unique values, the same in every region */, \
-                 ADD PRIMARY KEY (causeway_id)",
-                quoted(table)
-            )),
+        None => finding.fix(
+            "add a primary key in every region: the columns that name a row, or a UUID given by \
+             the application; rows that are there need the same value in every region",
+        ),
     }]
 }
 

@@ -67,7 +67,10 @@ fn database() -> DatabaseFacts {
             grants: vec![
                 grant(&["REPLICATION SLAVE", "BINLOG MONITOR"], Scope::Global),
                 grant(&["ALL PRIVILEGES"], Scope::Schema("causeway".to_owned())),
-                grant(&["SELECT", "INSERT", "UPDATE", "DELETE"], Scope::Schema("sh%".to_owned())),
+                grant(
+                    &["SELECT", "INSERT", "UPDATE", "DELETE", "TRIGGER"],
+                    Scope::Schema("sh%".to_owned()),
+                ),
             ],
         },
         tables: BTreeMap::from([(table("orders"), orders())]),
@@ -217,12 +220,12 @@ fn mysql_needs_gtids_and_may_lack_row_metadata() {
 
 #[test]
 fn privileges_are_looked_for_where_they_may_be_granted() {
-    on_database("privileges", Fail, |db| db.account.grants.clear());
+    on_database("privileges", Fail, |db| {
+        let rows = db.account.grants.remove(2);
+        db.account.grants = vec![rows];
+    });
     on_database("privileges", Fail, |db| drop(db.account.grants.remove(0)));
     on_database("privileges", Fail, |db| drop(db.account.grants.remove(1)));
-    on_database("privileges", Fail, |db| {
-        db.account.grants[2].scope = Scope::Schema(r"sh\_p".to_owned());
-    });
     on_database("privileges", Pass, |db| {
         db.account.grants[2].scope = Scope::Table(table("orders"))
     });
@@ -230,6 +233,23 @@ fn privileges_are_looked_for_where_they_may_be_granted() {
         db.account.grants = vec![grant(&["ALL PRIVILEGES"], Scope::Global)];
         db.account.grants.push(grant(&["REPLICATION SLAVE", "BINLOG MONITOR"], Scope::Global));
     });
+}
+
+#[test]
+fn what_the_account_can_not_see_is_not_a_pass() {
+    on_database("triggers", Warn, |db| {
+        assert!(db.account.grants[2].privileges.remove("TRIGGER"));
+    });
+    let mut facts = good();
+    let db = facts.database.as_mut().unwrap();
+    db.account.grants[2].scope = Scope::Schema(r"sh\_p".to_owned());
+    let report = Report::new(&facts);
+    let verdict = |name: &str| {
+        report.findings.iter().filter(|f| f.check == name).map(|f| f.severity).max().unwrap()
+    };
+    assert_eq!(verdict("privileges"), Fail);
+    assert_eq!(verdict("foreign_key_cascade"), Warn);
+    assert_eq!(verdict("triggers"), Warn);
 }
 
 #[test]
