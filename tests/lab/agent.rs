@@ -1,0 +1,99 @@
+//! An agent of a region, the program that was built beside the test.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::proc::{Proc, free_port};
+use super::{PATIENCE, wait_until};
+
+const TOKEN: &str = "lab";
+
+/// The program under test.
+pub fn program() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let path = here.parent().unwrap().parent().unwrap().join("causeway");
+    assert!(path.exists(), "build the program first: no {}", path.display());
+    path
+}
+
+/// A running agent.
+pub struct Agent {
+    /// Its process.
+    pub proc: Proc,
+    port: u16,
+}
+
+impl Agent {
+    /// Starts it and does not wait.
+    pub fn begin(folder: &Path, topology: &Path, region: &str) -> Self {
+        let port = free_port();
+        let conf = folder.join(format!("{region}.conf.yaml"));
+        let text = format!(
+            "database:\n  user: root\nadmin:\n  listen: 127.0.0.1:{port}\n  \
+             token: {{ env: CAUSEWAY_TOKEN }}\nlog_format: text\ngrace: 10s\n"
+        );
+        std::fs::write(&conf, text).unwrap();
+        let args = [
+            "agent",
+            "--topology",
+            &topology.display().to_string(),
+            "--region",
+            region,
+            "--conf",
+            &conf.display().to_string(),
+        ];
+        let args = args.iter().map(|&a| a.to_owned()).collect();
+        let env = vec![("CAUSEWAY_TOKEN".to_owned(), TOKEN.to_owned())];
+        let log = folder.join(format!("{region}.agent.log"));
+        let program = program().display().to_string();
+        let proc = Proc::start_with(&format!("agent {region}"), &log, &program, args, env);
+        Self { proc, port }
+    }
+
+    /// Waits until it says that it is ready.
+    pub async fn ready(&mut self) {
+        let (proc, port) = (&mut self.proc, self.port);
+        wait_until("the agent is ready", PATIENCE, || {
+            proc.expect_alive();
+            async move { get(port, "/readyz").await.is_some_and(|(status, _)| status == 200) }
+        })
+        .await;
+    }
+
+    /// `kill -9`, then a start.
+    pub async fn crash(&mut self) {
+        self.proc.kill();
+        self.proc.again();
+        self.ready().await;
+    }
+
+    /// Status and body of a page of its API.
+    pub async fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(self.port, path).await
+    }
+
+    /// Where its API listens.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+async fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    let ask = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: lab\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Connection: close\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    };
+    tokio::time::timeout(Duration::from_secs(5), ask).await.ok()?
+}

@@ -1,0 +1,140 @@
+//! Apache Kafka: one KRaft node.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+use super::proc::{Folder, Proc, copy, free_port};
+use super::{PATIENCE, root, wait_until};
+
+/// A port on which a peer reaches the node: through something that can be cut.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerDoor {
+    /// Where the node listens.
+    pub inner: u16,
+    /// Where it says that it listens.
+    pub outer: u16,
+}
+
+/// A node with its own data.
+pub struct Kafka {
+    /// The server process.
+    pub proc: Proc,
+    port: u16,
+    _folder: Folder,
+}
+
+impl Kafka {
+    /// Starts one without topics and waits until it answers.
+    pub async fn start(name: &str, doors: &[PeerDoor]) -> Self {
+        let mut kafka = Self::begin(name, doors);
+        kafka.ready().await;
+        kafka
+    }
+
+    /// Starts one and does not wait.
+    pub fn begin(name: &str, doors: &[PeerDoor]) -> Self {
+        let folder = Folder::new(&format!("kafka-{name}"));
+        let data = folder.path().join("data");
+        std::fs::create_dir_all(&data).unwrap();
+        copy(&root().join(".run/kafka-data"), &data);
+        let port = free_port();
+        let properties = folder.path().join("server.properties");
+        let text = settings(port, free_port(), doors, &data.display().to_string());
+        std::fs::write(&properties, text).unwrap();
+        let args = [
+            "-Xms96m",
+            "-Xmx256m",
+            "-Xshare:auto",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-XX:-UsePerfData",
+            "-cp",
+            &format!("{}/*", root().join(".run/kafka").display()),
+            "kafka.Kafka",
+            &properties.display().to_string(),
+        ];
+        let args = args.iter().map(|&a| a.to_owned()).collect();
+        let proc = Proc::start(&format!("Kafka {name}"), &folder.path().join("log"), "java", args);
+        Self { proc, port, _folder: folder }
+    }
+
+    /// Waits until it answers.
+    pub async fn ready(&mut self) {
+        let brokers = self.brokers();
+        let proc = &mut self.proc;
+        wait_until("Kafka answers", PATIENCE, || {
+            proc.expect_alive();
+            let brokers = brokers.clone();
+            async move {
+                let ask = move || {
+                    let client: BaseConsumer = ClientConfig::new()
+                        .set("bootstrap.servers", &brokers)
+                        .set("log_level", "0")
+                        .create()
+                        .unwrap();
+                    client
+                        .fetch_metadata(None, Duration::from_secs(1))
+                        .is_ok_and(|metadata| !metadata.brokers().is_empty())
+                };
+                tokio::task::spawn_blocking(ask).await.unwrap()
+            }
+        })
+        .await;
+    }
+
+    /// `kill -9`, then a start on the same data and ports.
+    pub async fn crash(&mut self) {
+        self.proc.kill();
+        self.proc.again();
+        self.ready().await;
+    }
+
+    /// Bootstrap address for the node's own region.
+    pub fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+fn settings(port: u16, controller: u16, doors: &[PeerDoor], data: &str) -> String {
+    let mut listeners = format!("LOCAL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+    let mut advertised = format!("LOCAL://127.0.0.1:{port}");
+    let mut protocols = "LOCAL:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+    for (n, door) in doors.iter().enumerate() {
+        write!(listeners, ",PEER{n}://127.0.0.1:{}", door.inner).unwrap();
+        write!(advertised, ",PEER{n}://127.0.0.1:{}", door.outer).unwrap();
+        write!(protocols, ",PEER{n}:PLAINTEXT").unwrap();
+    }
+    format!(
+        "process.roles=broker,controller\n\
+         node.id=1\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\n\
+         controller.listener.names=CONTROLLER\n\
+         inter.broker.listener.name=LOCAL\n\
+         listeners={listeners}\n\
+         advertised.listeners={advertised}\n\
+         listener.security.protocol.map={protocols}\n\
+         log.dirs={data}\n\
+         auto.create.topics.enable=false\n\
+         num.network.threads=2\n\
+         num.io.threads=2\n\
+         num.recovery.threads.per.data.dir=1\n\
+         background.threads=2\n\
+         log.cleaner.threads=1\n\
+         log.cleaner.dedupe.buffer.size=4194304\n\
+         message.max.bytes=17825792\n\
+         socket.request.max.bytes=33554432\n\
+         offsets.topic.num.partitions=1\n\
+         offsets.topic.replication.factor=1\n\
+         transaction.state.log.num.partitions=1\n\
+         transaction.state.log.replication.factor=1\n\
+         transaction.state.log.min.isr=1\n\
+         group.initial.rebalance.delay.ms=0\n\
+         broker.heartbeat.interval.ms=300\n\
+         broker.session.timeout.ms=1500\n\
+         controller.quorum.election.timeout.ms=300\n\
+         initial.broker.registration.timeout.ms=60000\n"
+    )
+}

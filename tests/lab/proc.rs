@@ -1,0 +1,211 @@
+//! Child processes, folders and ports that don't outlive their owner.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use super::root;
+
+/// A folder under `.run/tmp`, removed on drop unless the test failed.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// A new one.
+    pub fn new(name: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: OnceLock<()> = OnceLock::new();
+        let tmp = root().join(".run/tmp");
+        fs::create_dir_all(&tmp).unwrap();
+        SWEPT.get_or_init(|| sweep(&tmp));
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = tmp.join(format!("{}-{n}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() || std::env::var_os("CAUSEWAY_KEEP").is_some() {
+            eprintln!("kept: {}", self.0.display());
+        } else if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("not removed: {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Removes folders of runs whose process is gone, an hour after their last change.
+fn sweep(tmp: &Path) {
+    for entry in fs::read_dir(tmp).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.split('-').next().unwrap_or_default();
+        let old = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age.as_secs() > 3600));
+        if old
+            && !Path::new("/proc").join(pid).exists()
+            && fs::remove_dir_all(entry.path()).is_err()
+        {
+            eprintln!("not removed: {name}");
+        }
+    }
+}
+
+/// A port that nothing listens on, below the range of outgoing connections, so that a
+/// server that is restarted finds its port free.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = u16::try_from(std::process::id() * 61 % 12_000).unwrap();
+    for _ in 0..12_000 {
+        let port = 20_000 + (base + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+/// Who runs this.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// Copies a folder's content, sharing blocks where the file system can.
+pub fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp")
+        .args(["-a", "--reflink=auto"])
+        .arg(format!("{}/.", from.display()))
+        .arg(to)
+        .status()
+        .unwrap();
+    assert!(done.success(), "no {}: run scripts/setup first", from.display());
+}
+
+/// A program that can be killed and started again.
+pub struct Proc {
+    name: String,
+    program: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl Proc {
+    /// Starts it; what it prints goes to `log`.
+    pub fn start(name: &str, log: &Path, program: &str, args: Vec<String>) -> Self {
+        Self::start_with(name, log, program, args, Vec::new())
+    }
+
+    /// The same, with further environment.
+    pub fn start_with(
+        name: &str,
+        log: &Path,
+        program: &str,
+        args: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> Self {
+        let mut proc = Self {
+            name: name.to_owned(),
+            program: program.to_owned(),
+            args,
+            env,
+            log: log.to_owned(),
+            child: None,
+        };
+        proc.again();
+        proc
+    }
+
+    /// Starts it again with the same arguments.
+    pub fn again(&mut self) {
+        assert!(!self.alive(), "{} runs", self.name);
+        let log = File::options().append(true).create(true).open(&self.log).unwrap();
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", &self.program])
+            .args(&self.args)
+            .envs(self.env.iter().cloned())
+            .current_dir(self.log.parent().unwrap())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Sets an environment variable for the next start, or removes it.
+    pub fn set_env(&mut self, name: &str, value: Option<&str>) {
+        self.env.retain(|(n, _)| n != name);
+        self.env.extend(value.map(|v| (name.to_owned(), v.to_owned())));
+    }
+
+    /// Whether it runs.
+    pub fn alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Its exit status, once it has ended.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        self.child.as_mut()?.try_wait().unwrap()?.code()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, signal: &str) {
+        if let Some(child) = &self.child {
+            let done = Command::new("kill")
+                .args([format!("-{signal}"), child.id().to_string()])
+                .status()
+                .unwrap();
+            assert!(done.success(), "{} is gone", self.name);
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// Its resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/statm", self.pid())).unwrap_or_default();
+        text.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 4096
+    }
+
+    /// The last lines of its log.
+    pub fn tail(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(25)..].join("\n")
+    }
+
+    /// Stops the test if it has ended by itself.
+    pub fn expect_alive(&mut self) {
+        assert!(self.alive(), "{} has ended:\n{}", self.name, self.tail());
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

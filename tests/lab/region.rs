@@ -1,0 +1,166 @@
+//! Whole regions, joined by links that can be cut.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use super::agent::Agent;
+use super::compare;
+use super::db::{Database, Flavour, Settings};
+use super::kafka::{Kafka, PeerDoor};
+use super::link::Link;
+use super::proc::{Folder, free_port};
+
+/// A database, a Kafka, an agent.
+pub struct Region {
+    /// `r1`, `r2`, …
+    pub name: String,
+    /// Its database.
+    pub db: Database,
+    /// Its Kafka.
+    pub kafka: Kafka,
+    /// Its agent, once started.
+    pub agent: Option<Agent>,
+    topology: PathBuf,
+}
+
+impl Region {
+    /// The agent.
+    pub fn agent(&mut self) -> &mut Agent {
+        self.agent.as_mut().expect("agents are started")
+    }
+}
+
+/// Regions that replicate to each other.
+pub struct Lab {
+    /// In the order of their ids, which count from 1.
+    pub regions: Vec<Region>,
+    /// By reader and source.
+    links: Vec<Vec<Option<Link>>>,
+    folder: Folder,
+}
+
+impl Lab {
+    /// Starts databases and Kafkas, one for each flavour; agents come later.
+    pub async fn start(flavours: &[Flavour]) -> Self {
+        Self::start_with(flavours, 64, "").await
+    }
+
+    /// The same with a buffer pool and further lines of the topology's `limits`.
+    pub async fn start_with(flavours: &[Flavour], pool_mib: u32, limits: &str) -> Self {
+        let count = flavours.len();
+        let folder = Folder::new("lab");
+        let doors: Vec<Vec<PeerDoor>> = (0..count)
+            .map(|_| {
+                (1..count).map(|_| PeerDoor { inner: free_port(), outer: free_port() }).collect()
+            })
+            .collect();
+        let mut kafkas: Vec<_> = (0..count).map(|n| Kafka::begin(&names(n), &doors[n])).collect();
+        let mut dbs = Vec::new();
+        for (n, &flavour) in flavours.iter().enumerate() {
+            let id = u8::try_from(n + 1).unwrap();
+            let settings = Settings { pool_mib, ..Settings::small(flavour, id) };
+            dbs.push(Database::start(&settings).await);
+        }
+        for kafka in &mut kafkas {
+            kafka.ready().await;
+        }
+        let mut links = Vec::new();
+        for reader in 0..count {
+            let mut row = Vec::new();
+            for (source, doors) in doors.iter().enumerate() {
+                row.push(if reader == source {
+                    None
+                } else {
+                    let door = doors[if reader < source { reader } else { reader - 1 }];
+                    Some(Link::open(door.outer, door.inner).await)
+                });
+            }
+            links.push(row);
+        }
+        let mut regions = Vec::new();
+        for (n, (db, kafka)) in dbs.into_iter().zip(kafkas).enumerate() {
+            let topology = folder.path().join(format!("{}.topology.yaml", names(n)));
+            regions.push(Region { name: names(n), db, kafka, agent: None, topology });
+        }
+        let lab = Self { regions, links, folder };
+        lab.write_topologies(limits);
+        lab
+    }
+
+    /// Each region's topology: the same but for the addresses under which it reaches
+    /// the peers' Kafkas.
+    fn write_topologies(&self, limits: &str) {
+        for (reader, own) in self.regions.iter().enumerate() {
+            let mut text = "version: 1\nregions:\n".to_owned();
+            for (n, region) in self.regions.iter().enumerate() {
+                write!(
+                    text,
+                    "  {0}:\n    id: {1}\n    databases: [\"{2}\"]\n    kafka: {0}\n",
+                    region.name,
+                    n + 1,
+                    region.db.address()
+                )
+                .unwrap();
+            }
+            text.push_str("kafka:\n");
+            for (source, region) in self.regions.iter().enumerate() {
+                let brokers = region.kafka.brokers();
+                let peers = self.links[reader][source].as_ref().map(Link::address);
+                let peers = peers.unwrap_or_else(|| brokers.clone());
+                write!(
+                    text,
+                    "  {}:\n    brokers: [\"{brokers}\"]\n    peer_brokers: [\"{peers}\"]\n",
+                    region.name
+                )
+                .unwrap();
+            }
+            text.push_str("tables:\n  - tables: shop.*\n    policy: latest\nlimits:\n");
+            text.push_str("  heartbeat: 100ms\n  retention: 1d\n");
+            text.push_str(limits);
+            std::fs::write(&own.topology, text).unwrap();
+        }
+    }
+
+    /// Runs statements in every region, before the agents start.
+    pub async fn exec_everywhere(&self, sql: &str) {
+        for region in &self.regions {
+            region.db.exec(sql).await;
+        }
+    }
+
+    /// Starts all agents and waits until they are ready.
+    pub async fn start_agents(&mut self) {
+        for n in 0..self.regions.len() {
+            self.begin_agent(n);
+        }
+        for region in &mut self.regions {
+            region.agent().ready().await;
+        }
+    }
+
+    /// Starts one agent and does not wait.
+    pub fn begin_agent(&mut self, n: usize) {
+        let region = &mut self.regions[n];
+        let agent = Agent::begin(self.folder.path(), &region.topology, &region.name);
+        region.agent = Some(agent);
+    }
+
+    /// The way of `reader` to the Kafka of `source`.
+    pub fn link(&self, reader: usize, source: usize) -> &Link {
+        self.links[reader][source].as_ref().expect("two regions")
+    }
+
+    /// The databases.
+    pub fn databases(&self) -> Vec<&Database> {
+        self.regions.iter().map(|region| &region.db).collect()
+    }
+
+    /// Waits until the tables are equal everywhere.
+    pub async fn converge(&self, tables: &[&str], patience: std::time::Duration) {
+        compare::converge(&self.databases(), tables, patience).await;
+    }
+}
+
+fn names(n: usize) -> String {
+    format!("r{}", n + 1)
+}
