@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod apply;
+pub mod capture;
 pub mod change;
 pub mod cli;
 pub mod clock;

@@ -1,0 +1,228 @@
+//! The binlog connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::Catalog;
+use super::gtid::GtidSet;
+use super::table_map;
+use super::{Assembler, CaptureError, CaptureEvent, Checkpoint, Source};
+use crate::change::{BinlogPoint, Position};
+
+/// The source sends a heartbeat this often when it has nothing else.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Silent for longer than this, the connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// Whether a table, by schema and name, is replicated.
+pub type Replicates = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
+/// What capture follows.
+#[derive(Clone)]
+pub struct CaptureConfig {
+    /// The writable database.
+    pub opts: Opts,
+    /// The id under which the binlog is read.
+    pub server_id: u32,
+    /// Where to go on.
+    pub from: Position,
+    /// Larger transactions come in parts of about this many bytes.
+    pub part_bytes: usize,
+    /// Which tables are replicated.
+    pub replicates: Replicates,
+}
+
+impl fmt::Debug for CaptureConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaptureConfig").field("from", &self.from).finish_non_exhaustive()
+    }
+}
+
+fn away(error: &mysql_async::Error) -> CaptureError {
+    match error {
+        mysql_async::Error::Server(server) => match server.code {
+            1053 | 1040 | 1927 | 1317 => CaptureError::Away(format!("error {}", server.code)),
+            code => CaptureError::Refused { code, message: server.message.clone() },
+        },
+        other => CaptureError::Away(other.to_string()),
+    }
+}
+
+/// Where the binlog ends.
+///
+/// # Errors
+/// [`CaptureError::Away`] or the server's refusal.
+pub async fn current(conn: &mut Conn) -> Result<Checkpoint, CaptureError> {
+    let version: String =
+        conn.query_first("SELECT @@version").await.map_err(|e| away(&e))?.unwrap_or_default();
+    if version.contains("MariaDB") {
+        let text: Option<String> =
+            conn.query_first("SELECT @@global.gtid_binlog_pos").await.map_err(|e| away(&e))?;
+        let text = text.unwrap_or_default();
+        let point = BinlogPoint::from_mariadb(&text)
+            .ok_or(CaptureError::Corrupt("the GTID position can't be read"))?;
+        return Ok(Checkpoint { position: Position(text), point });
+    }
+    let status = match conn.query_first::<mysql_async::Row, _>("SHOW MASTER STATUS").await {
+        Err(mysql_async::Error::Server(_)) => conn.query_first("SHOW BINARY LOG STATUS").await,
+        other => other,
+    };
+    let row = status.map_err(|e| away(&e))?;
+    let row = row.ok_or(CaptureError::Corrupt("the binlog is off"))?;
+    let (file, offset): (String, u64) =
+        (row.get(0).unwrap_or_default(), row.get(1).unwrap_or_default());
+    let executed: Option<String> =
+        conn.query_first("SELECT @@global.gtid_executed").await.map_err(|e| away(&e))?;
+    let executed = executed.unwrap_or_default().replace('\n', "");
+    let point = BinlogPoint::from_file(&file, offset)
+        .ok_or(CaptureError::Corrupt("a binlog file has no number"))?;
+    Ok(Checkpoint { position: Position(executed), point })
+}
+
+/// Follows the binlog until cancelled.
+///
+/// # Errors
+/// [`CaptureError`]: after one that passes, run again from the last position taken.
+pub async fn run(
+    config: CaptureConfig,
+    events: mpsc::Sender<CaptureEvent>,
+    cancel: CancellationToken,
+) -> Result<(), CaptureError> {
+    let (mut stream, mut assembler) = Box::pin(connect(&config)).await?;
+    let mut catalog = Catalog::new(config.opts.clone());
+    loop {
+        let next = tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            next = tokio::time::timeout(SILENCE_MAX, stream.next()) => next,
+        };
+        let event = match next {
+            Err(_) => return Err(CaptureError::Away("silent for 10 s".to_owned())),
+            Ok(None) => return Err(CaptureError::Away("the stream has ended".to_owned())),
+            Ok(Some(Err(error))) => return Err(ended(&error, &config.from)),
+            Ok(Some(Ok(event))) => event,
+        };
+        let header = event.header();
+        let data = Bytes::copy_from_slice(event.data());
+        let kind = header.event_type_raw();
+        if let Some(sum) = event.checksum()
+            && kind != 15
+            && crc(&event) != u32::from_le_bytes(sum)
+        {
+            return Err(CaptureError::Checksum);
+        }
+        if Assembler::is_map(kind) {
+            learn(&config, &mut assembler, &mut catalog, data).await?;
+            continue;
+        }
+        let place = (header.timestamp(), header.server_id(), header.log_pos());
+        let Some(said) = assembler.event(kind, place, data)? else { continue };
+        let ddl = matches!(said, CaptureEvent::Ddl { .. });
+        let said = said.filtered(&config.replicates);
+        if events.send(said).await.is_err() {
+            return Ok(());
+        }
+        if ddl {
+            catalog.forget();
+        }
+    }
+}
+
+fn crc(event: &mysql_async::binlog::events::Event) -> u32 {
+    event.calc_checksum(mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32)
+}
+
+/// Reads the definition that a TABLE_MAP calls for.
+async fn learn(
+    config: &CaptureConfig,
+    assembler: &mut Assembler,
+    catalog: &mut Catalog,
+    data: Bytes,
+) -> Result<(), CaptureError> {
+    if assembler.knows(table_map::table_id(&data)?) {
+        return Ok(());
+    }
+    let map = table_map::parse(data)?;
+    let info = if (config.replicates)(&map.schema, &map.table) {
+        Some(Box::pin(catalog.table(&map)).await?)
+    } else {
+        None
+    };
+    assembler.enter_table(map, info);
+    Ok(())
+}
+
+fn ended(error: &mysql_async::Error, from: &Position) -> CaptureError {
+    // 1236: the position asked for is not in any binlog; 1789: it was purged.
+    if let mysql_async::Error::Server(server) = error
+        && matches!(server.code, 1236 | 1789 | 1945 | 1955)
+    {
+        let (position, message) = (from.0.clone(), server.message.clone());
+        return CaptureError::Purged { position, message };
+    }
+    away(error)
+}
+
+async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler), CaptureError> {
+    let mut conn = Conn::new(config.opts.clone()).await.map_err(|e| away(&e))?;
+    let version: String =
+        conn.query_first("SELECT @@version").await.map_err(|e| away(&e))?.unwrap_or_default();
+    let mariadb = version.contains("MariaDB");
+    let mut settings = vec![
+        format!("SET @master_heartbeat_period = {}", HEARTBEAT.as_nanos()),
+        format!("SET @source_heartbeat_period = {}", HEARTBEAT.as_nanos()),
+    ];
+    if mariadb {
+        settings.push("SET @mariadb_slave_capability = 4".to_owned());
+        settings.push(format!("SET @slave_connect_state = '{}'", config.from.0));
+        settings.push("SET @slave_gtid_strict_mode = 1".to_owned());
+        settings.push("SET @slave_gtid_ignore_duplicates = 0".to_owned());
+    }
+    for setting in settings {
+        conn.query_drop(setting).await.map_err(|e| away(&e))?;
+    }
+    let bad = CaptureError::Corrupt("the position in the outbox can't be read");
+    let (source, request) = if mariadb {
+        let request = BinlogStreamRequest::new(config.server_id).with_pos(4_u64);
+        (Source::MariaDb(config.from.clone()), request)
+    } else {
+        let set = GtidSet::parse(&config.from.0).ok_or_else(|| bad.clone())?;
+        let sids = set.parts().iter().map(|part| part.parse()).collect::<Result<Vec<_>, _>>();
+        let sids: Vec<mysql_async::Sid<'static>> = sids.map_err(|_| bad.clone())?;
+        let request = BinlogStreamRequest::new(config.server_id)
+            .with_gtid()
+            .with_pos(4_u64)
+            .with_gtid_set(sids);
+        (Source::MySql(config.from.clone()), request)
+    };
+    let assembler = Assembler::new(source, config.part_bytes).ok_or(bad)?;
+    let stream = conn.get_binlog_stream(request).await.map_err(|e| ended(&e, &config.from))?;
+    Ok((stream, assembler))
+}
+
+impl CaptureEvent {
+    /// A schema change of tables that are not replicated is nothing.
+    fn filtered(self, replicates: &Replicates) -> Self {
+        match self {
+            Self::Ddl { gtid, statement, mut tables, after } => {
+                // `*` stands for all tables of a dropped schema.
+                tables.retain(|table| replicates(&table.schema, &table.name));
+                if tables.is_empty() {
+                    return Self::Skipped { after };
+                }
+                Self::Ddl { gtid, statement, tables, after }
+            }
+            other @ (Self::Changes { .. }
+            | Self::Aborted
+            | Self::Applied { .. }
+            | Self::Skipped { .. }) => other,
+        }
+    }
+}
