@@ -149,3 +149,64 @@ async fn schema_changes_are_listed() {
     assert!(answer.contains("eu-1-9") && answer.contains("ADD c INT"), "{answer}");
     server.stop().await;
 }
+
+/// Runs the program against `server`: exit status, stdout, stderr.
+async fn causeway(server: &Server, arguments: &[&str]) -> (i32, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_causeway"))
+        .args(arguments)
+        .env("CAUSEWAY_ADMIN_ADDR", server.address.to_string())
+        .env("CAUSEWAY_ADMIN_TOKEN_FILE", token)
+        .output()
+        .await
+        .unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code().unwrap(), out, err)
+}
+
+#[tokio::test]
+async fn the_command_line_says_what_the_agent_says() {
+    let server = serve(|command| match command {
+        Command::Assign { reason, .. } => {
+            assert_eq!(reason.as_deref(), Some("maintenance"));
+            Ok(())
+        }
+        Command::ReleaseDdl { id, .. } if id == "0-1-9/a b" => Ok(()),
+        Command::ReleaseDdl { id, .. } => Err(Refusal::NotFound(format!("no hold is called {id}"))),
+    })
+    .await;
+    server.board.stream("us", |_| {});
+    let (code, out, _) = causeway(&server, &["status"]).await;
+    assert_eq!(code, 1);
+    assert!(out.contains("us      running   starting"), "{out}");
+    let (_, out, _) = causeway(&server, &["status", "-o", "json"]).await;
+    let status: AgentStatus = serde_json::from_str(&out).unwrap();
+    assert_eq!(status.region, "eu");
+    server.board.update(|status| {
+        status.state = AgentState::Running;
+        status.capture.state = CaptureState::Running;
+        status.streams.clear();
+        status.ddl.push(DdlHold { id: "0-1-9/a b".to_owned(), ..DdlHold::default() });
+    });
+    assert_eq!(causeway(&server, &["status"]).await.0, 0);
+
+    let (code, out, _) = causeway(&server, &["ddl", "list"]).await;
+    assert_eq!(code, 0);
+    assert!(out.contains("0-1-9/a b"), "{out}");
+    assert_eq!(causeway(&server, &["ddl", "release", "0-1-9/a b"]).await.0, 0);
+    let (code, _, err) = causeway(&server, &["ddl", "release", "7"]).await;
+    assert_eq!(code, 1);
+    assert!(err.contains("no hold is called 7"), "{err}");
+    let pause = ["stream", "pause", "us", "--reason", "maintenance"];
+    assert_eq!(causeway(&server, &pause).await.0, 0);
+
+    let wrong = ["status", "--token-file", "/dev/null"];
+    let (code, _, err) = causeway(&server, &wrong).await;
+    assert_eq!(code, 2);
+    assert!(err.contains("bearer token"), "{err}");
+    assert_eq!(causeway(&server, &["status", "--addr", "127.0.0.1:1"]).await.0, 2);
+    assert_eq!(causeway(&server, &["status", "--nonsense"]).await.0, 64);
+    server.stop().await;
+}

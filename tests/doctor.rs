@@ -2,7 +2,7 @@
 //!
 //! Needs what `scripts/setup` fetches. Kafka is away here on purpose: that is a
 //! finding, and everything else is examined all the same.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
