@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::proc::{Proc, free_port};
 use super::{PATIENCE, wait_until};
 
-const TOKEN: &str = "lab";
+const TOKEN: &str = "token-of-the-lab";
 
 /// The program under test.
 pub fn program() -> PathBuf {
