@@ -147,6 +147,21 @@ impl Metrics {
         }
     }
 
+    /// Starts the counts of a peer's stream at 0: that nothing has happened is known.
+    pub fn expect(&self, origin: &str) {
+        for counter in [
+            &self.link_records,
+            &self.link_bytes,
+            &self.inbox_duplicates,
+            &self.inbox_fenced,
+            &self.apply_txns,
+            &self.apply_rows,
+            &self.apply_batches,
+        ] {
+            counter.with_label_values(&[origin]).inc_by(0);
+        }
+    }
+
     /// The part is alive: it went round its loop at `now_us`. `origin` names the peer
     /// and is empty for capture and outbox.
     pub fn heartbeat(&self, stage: Stage, origin: &str, now_us: u64) {

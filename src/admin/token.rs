@@ -7,7 +7,8 @@ use std::hint::black_box;
 const TOKEN_BYTES_MIN: usize = 16;
 
 /// The secret that the API asks for; never shown.
-pub struct Token(Vec<u8>);
+#[derive(Clone)]
+pub struct Token(Option<Vec<u8>>);
 
 /// Why a token can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +34,21 @@ impl Token {
         if !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(TokenError::Bytes);
         }
-        Ok(Self(text.as_bytes().to_vec()))
+        Ok(Self(Some(text.as_bytes().to_vec())))
+    }
+
+    /// Nothing matches it: the guarded part of the API is closed.
+    #[must_use]
+    pub const fn closed() -> Self {
+        Self(None)
     }
 
     /// Whether `given` is the token. Takes the same time wherever they differ.
     #[must_use]
     pub fn matches(&self, given: &[u8]) -> bool {
-        let mut differ = self.0.len() ^ given.len();
-        for (at, mine) in self.0.iter().enumerate() {
+        let Some(token) = &self.0 else { return false };
+        let mut differ = token.len() ^ given.len();
+        for (at, mine) in token.iter().enumerate() {
             differ |= usize::from(mine ^ black_box(given.get(at).copied().unwrap_or(0)));
         }
         black_box(differ) == 0
@@ -64,6 +72,7 @@ mod tests {
         for other in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg"] {
             assert!(!token.matches(other.as_bytes()), "{other}");
         }
+        assert!(!Token::closed().matches(b""));
         assert!(Token::new("short").is_err());
         assert!(Token::new("with a blank inside").is_err());
     }

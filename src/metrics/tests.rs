@@ -53,3 +53,11 @@ fn every_series_names_its_region() {
     let series: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     assert!(series.iter().all(|line| line.contains("region=\"eu\"")), "{text}");
 }
+
+#[test]
+fn an_expected_origin_counts_from_zero() {
+    let metrics = Metrics::new();
+    metrics.expect("us");
+    let text = metrics.render(&AgentStatus::default()).unwrap();
+    assert!(text.contains("causeway_apply_txns_total{origin=\"us\"} 0\n"), "{text}");
+}
