@@ -11,6 +11,7 @@ pub mod compare;
 pub mod db;
 pub mod kafka;
 pub mod link;
+pub mod load;
 pub mod proc;
 pub mod region;
 

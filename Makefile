@@ -1,0 +1,36 @@
+# Everything a developer runs. `make test` is what CI runs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+
+SEEDS ?= 20
+SECONDS_PER_SEED ?= 60
+target = $${CARGO_TARGET_DIR:-target}
+
+.PHONY: help setup test lint demo soak bench
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## Install what is missing; returns at once when nothing is
+	@scripts/setup
+
+test: setup lint ## Lint, then unit, property and integration tests on real servers
+	@cargo test
+
+lint: ## Formatting and clippy, warnings are errors
+	@cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+
+demo: setup ## Three regions on this machine: replication, a conflict, kills, comparison
+	@echo 'demo: building (the first time takes some minutes)' >&2
+	cargo build --quiet --bin causeway --example demo
+	exec $(target)/debug/examples/demo
+
+soak: setup ## Kill -9 soak: SEEDS runs of SECONDS_PER_SEED each
+	@CAUSEWAY_SOAK_SEEDS=$(SEEDS) CAUSEWAY_SOAK_SECONDS=$(SECONDS_PER_SEED) \
+	  cargo test --test exactly_once -- --nocapture --test-threads=1
+
+bench: setup ## Measure catch-up, lag, decoding and memory; writes benches/results.json
+	@cargo build --quiet --release --bin causeway
+	cargo bench

@@ -1,0 +1,226 @@
+//! Writers: inserts, updates and deletes on keys of their own and on shared ones, from
+//! a seed, that know afterwards what was acknowledged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, Error, Opts};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::db::Database;
+
+/// The tables that the writers use.
+pub const TABLES: [&str; 4] = ["shop.journal", "shop.item", "shop.parent", "shop.child"];
+
+/// Makes them.
+pub const SCHEMA: &str = "CREATE DATABASE shop;
+CREATE TABLE shop.journal (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  region TINYINT UNSIGNED NOT NULL, worker TINYINT UNSIGNED NOT NULL, n BIGINT UNSIGNED NOT NULL,
+  at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB;
+CREATE TABLE shop.item (id BIGINT NOT NULL PRIMARY KEY, region TINYINT UNSIGNED NOT NULL,
+  n BIGINT NOT NULL, note VARCHAR(64)) ENGINE=InnoDB;
+CREATE TABLE shop.parent (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  region TINYINT UNSIGNED NOT NULL) ENGINE=InnoDB;
+CREATE TABLE shop.child (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  parent_id BIGINT UNSIGNED NOT NULL, region TINYINT UNSIGNED NOT NULL) ENGINE=InnoDB;
+";
+
+/// A small generator of numbers, the same for the same seed.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        dice.below(2);
+        dice
+    }
+
+    /// 0 to `end` - 1.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % end
+    }
+}
+
+/// A row of the journal: region, worker, number.
+pub type Entry = (u8, u8, u64);
+
+/// What became of the writes.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// The commit was acknowledged.
+    pub acked: BTreeSet<Entry>,
+    /// The connection broke before the answer.
+    pub unknown: BTreeSet<Entry>,
+    /// Transactions that were committed, of every kind.
+    pub transactions: u64,
+}
+
+/// Running writers.
+pub struct Load {
+    stop: CancellationToken,
+    tasks: JoinSet<Written>,
+    committed: Arc<AtomicU64>,
+}
+
+impl Load {
+    /// `workers` for each database; each rests for `pause` between transactions.
+    pub fn start(databases: &[&Database], workers: u8, seed: u64, pause: Duration) -> Self {
+        let (stop, committed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let mut tasks = JoinSet::new();
+        for (n, database) in databases.iter().enumerate() {
+            let region = u8::try_from(n + 1).unwrap();
+            for worker in 0..workers {
+                let seed = seed * 1000 + u64::from(region) * 100 + u64::from(worker);
+                let writer = Writer {
+                    opts: database.opts(),
+                    region,
+                    worker,
+                    dice: Dice::new(seed),
+                    written: Written::default(),
+                };
+                tasks.spawn(writer.run(stop.clone(), committed.clone(), pause));
+            }
+        }
+        Self { stop, tasks, committed }
+    }
+
+    /// Transactions committed so far.
+    pub fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the writers.
+    pub async fn finish(mut self) -> Written {
+        self.stop.cancel();
+        let mut all = Written::default();
+        while let Some(done) = self.tasks.join_next().await {
+            let written = done.unwrap();
+            all.acked.extend(written.acked);
+            all.unknown.extend(written.unknown);
+            all.transactions += written.transactions;
+        }
+        all
+    }
+}
+
+struct Writer {
+    opts: Opts,
+    region: u8,
+    worker: u8,
+    dice: Dice,
+    written: Written,
+}
+
+impl Writer {
+    async fn run(
+        mut self,
+        stop: CancellationToken,
+        committed: Arc<AtomicU64>,
+        pause: Duration,
+    ) -> Written {
+        let mut conn = None;
+        for n in 1.. {
+            if stop.is_cancelled() {
+                break;
+            }
+            if conn.is_none() {
+                let connect = Conn::new(self.opts.clone());
+                conn = tokio::time::timeout(Duration::from_secs(5), connect)
+                    .await
+                    .ok()
+                    .and_then(Result::ok);
+            }
+            let Some(open) = conn.as_mut() else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let one =
+                tokio::time::timeout(Duration::from_secs(30), self.transaction(open, n)).await;
+            if matches!(one, Ok(Ok(()))) {
+                self.written.transactions += 1;
+                committed.fetch_add(1, Ordering::Relaxed);
+            } else {
+                conn = None;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        self.written
+    }
+
+    async fn transaction(&mut self, conn: &mut Conn, n: u64) -> Result<(), Error> {
+        match self.dice.below(10) {
+            0..=3 => self.journal(conn, n).await,
+            4..=6 => conn.query_drop(self.item()).await,
+            7 => {
+                let mut ids = [self.shared_key(), self.shared_key()];
+                ids.sort_unstable();
+                conn.query_drop(format!(
+                    "UPDATE shop.item SET n = n + 1, region = {} WHERE id IN ({}, {})",
+                    self.region, ids[0], ids[1]
+                ))
+                .await
+            }
+            8 => {
+                let sql = format!("INSERT INTO shop.parent (region) VALUES ({})", self.region);
+                conn.query_drop(sql).await
+            }
+            _ => self.child(conn).await,
+        }
+    }
+
+    /// A row that must be there exactly once, and a change of a shared row with it.
+    async fn journal(&mut self, conn: &mut Conn, n: u64) -> Result<(), Error> {
+        let (region, worker) = (self.region, self.worker);
+        let entry = (region, worker, n);
+        conn.query_drop("START TRANSACTION").await?;
+        conn.query_drop(format!(
+            "INSERT INTO shop.journal (region, worker, n) VALUES ({region}, {worker}, {n})"
+        ))
+        .await?;
+        let sql = self.item();
+        conn.query_drop(sql).await?;
+        self.written.unknown.insert(entry);
+        conn.query_drop("COMMIT").await?;
+        self.written.unknown.remove(&entry);
+        self.written.acked.insert(entry);
+        Ok(())
+    }
+
+    async fn child(&self, conn: &mut Conn) -> Result<(), Error> {
+        let last = "SELECT id FROM shop.parent ORDER BY id DESC LIMIT 1";
+        if let Some(parent) = conn.query_first::<u64, _>(last).await? {
+            conn.query_drop(format!(
+                "INSERT INTO shop.child (parent_id, region) VALUES ({parent}, {})",
+                self.region
+            ))
+            .await?;
+        }
+        Ok(())
+    }
+
+    fn shared_key(&mut self) -> u64 {
+        1 + self.dice.below(48)
+    }
+
+    fn item(&mut self) -> String {
+        let own = 1000 * u64::from(self.region) + self.dice.below(100);
+        let id = if self.dice.below(3) == 0 { own } else { self.shared_key() };
+        let (region, n) = (self.region, self.dice.below(1_000_000));
+        if self.dice.below(4) == 0 {
+            return format!("DELETE FROM shop.item WHERE id = {id}");
+        }
+        format!(
+            "INSERT INTO shop.item (id, region, n, note) VALUES ({id}, {region}, {n}, 'é{n}') \
+             ON DUPLICATE KEY UPDATE region = VALUES(region), n = VALUES(n), note = VALUES(note)"
+        )
+    }
+}
