@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 the check failed, 2 it could not run, 3 passed with
 //! warnings (`doctor`), 64 wrong usage or configuration.
 
+mod agent;
 mod client;
 mod ddl;
 mod doctor;
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent of a region
+    Agent(agent::AgentArguments),
     /// Check, describe or draw a topology
     #[command(subcommand)]
     Topology(topology::TopologyCommand),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         }
     };
     let ended = match arguments.command {
+        Command::Agent(arguments) => agent::run(&arguments),
         Command::Topology(command) => topology::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),

@@ -4,6 +4,7 @@
 //! in which they may import each other, upwards only.
 
 pub mod admin;
+pub mod agent;
 pub mod apply;
 pub mod capture;
 pub mod change;

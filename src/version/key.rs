@@ -7,9 +7,10 @@
 //! own weights, so a key under such a collation that is not printable ASCII is
 //! refused rather than guessed at.
 
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::change::{Column, ColumnType, Kind, Row, Table, Value};
+use crate::change::{Column, ColumnType, Kind, Row, RowChange, Table, Value};
 
 /// 128-bit hash of table name and primary key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,6 +67,28 @@ impl RowKey {
             }
         }
         Ok(Self(hash.digest128()))
+    }
+}
+
+impl RowKey {
+    /// The rows that a change touches, each with whether it is gone afterwards: a
+    /// change of the primary key removes one row and writes another.
+    ///
+    /// # Errors
+    /// [`KeyError`], as [`RowKey::of`].
+    pub fn touched(
+        table: &Table,
+        key: &[usize],
+        change: &RowChange,
+    ) -> Result<SmallVec<[(Self, bool); 2]>, KeyError> {
+        let before = change.before.as_ref().map(|row| Self::of(table, key, row)).transpose()?;
+        let after = change.after.as_ref().map(|row| Self::of(table, key, row)).transpose()?;
+        let removed = before.filter(|before| after != Some(*before));
+        Ok(removed
+            .map(|key| (key, true))
+            .into_iter()
+            .chain(after.map(|key| (key, false)))
+            .collect())
     }
 }
 

@@ -1,0 +1,84 @@
+//! Why a session ended.
+
+use crate::apply::{self, ApplyError};
+use crate::capture::{self, CaptureError};
+use crate::ship::{self, ShipError};
+use crate::version::KeyError;
+
+/// How the agent goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A new session follows.
+    Retry,
+    /// Someone must act; a new session is tried all the same.
+    Halt,
+    /// Another agent owns the region: this one does nothing more.
+    Fenced,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The binlog.
+    #[error("capture: {0}")]
+    Capture(#[from] CaptureError),
+    /// Kafka.
+    #[error("shipping: {}", chain(.0))]
+    Ship(#[from] ShipError),
+    /// The applier's database.
+    #[error("apply: {0}")]
+    Apply(#[from] ApplyError),
+    /// A local row without an exact identity.
+    #[error("capture: {0}")]
+    Key(#[from] KeyError),
+    /// A task ended without saying why.
+    #[error("{0} has ended")]
+    Ended(&'static str),
+}
+
+fn chain(error: &ShipError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl AgentError {
+    /// How the agent goes on.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Capture(error) => match error.kind() {
+                capture::ErrorKind::Retry => ErrorKind::Retry,
+                capture::ErrorKind::Halt => ErrorKind::Halt,
+            },
+            Self::Ship(error) => match error.kind() {
+                ship::ErrorKind::Retry => ErrorKind::Retry,
+                ship::ErrorKind::Halt => ErrorKind::Halt,
+            },
+            Self::Apply(error) => match error.kind() {
+                apply::ErrorKind::Retry | apply::ErrorKind::Full | apply::ErrorKind::Row => {
+                    ErrorKind::Retry
+                }
+                apply::ErrorKind::Halt => ErrorKind::Halt,
+                apply::ErrorKind::Fenced => ErrorKind::Fenced,
+            },
+            Self::Key(_) => ErrorKind::Halt,
+            Self::Ended(_) => ErrorKind::Retry,
+        }
+    }
+
+    /// The operator's next step.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        match self {
+            Self::Capture(error) => error.advice().to_owned(),
+            Self::Ship(error) => error.advice().to_owned(),
+            Self::Apply(error) => error.advice(),
+            Self::Key(_) => "give the table a primary key of numbers, binary strings or a _bin \
+                collation, or exclude it in the topology, in all regions"
+                .to_owned(),
+            Self::Ended(_) => "none: it is tried again".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! From the applier's reports to the status and the metrics.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::Shared;
+use crate::apply::{AppliedTxn, Report, StreamState as Applying};
+use crate::change::RegionId;
+use crate::clock::wall_us;
+use crate::metrics::Stage;
+use crate::resolve::Conflict;
+use crate::status::{StreamState, StreamStatus};
+
+/// Takes reports until the applier ends.
+pub(crate) async fn reports(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
+    while let Some(report) = reports.recv().await {
+        match report {
+            Report::Applied { txns, rows, at_us, .. } => applied(&shared, &txns, rows, at_us),
+            Report::Conflicts(conflicts) => {
+                for conflict in &conflicts {
+                    count(&shared, conflict);
+                }
+            }
+            Report::State(origin, state) => {
+                let name = shared.name(origin).to_owned();
+                shared.metrics.heartbeat(Stage::Apply, &name, wall_us());
+                shared.board.stream(&name, |stream| show(stream, &state, &shared));
+            }
+            Report::Retry(reason) => {
+                for peer in shared.peers() {
+                    let labels = [peer.name.as_str(), cause(&reason)];
+                    shared.metrics.apply_retries.with_label_values(&labels).inc();
+                }
+            }
+        }
+    }
+}
+
+/// A closed list, so that labels stay few.
+fn cause(reason: &str) -> &'static str {
+    let known = [
+        ("local write", "local_write"),
+        ("capture", "capture_behind"),
+        ("outbox", "outbox_behind"),
+        ("deadlock", "deadlock"),
+        ("lock wait", "lock_wait"),
+    ];
+    known.iter().find(|(text, _)| reason.contains(text)).map_or("database", |(_, name)| name)
+}
+
+fn applied(shared: &Shared, txns: &[AppliedTxn], rows: usize, at_us: u64) {
+    let mut by_origin: BTreeMap<RegionId, (u64, u64, String)> = BTreeMap::new();
+    for txn in txns {
+        let name = shared.name(txn.dot.origin);
+        let lag = at_us.saturating_sub(txn.commit_us);
+        shared.metrics.lag(name, lag);
+        shared.board.lag(name, lag, at_us);
+        let held = by_origin.entry(txn.dot.origin).or_default();
+        *held = (held.0 + 1, txn.dot.seq.0, txn.gtid.clone());
+    }
+    for (n, (origin, (count, seq, gtid))) in by_origin.into_iter().enumerate() {
+        let name = shared.name(origin);
+        shared.metrics.heartbeat(Stage::Apply, name, at_us);
+        shared.metrics.apply_txns.with_label_values(&[name]).inc_by(count);
+        shared.metrics.apply_batches.with_label_values(&[name]).inc();
+        if n == 0 {
+            let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+            shared.metrics.apply_rows.with_label_values(&[name]).inc_by(rows);
+        }
+        shared.board.applied(name, seq, count, at_us);
+        shared.board.stream(name, |stream| stream.gtid = Some(gtid));
+    }
+}
+
+fn count(shared: &Shared, conflict: &Conflict) {
+    let name = shared.name(conflict.incoming.dot.origin);
+    let kind = match (conflict.existing.removed, conflict.incoming.removed) {
+        (true, true) => "delete_delete",
+        (true, false) => "delete_update",
+        (false, true) => "update_delete",
+        (false, false) => "update_update",
+    };
+    shared.metrics.conflicts.with_label_values(&[name, kind, "latest"]).inc();
+    shared.board.stream(name, |stream| stream.conflicts += 1);
+    tracing::debug!(
+        table = conflict.table,
+        kind,
+        incoming_wins = conflict.incoming_wins,
+        "conflict resolved"
+    );
+}
+
+fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
+    let (shown, reason, advice) = match state {
+        Applying::Running => (StreamState::Running, None, None),
+        Applying::Paused => (StreamState::Paused, None, None),
+        Applying::WaitingDeps(dot) => {
+            let name = shared.name(dot.origin);
+            let text = format!("the next transaction had seen {name}'s {}", dot.seq);
+            (StreamState::WaitingDeps, Some(text), None)
+        }
+        Applying::ClockAhead { ahead_us } => {
+            let text = format!("the next transaction's stamp is {ahead_us} µs ahead of the limit");
+            let advice = "check the clocks: causeway doctor measures their offsets".to_owned();
+            (StreamState::Retrying, Some(text), Some(advice))
+        }
+        Applying::Halted { reason, advice } => {
+            (StreamState::Halted, Some(reason.clone()), Some(advice.clone()))
+        }
+    };
+    // A reader that can't go on has said why; an empty queue does not take it back.
+    if stream.state == StreamState::Halted && shown == StreamState::Running && reason.is_none() {
+        if stream.reason.as_deref().is_some_and(|held| held.contains("topic ")) {
+            return;
+        }
+    }
+    stream.state = shown;
+    stream.reason = reason;
+    stream.advice = advice;
+}

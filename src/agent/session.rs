@@ -1,0 +1,404 @@
+//! One session: from taking the epoch to the first part that can't go on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::stamp::Stamper;
+use super::{AgentError, Shared, guard, observe, readers, rebuild};
+use crate::apply::{self, ApplyConfig, ApplyError, ApplyInputs, BatchLimits, Flavor};
+use crate::capture::{self, CaptureConfig, CaptureEvent};
+use crate::change::{BinlogPoint, Dot, RegionId, Seq, pb};
+use crate::clock::{Clock, Hlc, wall_us};
+use crate::metrics::Stage;
+use crate::ship::{Outbox, OutboxConfig, Tail};
+use crate::status::{AgentState, CaptureState, DdlHold, StreamState};
+
+/// Records between a reader and the applier, for each peer.
+const ARRIVALS_MAX: usize = 1_024;
+/// Transactions between the binlog connection and stamping.
+const EVENTS_MAX: usize = 256;
+
+/// What the session knows of its database.
+struct Owned {
+    opts: mysql_async::Opts,
+    flavor: Flavor,
+    epoch: u64,
+    applied: BTreeMap<RegionId, (Seq, Hlc)>,
+}
+
+/// Runs a session until cancelled, or until a part of it can't go on.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    cancel: &CancellationToken,
+) -> Result<(), AgentError> {
+    let (owned, fresh) = Box::pin(own(shared)).await?;
+    let topic = shared.setup.topology.outbox(&shared.setup.region);
+    let config = OutboxConfig {
+        cluster: shared.cluster(&topic),
+        topic: topic.name.clone(),
+        origin: shared.setup.region.id,
+        epoch: owned.epoch,
+        settings: shared.topic_settings(),
+    };
+    let (outbox, tail) = Box::pin(Outbox::open(config, fresh.position.clone())).await?;
+    let tail = tail.unwrap_or(Tail {
+        seq: Seq(0),
+        hlc: Hlc(0),
+        deps: crate::change::Vector::default(),
+        position: fresh.position,
+        epoch: owned.epoch,
+    });
+    tracing::info!(epoch = owned.epoch, seq = tail.seq.0, position = %tail.position, "session begins");
+    shared.board.update(|status| {
+        status.epoch = Some(owned.epoch);
+        status.outbox.topic = Some(topic.name.clone());
+        status.outbox.acked_seq = Some(tail.seq.0);
+        for stream in status.streams.values_mut() {
+            stream.state = StreamState::Rebuilding;
+        }
+    });
+    let seqs = owned.applied.iter().map(|(&origin, &(seq, _))| (origin, seq)).collect();
+    let index = Box::pin(rebuild::index(shared, &seqs, tail.seq)).await?;
+    let inner = cancel.child_token();
+    let mut tasks = JoinSet::new();
+    start(shared, owned, outbox, tail, Arc::new(Mutex::new(index)), &inner, &mut tasks);
+    shared.control.repeat(shared);
+    let first = tasks.join_next().await;
+    inner.cancel();
+    let stop = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(shared.setup.grace, stop).await.is_err() {
+        tracing::warn!("parts of the session did not stop in time and were dropped");
+    }
+    match first {
+        Some(Ok(ended)) => ended,
+        Some(Err(_)) | None => Err(AgentError::Ended("a part of the session")),
+    }
+}
+
+/// Finds the database, takes its epoch, and reads where it stands.
+async fn own(shared: &Shared) -> Result<(Owned, capture::Checkpoint), AgentError> {
+    let (opts, flavor, version) = apply::find_writable(&shared.setup.databases).await?;
+    let address = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
+    shared.board.update(|status| {
+        status.database.flavor = Some(match flavor {
+            Flavor::MariaDb => "mariadb".to_owned(),
+            Flavor::MySql(..) => "mysql".to_owned(),
+        });
+        status.database.version = Some(version);
+        status.database.address = Some(address);
+        status.database.reachable = Some(true);
+    });
+    let mut conn = Conn::new(opts.clone()).await.map_err(away)?;
+    apply::bootstrap(&mut conn).await?;
+    let epoch = apply::take_epoch(&mut conn).await?;
+    let applied = apply::applied(&mut conn).await?;
+    let fresh = capture::current(&mut conn).await?;
+    conn.disconnect().await.map_err(away)?;
+    Ok((Owned { opts, flavor, epoch, applied }, fresh))
+}
+
+fn away(error: mysql_async::Error) -> AgentError {
+    AgentError::Apply(ApplyError::from_driver(&error, "causeway"))
+}
+
+/// Starts the parts, joined by bounded channels.
+fn start(
+    shared: &Arc<Shared>,
+    owned: Owned,
+    outbox: Outbox,
+    tail: Tail,
+    index: apply::SharedIndex,
+    cancel: &CancellationToken,
+    tasks: &mut JoinSet<Result<(), AgentError>>,
+) {
+    let setup = &shared.setup;
+    let limits = &setup.topology.limits;
+    let (events_tx, events) = mpsc::channel(EVENTS_MAX);
+    let topology = setup.topology.clone();
+    let capture = CaptureConfig {
+        opts: owned.opts.clone(),
+        server_id: setup.server_id,
+        from: tail.position.clone(),
+        part_bytes: limits.record_bytes.len(),
+        replicates: Arc::new(move |schema, table| topology.replicates(schema, table)),
+    };
+    let cancelled = cancel.clone();
+    tasks.spawn(async move { Ok(capture::run(capture, events_tx, cancelled).await?) });
+
+    let start_point = match owned.flavor {
+        Flavor::MariaDb => BinlogPoint::from_mariadb(&tail.position.0),
+        Flavor::MySql(..) => Some(BinlogPoint::File { file: 0, offset: 0 }),
+    };
+    let start_point = start_point.unwrap_or(BinlogPoint::Domains(BTreeMap::new()));
+    let (captured_tx, captured) = watch::channel(start_point);
+    let acked = outbox.acked();
+    let clock = Clock::new(tail.hlc, limits.clock_offset.micros());
+    let stamper = Stamper::new(setup.region.id, owned.epoch, &tail, clock, Arc::clone(&index));
+    let stamping = Stamping {
+        shared: Arc::clone(shared),
+        stamper,
+        outbox,
+        captured: captured_tx,
+        opts: owned.opts.clone(),
+        sent: tail.seq,
+    };
+    tasks.spawn(stamping.run(events, cancel.clone()));
+
+    let guarded = guard::watch(owned.opts.clone(), owned.epoch);
+    let cancelled = cancel.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = cancelled.cancelled() => Ok(()),
+            error = Box::pin(guarded) => Err(error),
+        }
+    });
+
+    let mut arrivals = BTreeMap::new();
+    for peer in shared.peers() {
+        let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
+        arrivals.insert(peer.id, receiver);
+        let after = owned.applied.get(&peer.id).map_or(Seq(0), |(seq, _)| *seq);
+        shared.board.stream(&peer.name, |stream| {
+            stream.applied_seq = Some(after.0);
+            stream.state = StreamState::Starting;
+            stream.reason = None;
+            stream.advice = None;
+        });
+        let reader = readers::read(Arc::clone(shared), peer.clone(), after, sender, cancel.clone());
+        tasks.spawn(async move {
+            reader.await;
+            Ok(())
+        });
+    }
+    let (orders_tx, orders) = mpsc::channel(64);
+    shared.control.take_orders(orders_tx);
+    let (reports_tx, reports) = mpsc::channel(1_024);
+    let observed = observe::reports(Arc::clone(shared), reports);
+    tasks.spawn(async move {
+        observed.await;
+        Ok(())
+    });
+    let dots = owned.applied.iter().map(|(&origin, &(seq, _))| Dot { origin, seq });
+    let inputs = ApplyInputs {
+        arrivals,
+        applied: dots.collect(),
+        index,
+        captured,
+        acked,
+        orders,
+        offset_us: shared.clocks.majority(),
+    };
+    let config = ApplyConfig {
+        region: setup.region.id,
+        opts: owned.opts,
+        flavor: owned.flavor,
+        epoch: owned.epoch,
+        limits: BatchLimits {
+            rows: usize::try_from(limits.batch_rows).unwrap_or(usize::MAX),
+            bytes: limits.batch_bytes.len(),
+            txns: usize::MAX,
+        },
+        wait_max: limits.apply_wait.get(),
+        ahead_us_max: limits.clock_offset.micros(),
+    };
+    let cancelled = cancel.clone();
+    tasks.spawn(
+        async move { Ok(Box::pin(apply::run(config, inputs, reports_tx, cancelled)).await?) },
+    );
+}
+
+/// Resolves when the schema change is released; true when it never will be.
+async fn was_released(released: &mut watch::Receiver<BTreeSet<String>>, id: &str) -> bool {
+    released.wait_for(|ids| ids.contains(id)).await.is_err()
+}
+
+/// Capture's consumer: stamps, sends, and says how far it has come.
+struct Stamping {
+    shared: Arc<Shared>,
+    stamper: Stamper,
+    outbox: Outbox,
+    captured: watch::Sender<BinlogPoint>,
+    opts: mysql_async::Opts,
+    sent: Seq,
+}
+
+impl Stamping {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<CaptureEvent>,
+        cancel: CancellationToken,
+    ) -> Result<(), AgentError> {
+        self.shared.board.update(|status| {
+            status.state = AgentState::Running;
+            status.reason = None;
+            status.capture.state = CaptureState::Running;
+            status.capture.reason = None;
+            status.capture.advice = None;
+        });
+        let interval = self.shared.setup.topology.limits.heartbeat.get();
+        let mut beat = tokio::time::interval(interval);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let failure = self.outbox.failure();
+        tokio::pin!(failure);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break Ok(()),
+                error = &mut failure => break Err(AgentError::Ship(error)),
+                _ = beat.tick() => if let Err(error) = self.beat().await { break Err(error) },
+                event = events.recv() => match event {
+                    None => break Ok(()),
+                    Some(event) => {
+                        let taken = Box::pin(self.take(event, &cancel)).await;
+                        if let Err(error) = taken { break Err(error) }
+                    }
+                },
+            }
+        };
+        self.outbox.close(Duration::from_secs(3)).await;
+        ended
+    }
+
+    fn trusted_us(&self) -> u64 {
+        wall_us().saturating_add_signed(*self.shared.clocks.majority().borrow())
+    }
+
+    async fn take(
+        &mut self,
+        event: CaptureEvent,
+        cancel: &CancellationToken,
+    ) -> Result<(), AgentError> {
+        let after = match &event {
+            CaptureEvent::Changes { last: true, after, .. }
+            | CaptureEvent::Applied { after, .. }
+            | CaptureEvent::Skipped { after }
+            | CaptureEvent::Ddl { after, .. } => Some(after.point.clone()),
+            CaptureEvent::Changes { .. } | CaptureEvent::Aborted => None,
+        };
+        self.count(&event);
+        if let CaptureEvent::Ddl { .. } = &event {
+            self.hold(&event, cancel).await?;
+        }
+        let trusted_us = self.trusted_us();
+        if let Some(record) = self.stamper.take(event, trusted_us)? {
+            self.sent = record.seq;
+            self.outbox.send(record).await?;
+        }
+        if let Some(point) = after {
+            self.captured.send_replace(point);
+        }
+        Ok(())
+    }
+
+    fn count(&self, event: &CaptureEvent) {
+        let metrics = &self.shared.metrics;
+        match event {
+            CaptureEvent::Changes { last, changes, .. } => {
+                let rows: usize = changes.iter().map(|change| change.rows.len()).sum();
+                let rows = u64::try_from(rows).unwrap_or(u64::MAX);
+                metrics.capture_rows.with_label_values::<&str>(&[]).inc_by(rows);
+                if *last {
+                    metrics.capture_txns.with_label_values::<&str>(&[]).inc();
+                    self.shared.board.update(|status| status.capture.captured_txns += 1);
+                }
+            }
+            CaptureEvent::Applied { .. } => {
+                metrics.capture_recognised.with_label_values::<&str>(&[]).inc();
+                self.shared.board.update(|status| status.capture.recognised_txns += 1);
+            }
+            CaptureEvent::Aborted | CaptureEvent::Skipped { .. } | CaptureEvent::Ddl { .. } => {}
+        }
+    }
+
+    /// Tells peers and operators that this region lives, and what it has seen.
+    async fn beat(&mut self) -> Result<(), AgentError> {
+        let now = wall_us();
+        let shared = Arc::clone(&self.shared);
+        shared.metrics.heartbeat(Stage::Capture, "", now);
+        shared.metrics.heartbeat(Stage::Outbox, "", now);
+        let beat = pb::Heartbeat { sent_us: now, delays: shared.clocks.delays() };
+        let acked = self.outbox.acked().borrow().0;
+        let record = self.stamper.heartbeat(beat);
+        shared.board.update(|status| {
+            status.outbox.acked_seq = Some(acked);
+            status.outbox.sent_seq = Some(self.sent.0);
+            status.capture.gtid = Some(record.position.0.clone());
+            status.clock.hlc_us = Some(self.stamper.hlc().0);
+            let offsets = shared.clocks.offsets();
+            status.clock.offset_us = offsets
+                .into_iter()
+                .map(|(origin, offset)| (shared.name(origin).to_owned(), offset))
+                .collect();
+        });
+        if self.stamper.is_idle() {
+            self.outbox.send(record).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits at a schema change until an operator has released it. Peers keep
+    /// getting heartbeats.
+    async fn hold(
+        &mut self,
+        event: &CaptureEvent,
+        cancel: &CancellationToken,
+    ) -> Result<(), AgentError> {
+        let CaptureEvent::Ddl { gtid, statement, tables, .. } = event else { return Ok(()) };
+        let mut conn = Conn::new(self.opts.clone()).await.map_err(away)?;
+        let known: Option<u8> = conn
+            .exec_first("SELECT 1 FROM causeway.ddl_released WHERE gtid = ?", (gtid,))
+            .await
+            .map_err(away)?;
+        if known.is_some() {
+            return Ok(());
+        }
+        let id = gtid.replace([':', ','], "-");
+        let names: Vec<_> = tables.iter().map(ToString::to_string).collect();
+        tracing::warn!(id, tables = names.join(", "), "a schema change holds this region's stream");
+        let hold = DdlHold {
+            id: id.clone(),
+            origin: self.shared.setup.region.name.clone(),
+            table: Some(names.join(", ")),
+            statement: statement.clone(),
+            gtid: Some(gtid.clone()),
+            since_us: wall_us(),
+        };
+        self.shared.board.update(|status| {
+            status.ddl.push(hold);
+            status.capture.state = CaptureState::Held;
+            status.capture.reason = Some(format!("schema change {id} of {}", names.join(", ")));
+            status.capture.advice =
+                Some("make the same change in all regions, then: causeway ddl release".to_owned());
+        });
+        let interval = self.shared.setup.topology.limits.heartbeat.get();
+        let mut released = self.shared.control.released();
+        let mut beat = tokio::time::interval(interval);
+        let cancelled = loop {
+            tokio::select! {
+                () = cancel.cancelled() => break true,
+                lost = was_released(&mut released, &id) => break lost,
+                _ = beat.tick() => self.beat().await?,
+            }
+        };
+        self.shared.board.update(|status| status.ddl.retain(|hold| hold.id != id));
+        if cancelled {
+            return Err(AgentError::Ended("the hold"));
+        }
+        conn.exec_drop("INSERT IGNORE INTO causeway.ddl_released (gtid) VALUES (?)", (gtid,))
+            .await
+            .map_err(away)?;
+        self.shared.board.update(|status| {
+            status.capture.state = CaptureState::Running;
+            status.capture.reason = None;
+            status.capture.advice = None;
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! Stamps what capture reads: seq, hlc and deps, the index, and the record for the
+//! outbox. Owns the local order of everything: the index and the vectors move here,
+//! in the order of the binlog.
+
+use std::sync::Arc;
+
+use crate::apply::SharedIndex;
+use crate::capture::{AppliedMark, CaptureEvent, Checkpoint};
+use crate::change::{Dot, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb};
+use crate::clock::{Clock, CommitTime, Hlc};
+use crate::ship::Tail;
+use crate::version::{Index, KeyError, RowKey, Version, Write};
+
+/// A transaction whose parts are on their way.
+#[derive(Debug)]
+struct Open {
+    seq: Seq,
+    hlc: Hlc,
+    deps: Arc<Vector>,
+    commit_us: u64,
+    keys: Vec<(RowKey, bool)>,
+}
+
+/// The state of stamping: starts at the outbox's tail, moves with every event.
+#[derive(Debug)]
+pub(crate) struct Stamper {
+    region: RegionId,
+    epoch: u64,
+    seq: Seq,
+    clock: Clock,
+    seen: Vector,
+    position: Position,
+    index: SharedIndex,
+    open: Option<Open>,
+}
+
+impl Stamper {
+    pub(crate) fn new(
+        region: RegionId,
+        epoch: u64,
+        tail: &Tail,
+        clock: Clock,
+        index: SharedIndex,
+    ) -> Self {
+        Self {
+            region,
+            epoch,
+            seq: tail.seq,
+            clock,
+            seen: tail.deps.clone(),
+            position: tail.position.clone(),
+            index,
+            open: None,
+        }
+    }
+
+    /// Takes the next event: gives the record to send, if there is one. `trusted_us`
+    /// is the majority's time.
+    ///
+    /// # Errors
+    /// [`KeyError`] for a row without an exact identity; nothing of it is sent.
+    pub(crate) fn take(
+        &mut self,
+        event: CaptureEvent,
+        trusted_us: u64,
+    ) -> Result<Option<Record>, KeyError> {
+        match event {
+            CaptureEvent::Changes { gtid, commit, part, last, changes, after } => {
+                let part = Part { gtid, commit, part, last, changes, after };
+                self.changes(part, trusted_us).map(Some)
+            }
+            CaptureEvent::Aborted => Ok(self.aborted()),
+            CaptureEvent::Applied { marks, after } => {
+                self.applied(&marks);
+                self.position = after.position;
+                Ok(None)
+            }
+            CaptureEvent::Skipped { after } | CaptureEvent::Ddl { after, .. } => {
+                self.position = after.position;
+                Ok(None)
+            }
+        }
+    }
+
+    fn changes(&mut self, part: Part, trusted_us: u64) -> Result<Record, KeyError> {
+        let open = self.open.take().unwrap_or_else(|| Open {
+            seq: self.seq.next(),
+            hlc: self.clock.stamp(part.commit, trusted_us),
+            deps: Arc::new(self.seen.clone()),
+            commit_us: part.commit.near(trusted_us),
+            keys: Vec::new(),
+        });
+        let mut open = open;
+        for change in &part.changes {
+            let Some(table) = &change.table else { continue };
+            let key = table.key_columns();
+            for row in &change.rows {
+                open.keys.extend(RowKey::touched(table, &key, row)?);
+            }
+        }
+        if part.last {
+            self.position = part.after.position;
+            self.seq = open.seq;
+            self.enter(&open);
+        }
+        let body = pb::Transaction {
+            part: part.part,
+            last: part.last,
+            aborted: false,
+            commit_us: open.commit_us,
+            changes: part.changes,
+        };
+        let record = Record {
+            origin: self.region,
+            epoch: self.epoch,
+            seq: open.seq,
+            hlc: open.hlc,
+            deps: Vector::clone(&open.deps),
+            gtid: part.gtid,
+            position: self.position.clone(),
+            body: RecordBody::Transaction(body),
+        };
+        if !part.last {
+            self.open = Some(open);
+        }
+        Ok(record)
+    }
+
+    fn enter(&self, open: &Open) {
+        let dot = Dot { origin: self.region, seq: open.seq };
+        let mut index = lock(&self.index);
+        for &(key, removed) in &open.keys {
+            let version = Version { dot, hlc: open.hlc, removed };
+            index.enter_local(&Write { key, version, deps: Arc::clone(&open.deps) });
+        }
+    }
+
+    fn aborted(&mut self) -> Option<Record> {
+        let open = self.open.take()?;
+        let body = pb::Transaction { aborted: true, last: true, ..Default::default() };
+        Some(Record {
+            seq: open.seq,
+            hlc: open.hlc,
+            body: RecordBody::Transaction(body),
+            ..self.beat(pb::Heartbeat::default())
+        })
+    }
+
+    fn applied(&mut self, marks: &[AppliedMark]) {
+        for mark in marks {
+            self.seen.raise(mark.origin, mark.seq);
+            self.clock.observe(mark.hlc);
+        }
+        let dots: Vec<_> =
+            marks.iter().map(|mark| Dot { origin: mark.origin, seq: mark.seq }).collect();
+        lock(&self.index).marker(&dots);
+    }
+
+    /// Whether a heartbeat may be sent: not between the parts of a transaction.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// A record that says what has been seen.
+    pub(crate) fn heartbeat(&mut self, beat: pb::Heartbeat) -> Record {
+        self.beat(beat)
+    }
+
+    fn beat(&self, beat: pb::Heartbeat) -> Record {
+        Record {
+            origin: self.region,
+            epoch: self.epoch,
+            seq: self.seq,
+            hlc: self.clock.last(),
+            deps: self.seen.clone(),
+            gtid: String::new(),
+            position: self.position.clone(),
+            body: RecordBody::Heartbeat(beat),
+        }
+    }
+
+    /// The last stamp.
+    pub(crate) const fn hlc(&self) -> Hlc {
+        self.clock.last()
+    }
+}
+
+struct Part {
+    gtid: String,
+    commit: CommitTime,
+    part: u32,
+    last: bool,
+    changes: Vec<TableChange>,
+    after: Checkpoint,
+}
+
+fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

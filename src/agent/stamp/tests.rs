@@ -1,0 +1,78 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::change::{BinlogPoint, Column, Kind, Row, RowChange, Table, Value};
+
+fn region(id: u8) -> RegionId {
+    RegionId::new(id).unwrap()
+}
+
+fn stamper() -> Stamper {
+    let tail = Tail {
+        seq: Seq(4),
+        hlc: Hlc(100),
+        deps: Vector::default(),
+        position: Position("0-1-4".into()),
+        epoch: 1,
+    };
+    let index = Arc::new(Mutex::new(Index::default()));
+    Stamper::new(region(1), 2, &tail, Clock::new(tail.hlc, 500_000), index)
+}
+
+fn after(seq: u64) -> Checkpoint {
+    let point = BinlogPoint::Domains(BTreeMap::from([(0, seq)]));
+    Checkpoint { position: Position(format!("0-1-{seq}")), point }
+}
+
+fn changes(part: u32, last: bool, id: i64) -> CaptureEvent {
+    let column = Column { name: "id".into(), key: 1, ..Default::default() };
+    let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+    let row = Row { values: vec![Value::new(Kind::Int(id))] };
+    CaptureEvent::Changes {
+        gtid: "0-1-5".into(),
+        commit: CommitTime::Micros(200),
+        part,
+        last,
+        changes: vec![TableChange {
+            table: Some(table),
+            rows: vec![RowChange { before: None, after: Some(row) }],
+        }],
+        after: after(5),
+    }
+}
+
+#[test]
+fn a_transaction_gets_the_next_seq_and_what_was_applied_before_it() {
+    let mut stamper = stamper();
+    let mark = AppliedMark { origin: region(2), epoch: 1, seq: Seq(9), hlc: Hlc(900) };
+    let applied = CaptureEvent::Applied { marks: vec![mark], after: after(4) };
+    assert!(stamper.take(applied, 0).unwrap().is_none());
+    let record = stamper.take(changes(0, true, 1), 1_000).unwrap().unwrap();
+    assert_eq!(record.seq, Seq(5));
+    assert!(record.hlc > Hlc(900), "later than what it had seen");
+    assert_eq!(record.deps.get(region(2)), Seq(9));
+    assert_eq!(record.position, Position("0-1-5".into()));
+}
+
+#[test]
+fn parts_share_one_stamp_and_enter_the_index_together() {
+    let mut stamper = stamper();
+    let first = stamper.take(changes(0, false, 1), 1_000).unwrap().unwrap();
+    assert!(!stamper.is_idle());
+    assert!(lock(&stamper.index).is_empty());
+    assert_eq!(first.position, Position("0-1-4".into()), "a restart begins before it");
+    let second = stamper.take(changes(1, true, 2), 5_000).unwrap().unwrap();
+    assert_eq!((first.seq, first.hlc), (second.seq, second.hlc));
+    assert_eq!(lock(&stamper.index).len(), 2);
+}
+
+#[test]
+fn an_aborted_transaction_gives_its_seq_back() {
+    let mut stamper = stamper();
+    stamper.take(changes(0, false, 1), 1_000).unwrap();
+    let void = stamper.take(CaptureEvent::Aborted, 1_000).unwrap().unwrap();
+    assert_eq!(void.seq, Seq(5));
+    let next = stamper.take(changes(0, true, 2), 1_000).unwrap().unwrap();
+    assert_eq!(next.seq, Seq(5));
+}

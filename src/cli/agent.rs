@@ -1,0 +1,132 @@
+//! `causeway agent`: runs the agent of a region.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, complain, secret, topology};
+use crate::admin::Token;
+use crate::agent::{self, Setup};
+use crate::conf::{self, AgentConf, LogFormat};
+
+/// Arguments of `causeway agent`.
+#[derive(Debug, Args)]
+pub(super) struct AgentArguments {
+    /// The topology file
+    #[arg(long)]
+    topology: PathBuf,
+    /// The region whose agent this is
+    #[arg(long)]
+    region: String,
+    /// The agent's settings
+    #[arg(long)]
+    conf: PathBuf,
+}
+
+pub(super) fn run(arguments: &AgentArguments) -> anyhow::Result<Exit> {
+    let Some(topology) = topology::load(&arguments.topology)? else { return Ok(Exit::Usage) };
+    let Some(region) = topology.region(&arguments.region).cloned() else {
+        complain(&format!("error: the topology has no region `{}`", arguments.region));
+        return Ok(Exit::Usage);
+    };
+    let path = arguments.conf.display();
+    let text =
+        std::fs::read_to_string(&arguments.conf).with_context(|| format!("can't read {path}"))?;
+    let conf = match conf::parse(&text) {
+        Ok(conf) => conf,
+        Err(problem) => {
+            complain(&format!("{path}: {problem}"));
+            return Ok(Exit::Usage);
+        }
+    };
+    log(conf.log_format);
+    let databases = region
+        .databases
+        .iter()
+        .map(|address| options(&conf, address))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut kafka = conf.kafka.clone();
+    for (name, held) in &conf.kafka_secrets {
+        kafka.insert(name.clone(), secret::read(held)?);
+    }
+    let token = match &conf.admin.token {
+        Some(held) => secret::read(held)?,
+        None => random_token()?,
+    };
+    let setup = Setup {
+        server_id: conf.database.server_id.unwrap_or(4_000_000 + u32::from(region.id.get())),
+        databases,
+        kafka,
+        listen: conf.admin.listen.clone(),
+        token: std::sync::Arc::new(Token::new(&token)?),
+        grace: conf.grace.get(),
+        topology,
+        region,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let mut stop = tokio::task::JoinSet::new();
+        stop.spawn(signals(cancel.clone()));
+        Box::pin(agent::run(setup, cancel)).await.context("the HTTP API can't listen")
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Without a token in the settings nobody can give one: health and metrics alone are
+/// served.
+fn random_token() -> anyhow::Result<String> {
+    use std::io::Read as _;
+    let mut bytes = [0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn options(conf: &AgentConf, address: &str) -> anyhow::Result<mysql_async::Opts> {
+    let (host, port) = address.rsplit_once(':').context("a database address has no port")?;
+    let password = conf.database.password.as_ref().map(secret::read).transpose()?;
+    let builder = mysql_async::OptsBuilder::default()
+        .ip_or_hostname(host.trim_matches(['[', ']']))
+        .tcp_port(port.parse().context("a database address has no port")?)
+        .user(Some(&conf.database.user))
+        .pass(password)
+        .prefer_socket(false)
+        .tcp_nodelay(true)
+        .max_allowed_packet(Some(1 << 30))
+        .ssl_opts(conf.database.tls.then(mysql_async::SslOpts::default));
+    Ok(builder.into())
+}
+
+fn log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CAUSEWAY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// SIGTERM and Ctrl-C finish the batch in flight; a second one does not wait.
+async fn signals(cancel: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals can't be taken: stop the agent with SIGKILL, which is safe");
+        return;
+    };
+    for again in [false, true] {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        if again {
+            std::process::exit(130);
+        }
+        tracing::info!("stopping; once more stops at once");
+        cancel.cancel();
+    }
+}
