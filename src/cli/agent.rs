@@ -101,7 +101,7 @@ fn options(conf: &AgentConf, address: &str) -> anyhow::Result<mysql_async::Opts>
 
 fn log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAUSEWAY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,rdkafka=off,librdkafka=off"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(false).init(),

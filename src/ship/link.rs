@@ -4,7 +4,7 @@
 //! inbox's last record says where to go on. Copies that a restart makes twice are
 //! dropped by every reader.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::Message as _;
@@ -84,7 +84,7 @@ impl LinkStatus {
 /// [`ShipError`] when someone must act.
 pub async fn run_link(
     config: LinkConfig,
-    status: std::sync::Arc<LinkStatus>,
+    status: Arc<LinkStatus>,
     cancel: CancellationToken,
 ) -> Result<(), ShipError> {
     let mut pause = Duration::from_millis(100);
@@ -122,7 +122,7 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
     if config.target.ensure_topic(&config.target_topic, config.settings).await? {
         failpoint::hit("link.topic_created");
     }
-    let source = config.source.consumer()?;
+    let source = Arc::new(config.source.consumer()?);
     let (low, high) = bounds(&source, &config.source_topic)?;
     let from = match last_copied(config).await? {
         Some(offset) => offset + 1,
@@ -139,10 +139,12 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
         report.reason = None;
     });
     let mut waits = std::collections::VecDeque::new();
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let backlog = tell_backlog(Arc::clone(&source), &config.source_topic, status);
+    tokio::pin!(backlog);
     loop {
         tokio::select! {
             biased;
+            () = &mut backlog => {}
             ended = acknowledged(&mut waits), if !waits.is_empty() => {
                 let (offset, bytes) = ended?;
                 failpoint::hit("link.copied");
@@ -159,7 +161,6 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
                 }
                 Err(error) => return Err(refused(config, from, &error)),
             },
-            _ = tick.tick() => tell_backlog(&source, &config.source_topic, status),
         }
     }
 }
@@ -174,16 +175,23 @@ fn refused(config: &LinkConfig, offset: i64, error: &rdkafka::error::KafkaError)
     ShipError::from_kafka(error)
 }
 
-/// From what the client has cached of its last fetch: costs nothing.
-fn tell_backlog(source: &StreamConsumer, topic: &str, status: &LinkStatus) {
-    let end = source.fetch_watermarks(topic, 0, Duration::from_millis(200));
-    status.set(|report| {
-        report.beat_us = wall_us();
-        report.backlog = match (end, report.source_offset) {
-            (Ok((_, high)), Some(copied)) => u64::try_from(high - copied - 1).ok(),
-            (Ok(_) | Err(_), _) => None,
-        };
-    });
+/// Asks the source every second where it ends; on a thread that may wait, since the
+/// client has no other way to ask.
+async fn tell_backlog(source: Arc<StreamConsumer>, topic: &str, status: &LinkStatus) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        let (source, topic) = (Arc::clone(&source), topic.to_owned());
+        let ask = move || source.fetch_watermarks(&topic, 0, Duration::from_secs(5)).ok();
+        let end = tokio::task::spawn_blocking(ask).await.ok().flatten();
+        status.set(|report| {
+            report.beat_us = wall_us();
+            report.backlog = match (end, report.source_offset) {
+                (Some((_, high)), Some(copied)) => u64::try_from(high - copied - 1).ok(),
+                (Some(_), None) | (None, _) => None,
+            };
+        });
+    }
 }
 
 type Waits = std::collections::VecDeque<(i64, usize, DeliveryFuture)>;

@@ -97,3 +97,24 @@ async fn get(port: u16, path: &str) -> Option<(u16, String)> {
     };
     tokio::time::timeout(Duration::from_secs(5), ask).await.ok()?
 }
+
+/// A failed test shows what its agents were doing.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        use std::io::{Read as _, Write as _};
+        if !std::thread::panicking() {
+            return;
+        }
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else { return };
+        let request = format!(
+            "GET /status HTTP/1.1\r\nHost: lab\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Connection: close\r\n\r\n"
+        );
+        let mut answer = String::new();
+        if stream.write_all(request.as_bytes()).is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+        {
+            eprintln!("status of an agent: {}", answer.split("\r\n\r\n").last().unwrap_or(""));
+        }
+    }
+}
