@@ -58,7 +58,7 @@ impl Agent {
         let (proc, port) = (&mut self.proc, self.port);
         wait_until("the agent is ready", PATIENCE, || {
             proc.expect_alive();
-            async move { get(port, "/readyz").await.is_some_and(|(status, _)| status == 200) }
+            async move { ask(port, "GET", "/readyz").await.is_some_and(|(status, _)| status == 200) }
         })
         .await;
     }
@@ -72,7 +72,12 @@ impl Agent {
 
     /// Status and body of a page of its API.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        get(self.port, path).await
+        ask(self.port, "GET", path).await
+    }
+
+    /// The same for a command.
+    pub async fn post(&self, path: &str) -> Option<(u16, String)> {
+        ask(self.port, "POST", path).await
     }
 
     /// Where its API listens.
@@ -81,12 +86,12 @@ impl Agent {
     }
 }
 
-async fn get(port: u16, path: &str) -> Option<(u16, String)> {
+async fn ask(port: u16, method: &str, path: &str) -> Option<(u16, String)> {
     let ask = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: lab\r\nAuthorization: Bearer {TOKEN}\r\n\
-             Connection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: lab\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
