@@ -280,7 +280,10 @@ pub async fn run(
             Box::pin(finish(&mut applier.gate, &mut first, written.as_ref())),
             Box::pin(write(&mut second, batch.as_ref()))
         );
-        let finished = applier.settle(written.take(), finished, &mut first).await?;
+        let mut batch = batch;
+        let older = written.take();
+        let finished =
+            applier.settle(older, finished, &mut first, (&mut batch, &mut second)).await?;
         written = applier.written(batch, point, finished, &mut second).await?;
         std::mem::swap(&mut first, &mut second);
     }
@@ -431,13 +434,15 @@ impl Applier {
         }
     }
 
-    /// After the older batch: reports it, or puts it back. False when it was put
-    /// back, and the younger one has to follow.
+    /// After the older batch: reports it, or puts it back, and the younger one before
+    /// it: what is put back last stands first in the queues. False when both were put
+    /// back.
     async fn settle(
         &mut self,
         written: Option<Written>,
         finished: Result<(), Miss>,
         session: &mut Session,
+        (younger, younger_session): (&mut Option<Batch>, &mut Session),
     ) -> Result<bool, ApplyError> {
         let Some(Written { batch, .. }) = written else { return Ok(true) };
         let miss = match finished {
@@ -455,6 +460,10 @@ impl Applier {
             }
             Err(miss) => miss,
         };
+        if let Some(younger) = younger.take() {
+            younger_session.rollback().await?;
+            self.give_up(younger);
+        }
         self.give_up(batch);
         session.rollback().await?;
         self.failed(&miss, 2).await?;
