@@ -100,6 +100,13 @@ pub(super) fn gather(
                     return Gathered::Batch(items);
                 }
                 let item = stream.queue.pop_front().expect("the front was just seen");
+                let expected = match item.body {
+                    Body::Heartbeat => planned.get(item.dot.origin),
+                    Body::Whole(_) | Body::Part { .. } | Body::Void => {
+                        planned.get(item.dot.origin).next()
+                    }
+                };
+                assert_eq!(item.dot.seq, expected, "transactions apply in the origin's order");
                 planned.raise(item.dot.origin, item.dot.seq);
                 items.push(item);
             }

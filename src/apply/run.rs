@@ -417,8 +417,8 @@ impl Applier {
     /// recomputed from the queues' fronts.
     fn replan(&mut self) {
         for (&origin, stream) in &self.streams {
-            if let Some(front) = stream.queue.front().filter(|i| !matches!(i.body, Body::Heartbeat))
-            {
+            let next = stream.queue.iter().find(|item| !matches!(item.body, Body::Heartbeat));
+            if let Some(front) = next {
                 let held = self.planned.get(origin);
                 if front.dot.seq <= held {
                     let before = Seq(front.dot.seq.0 - 1);
