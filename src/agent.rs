@@ -100,7 +100,10 @@ pub async fn run(setup: Setup, cancel: CancellationToken) -> std::io::Result<()>
     let listener = TcpListener::bind(&setup.listen).await?;
     let board = StatusBoard::new(first_status(&setup));
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::for_region(&setup.region.name));
+    for peer in setup.topology.peers(&setup.region) {
+        metrics.expect(&peer.name);
+    }
     let admin = Admin {
         board: board.clone(),
         metrics: Arc::clone(&metrics),

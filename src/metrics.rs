@@ -23,9 +23,6 @@ const LAG_BUCKETS: &[f64] = &[
     0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
     60.0, 300.0, 900.0, 3600.0,
 ];
-/// Seconds: how long one batch takes.
-const BATCH_BUCKETS: &[f64] =
-    &[0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// One of the five parts of the data path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,20 +47,14 @@ pub struct Metrics {
     heartbeats: [KnownGauge; 5],
     /// `origin`: commit at the source to visible here, seconds.
     pub apply_lag: HistogramVec,
-    /// `origin`: one batch from its first lock to its commit, seconds.
-    pub apply_batch_duration: HistogramVec,
     /// Local transactions captured.
     pub capture_txns: IntCounterVec,
     /// Row changes captured.
     pub capture_rows: IntCounterVec,
-    /// Bytes of binlog read.
-    pub capture_bytes: IntCounterVec,
     /// Applied transactions that capture recognised by their marker.
     pub capture_recognised: IntCounterVec,
-    /// Records acknowledged by Kafka.
+    /// Records sent to Kafka.
     pub outbox_records: IntCounterVec,
-    /// Bytes of records acknowledged by Kafka.
-    pub outbox_bytes: IntCounterVec,
     /// `origin`: records copied.
     pub link_records: IntCounterVec,
     /// `origin`: bytes copied.
@@ -117,23 +108,10 @@ impl Metrics {
                 heartbeat(r, "apply", origin),
             ],
             apply_lag: histogram(r, "apply_lag_seconds", LAG_HELP, LAG_BUCKETS),
-            apply_batch_duration: histogram(
-                r,
-                "apply_batch_duration_seconds",
-                "Time of one batch from its first statement to its commit.",
-                BATCH_BUCKETS,
-            ),
             capture_txns: counter(r, "capture_txns_total", "Local transactions captured.", &[]),
             capture_rows: counter(r, "capture_rows_total", "Row changes captured.", &[]),
-            capture_bytes: counter(r, "capture_bytes_total", "Bytes of binlog read.", &[]),
             capture_recognised: counter(r, "capture_recognised_txns_total", RECOGNISED, &[]),
-            outbox_records: counter(
-                r,
-                "outbox_records_total",
-                "Records acknowledged by Kafka.",
-                &[],
-            ),
-            outbox_bytes: counter(r, "outbox_bytes_total", "Bytes acknowledged by Kafka.", &[]),
+            outbox_records: counter(r, "outbox_records_total", "Records sent to Kafka.", &[]),
             link_records: counter(r, "link_records_total", "Records copied.", origin),
             link_bytes: counter(r, "link_bytes_total", "Bytes copied.", origin),
             inbox_duplicates: counter(r, "inbox_duplicates_total", DUPLICATES, origin),

@@ -285,8 +285,6 @@ pub struct LinkStatus {
 pub struct IndexStatus {
     /// Rows with a version that is not stable everywhere.
     pub keys: Option<u64>,
-    /// Versions of them.
-    pub versions: Option<u64>,
 }
 
 /// The clocks.

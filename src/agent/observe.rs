@@ -16,6 +16,10 @@ use crate::status::{StreamState, StreamStatus};
 /// Takes reports until the applier ends.
 pub(crate) async fn reports(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
     while let Some(report) = reports.recv().await {
+        // Every report is a round of the one loop that applies all streams.
+        for peer in shared.peers() {
+            shared.metrics.heartbeat(Stage::Apply, &peer.name, wall_us());
+        }
         match report {
             Report::Applied { txns, rows, at_us, .. } => applied(&shared, &txns, rows, at_us),
             Report::Conflicts(conflicts) => {
@@ -25,7 +29,6 @@ pub(crate) async fn reports(shared: Arc<Shared>, mut reports: mpsc::Receiver<Rep
             }
             Report::State(origin, state) => {
                 let name = shared.name(origin).to_owned();
-                shared.metrics.heartbeat(Stage::Apply, &name, wall_us());
                 shared.board.stream(&name, |stream| show(stream, &state, &shared));
             }
             Report::Retry(reason) => {
@@ -62,7 +65,6 @@ fn applied(shared: &Shared, txns: &[AppliedTxn], rows: usize, at_us: u64) {
     }
     for (n, (origin, (count, seq, gtid))) in by_origin.into_iter().enumerate() {
         let name = shared.name(origin);
-        shared.metrics.heartbeat(Stage::Apply, name, at_us);
         shared.metrics.apply_txns.with_label_values(&[name]).inc_by(count);
         shared.metrics.apply_batches.with_label_values(&[name]).inc();
         if n == 0 {

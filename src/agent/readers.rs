@@ -73,10 +73,17 @@ async fn forward(
         metrics.inbox_duplicates.with_label_values(&[&peer.name]).inc_by(dropped.0 - told.0);
         metrics.inbox_fenced.with_label_values(&[&peer.name]).inc_by(dropped.1 - told.1);
         told = dropped;
-        let seq = item.record.seq.0;
-        shared.board.stream(&peer.name, |stream| {
-            stream.inbox_seq = stream.inbox_seq.max(Some(seq));
-        });
+        match &item.record.body {
+            RecordBody::Transaction(txn) => {
+                shared.board.arrived(&peer.name, item.record.seq.0, txn.commit_us);
+            }
+            RecordBody::Heartbeat(_) | RecordBody::Start(_) => {
+                let seq = item.record.seq.0;
+                shared.board.stream(&peer.name, |stream| {
+                    stream.inbox_seq = stream.inbox_seq.max(Some(seq));
+                });
+            }
+        }
         let arrival = Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes };
         if arrivals.send(arrival).await.is_err() {
             return Ok(());

@@ -84,7 +84,11 @@ pub(crate) async fn run(
 
 /// Finds the database, takes its epoch, and reads where it stands.
 async fn own(shared: &Shared) -> Result<(Owned, capture::Checkpoint), AgentError> {
-    let (opts, flavor, version) = apply::find_writable(&shared.setup.databases).await?;
+    let found = apply::find_writable(&shared.setup.databases).await;
+    if found.is_err() {
+        shared.board.update(|status| status.database.reachable = Some(false));
+    }
+    let (opts, flavor, version) = found?;
     let address = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
     shared.board.update(|status| {
         status.database.flavor = Some(match flavor {
@@ -287,8 +291,13 @@ impl Stamping {
             self.hold(&event, cancel).await?;
         }
         let trusted_us = self.trusted_us();
+        if let CaptureEvent::Changes { commit, .. } = &event {
+            let behind = trusted_us.saturating_sub(commit.near(trusted_us));
+            self.shared.board.update(|status| status.capture.behind_us = Some(behind));
+        }
         if let Some(record) = self.stamper.take(event, trusted_us)? {
             self.sent = record.seq;
+            self.shared.metrics.outbox_records.with_label_values::<&str>(&[]).inc();
             self.outbox.send(record).await?;
         }
         if let Some(point) = after {
@@ -326,10 +335,12 @@ impl Stamping {
         let beat = pb::Heartbeat { sent_us: now, delays: shared.clocks.delays() };
         let acked = self.outbox.acked().borrow().0;
         let record = self.stamper.heartbeat(beat);
+        let keys = self.stamper.index_len();
         shared.board.update(|status| {
             status.outbox.acked_seq = Some(acked);
             status.outbox.sent_seq = Some(self.sent.0);
             status.capture.gtid = Some(record.position.0.clone());
+            status.index.keys = u64::try_from(keys).ok();
             status.clock.hlc_us = Some(self.stamper.hlc().0);
             let offsets = shared.clocks.offsets();
             status.clock.offset_us = offsets

@@ -179,6 +179,11 @@ impl Stamper {
         }
     }
 
+    /// Rows in the index.
+    pub(crate) fn index_len(&self) -> usize {
+        lock(&self.index).len()
+    }
+
     /// The last stamp.
     pub(crate) const fn hlc(&self) -> Hlc {
         self.clock.last()

@@ -18,7 +18,6 @@ pub(super) struct Gauges {
     outbox_acked: KnownGauge,
     outbox_unacked: KnownGauge,
     index_keys: KnownGauge,
-    index_versions: KnownGauge,
     clock_offset: KnownGauge,
     ddl_holds: KnownGauge,
     stream: Streams,
@@ -48,7 +47,6 @@ impl Gauges {
             outbox_acked: known(r, "outbox_acked_seq", "Highest seq that Kafka has.", &[]),
             outbox_unacked: known(r, "outbox_unacked_txns", "Sent, not yet acknowledged.", &[]),
             index_keys: known(r, "index_keys", "Rows in the index of recent versions.", &[]),
-            index_versions: known(r, "index_versions", "Versions in the index.", &[]),
             clock_offset: known(r, "clock_offset_seconds", "Peer's clock minus ours.", &["peer"]),
             ddl_holds: known(r, "ddl_holds", "Schema changes that wait for a release.", &[]),
             stream: Streams::new(r),
@@ -73,7 +71,6 @@ impl Gauges {
         let unacked = sent.map(|sent| float(sent.saturating_sub(acked.unwrap_or(0))));
         self.outbox_unacked.set_option(&[], unacked);
         self.index_keys.set_option(&[], status.index.keys.map(float));
-        self.index_versions.set_option(&[], status.index.versions.map(float));
         self.clock_offset.forget_all();
         for (peer, offset) in &status.clock.offset_us {
             self.clock_offset.set_option(&[peer], offset.map(signed_seconds));

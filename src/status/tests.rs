@@ -75,3 +75,21 @@ fn the_document_reads_back() {
     let text = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<AgentStatus>(&text).unwrap(), status);
 }
+
+#[test]
+fn the_age_of_the_oldest_that_waits() {
+    let board = StatusBoard::default();
+    let behind = |at: u64| board.snapshot(at * SECOND).streams["eu"].behind_us;
+    for seq in 1..=10 {
+        board.arrived("eu", seq, seq * SECOND);
+    }
+    assert_eq!(behind(20), None);
+    board.applied("eu", 4, 4, 20 * SECOND);
+    assert_eq!(behind(20), Some(15 * SECOND));
+    board.applied("eu", 10, 6, 20 * SECOND);
+    assert_eq!(behind(20), Some(0));
+    // Read again after a restart.
+    board.arrived("eu", 9, 9 * SECOND);
+    board.arrived("eu", 11, 30 * SECOND);
+    assert_eq!(behind(33), Some(3 * SECOND));
+}

@@ -52,8 +52,7 @@ pub(super) fn text(status: &AgentStatus) -> String {
         known(outbox.acked_seq)
     ));
     noted(&mut line, outbox.reason.as_deref(), None);
-    let index = &status.index;
-    line(format!("index    {} rows, {} versions", known(index.keys), known(index.versions)));
+    line(format!("index    {} rows", known(status.index.keys)));
     let offsets: Vec<String> =
         status.clock.offset_us.iter().map(|(peer, us)| format!("{peer} {}", offset(*us))).collect();
     if !offsets.is_empty() {
