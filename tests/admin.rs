@@ -1,17 +1,24 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 //! The admin API over a real connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use causeway::admin::{self, Admin, Token};
 use causeway::command::{COMMANDS_MAX, Command, Refusal};
 use causeway::metrics::Metrics;
 use causeway::status::{AgentState, AgentStatus, Assigned, CaptureState, DdlHold, StatusBoard};
+use lab::db::Flavour;
+use lab::region::{Lab, Region};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+#[path = "lab/lab.rs"]
+mod lab;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -209,4 +216,80 @@ async fn the_command_line_says_what_the_agent_says() {
     assert_eq!(causeway(&server, &["status", "--addr", "127.0.0.1:1"]).await.0, 2);
     assert_eq!(causeway(&server, &["status", "--nonsense"]).await.0, 64);
     server.stop().await;
+}
+
+/// The program against a running agent: exit status and both outputs.
+async fn at(region: &Region, arguments: &[&str]) -> (i32, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, lab::agent::TOKEN).unwrap();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_causeway"))
+        .args(arguments)
+        .env("CAUSEWAY_ADMIN_ADDR", region.agent.as_ref().unwrap().address())
+        .env("CAUSEWAY_ADMIN_TOKEN_FILE", token)
+        .output()
+        .await
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+/// Waits until the status of the stream from `r1` is `wanted`.
+async fn until(region: &Region, wanted: &str) {
+    lab::wait_until(wanted, Duration::from_secs(30), || async {
+        let (_, text) = at(region, &["status", "-o", "json"]).await;
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status["streams"]["r1"]["state"] == wanted
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_pauses_resumes_and_releases() {
+    let mut lab = Lab::start(&[Flavour::MariaDb; 2]).await;
+    lab.exec_everywhere("CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY);\n").await;
+    lab.start_agents().await;
+    let (r1, r2) = (&lab.regions[0], &lab.regions[1]);
+    let count = "SELECT COUNT(*) FROM shop.t";
+
+    let (code, text) = at(r2, &["stream", "pause", "r1", "--reason", "a test"]).await;
+    assert_eq!(code, 0, "{text}");
+    until(r2, "paused").await;
+    r1.db.exec("INSERT INTO shop.t VALUES (1)").await;
+    lab::wait_until("the row waits in the inbox", Duration::from_secs(30), || async {
+        let (_, text) = at(r2, &["status", "-o", "json"]).await;
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status["streams"]["r1"]["backlog"] == 1
+    })
+    .await;
+    assert_eq!(r2.db.number(count).await, 0);
+    let (code, text) = at(r2, &["status"]).await;
+    assert!(code == 0 && text.contains("r1      paused    paused"), "{code}: {text}");
+    assert_eq!(at(r2, &["stream", "pause", "nowhere"]).await.0, 1);
+    assert_eq!(at(r2, &["stream", "resume", "r1"]).await.0, 0);
+    lab.converge(&["shop.t"], Duration::from_secs(30)).await;
+
+    // A schema change holds what its region writes, until it is released there.
+    r2.db.exec("ALTER TABLE shop.t ADD COLUMN note INT DEFAULT 7").await;
+    r1.db.exec("ALTER TABLE shop.t ADD COLUMN note INT DEFAULT 7").await;
+    r1.db.exec("INSERT INTO shop.t VALUES (2, 8)").await;
+    for region in [r1, r2] {
+        let id = Mutex::new(String::new());
+        lab::wait_until("the change is listed", Duration::from_secs(30), || async {
+            let (_, text) = at(region, &["ddl", "list", "-o", "json"]).await;
+            let holds: Vec<DdlHold> = serde_json::from_str(&text).unwrap();
+            let found = holds.first().map(|hold| hold.id.clone());
+            let found_one = found.is_some();
+            *id.lock().unwrap() = found.unwrap_or_default();
+            found_one
+        })
+        .await;
+        let id = id.lock().unwrap().clone();
+        assert_eq!(at(region, &["status"]).await.0, 1);
+        let (code, text) = at(region, &["ddl", "release", &id]).await;
+        assert_eq!(code, 0, "{text}");
+    }
+    lab.converge(&["shop.t"], Duration::from_secs(30)).await;
+    assert_eq!(r2.db.number("SELECT note FROM shop.t WHERE id = 2").await, 8);
+    assert_eq!(at(r1, &["ddl", "release", "gone"]).await.0, 1);
 }

@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 use super::proc::{Proc, free_port};
 use super::{PATIENCE, wait_until};
 
-const TOKEN: &str = "token-of-the-lab";
+/// The token of every agent here.
+pub const TOKEN: &str = "token-of-the-lab";
 
 /// The program under test.
 pub fn program() -> PathBuf {
