@@ -65,12 +65,15 @@ struct Open {
     rows_seen: bool,
 }
 
+/// How the rows of a replicated table are read.
+type Known = (Arc<TableMap>, Arc<TableInfo>);
+
 /// The state of the stream.
 #[derive(Debug)]
 pub struct Assembler {
     reached: Reached,
     /// What is read of, by table id; none for what is not replicated.
-    tables: HashMap<u64, Option<(Arc<TableMap>, Arc<TableInfo>)>>,
+    tables: HashMap<u64, Option<Known>>,
     marker: HashMap<u64, Arc<TableMap>>,
     open: Option<Open>,
     part_bytes: usize,

@@ -172,9 +172,10 @@ impl Described {
                 what: self.column_type,
             });
         }
-        let labels = match column_type {
-            ColumnType::Enum | ColumnType::Set => labels(&self.column_type),
-            _ => Vec::new(),
+        let labels = if matches!(column_type, ColumnType::Enum | ColumnType::Set) {
+            labels(&self.column_type)
+        } else {
+            Vec::new()
         };
         let binary_length = (self.data_type == "binary").then(|| {
             let digits = self.column_type.trim_start_matches(|c: char| !c.is_ascii_digit());

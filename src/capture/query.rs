@@ -184,12 +184,12 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, wanted: &str) {
-        let judged = match judge("shop", text) {
-            Statement::Ddl(tables) => {
-                let names: Vec<_> = tables.iter().map(ToString::to_string).collect();
-                format!("ddl {}", names.join(" "))
-            }
-            other => format!("{other:?}"),
+        let judged = judge("shop", text);
+        let judged = if let Statement::Ddl(tables) = &judged {
+            let names: Vec<_> = tables.iter().map(ToString::to_string).collect();
+            format!("ddl {}", names.join(" "))
+        } else {
+            format!("{judged:?}")
         };
         assert_eq!(judged, wanted, "{text}");
     }

@@ -52,7 +52,10 @@ fn away(error: &mysql_async::Error) -> CaptureError {
             1053 | 1040 | 1927 | 1317 => CaptureError::Away(format!("error {}", server.code)),
             code => CaptureError::Refused { code, message: server.message.clone() },
         },
-        other => CaptureError::Away(other.to_string()),
+        mysql_async::Error::Driver(_)
+        | mysql_async::Error::Io(_)
+        | mysql_async::Error::Other(_)
+        | mysql_async::Error::Url(_) => CaptureError::Away(error.to_string()),
     }
 }
 

@@ -122,7 +122,6 @@ impl Outbox {
     }
 
     /// Resolves when a delivery has failed.
-    #[must_use]
     pub fn failure(&self) -> impl Future<Output = ShipError> + Send + use<> {
         let mut failure = self.failure.clone();
         async move {
