@@ -2,7 +2,7 @@
 //! machine and data, at full durability (`sync_binlog=1`, flush at each commit).
 //!
 //! Results go to `benches/results.json` and, as a table, to stdout.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark, run by hand")]
+#![expect(clippy::unwrap_used, reason = "a benchmark, run by hand")]
 #![expect(clippy::print_stdout, reason = "its table is its output")]
 
 #[expect(dead_code, reason = "each user uses a part of the harness")]

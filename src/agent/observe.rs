@@ -113,10 +113,9 @@ fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
         }
     };
     // A reader that can't go on has said why; an empty queue does not take it back.
-    if stream.state == StreamState::Halted && shown == StreamState::Running && reason.is_none() {
-        if stream.reason.as_deref().is_some_and(|held| held.contains("topic ")) {
-            return;
-        }
+    let unread = stream.reason.as_deref().is_some_and(|held| held.contains("topic "));
+    if stream.state == StreamState::Halted && shown == StreamState::Running && unread {
+        return;
     }
     stream.state = shown;
     stream.reason = reason;

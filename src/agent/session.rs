@@ -67,19 +67,48 @@ pub(crate) async fn run(
     let seqs = owned.applied.iter().map(|(&origin, &(seq, _))| (origin, seq)).collect();
     let index = Box::pin(rebuild::index(shared, &seqs, tail.seq)).await?;
     let inner = cancel.child_token();
-    let mut tasks = JoinSet::new();
-    start(shared, owned, outbox, tail, Arc::new(Mutex::new(index)), &inner, &mut tasks);
+    let mut parts = Parts::new();
+    let index = Arc::new(Mutex::new(index));
+    let captured = start_capture((shared, &owned), (outbox, &tail), index, &inner, &mut parts);
+    start_apply(shared, owned, captured, &inner, &mut parts);
     shared.control.repeat(shared);
-    let first = tasks.join_next().await;
-    inner.cancel();
-    let stop = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(shared.setup.grace, stop).await.is_err() {
+    let ended = first_error(&mut parts, &inner, shared.setup.grace).await;
+    match ended {
+        Some(error) => Err(error),
+        None if cancel.is_cancelled() => Ok(()),
+        None => Err(AgentError::Ended("a part of the session")),
+    }
+}
+
+/// Waits for the first part to end, stops the others, and gives the first error of
+/// all: a part that ends because another failed has none of its own.
+async fn first_error(
+    parts: &mut Parts,
+    cancel: &CancellationToken,
+    grace: Duration,
+) -> Option<AgentError> {
+    let mut error = None;
+    let mut take = |ended: Result<Result<(), AgentError>, tokio::task::JoinError>| {
+        let failed = match ended {
+            Ok(ended) => ended.err(),
+            Err(_) => Some(AgentError::Ended("a part of the session")),
+        };
+        error = error.take().or(failed);
+    };
+    if let Some(ended) = parts.join_next().await {
+        take(ended);
+    }
+    cancel.cancel();
+    let stop = async {
+        while let Some(ended) = parts.join_next().await {
+            take(ended);
+        }
+    };
+    if tokio::time::timeout(grace, stop).await.is_err() {
         tracing::warn!("parts of the session did not stop in time and were dropped");
+        parts.abort_all();
     }
-    match first {
-        Some(Ok(ended)) => ended,
-        Some(Err(_)) | None => Err(AgentError::Ended("a part of the session")),
-    }
+    error
 }
 
 /// Finds the database, takes its epoch, and reads where it stands.
@@ -112,16 +141,25 @@ fn away(error: mysql_async::Error) -> AgentError {
     AgentError::Apply(ApplyError::from_driver(&error, "causeway"))
 }
 
-/// Starts the parts, joined by bounded channels.
-fn start(
-    shared: &Arc<Shared>,
-    owned: Owned,
-    outbox: Outbox,
-    tail: Tail,
+/// The tasks of a session: the first to end ends it.
+type Parts = JoinSet<Result<(), AgentError>>;
+
+/// What apply needs of capture's side.
+struct Captured {
+    point: watch::Receiver<BinlogPoint>,
+    acked: watch::Receiver<Seq>,
+    index: apply::SharedIndex,
+}
+
+/// Starts the reading of the binlog, its stamping into the outbox, and the guard of
+/// the right to do so.
+fn start_capture(
+    (shared, owned): (&Arc<Shared>, &Owned),
+    (outbox, tail): (Outbox, &Tail),
     index: apply::SharedIndex,
     cancel: &CancellationToken,
-    tasks: &mut JoinSet<Result<(), AgentError>>,
-) {
+    parts: &mut Parts,
+) -> Captured {
     let setup = &shared.setup;
     let limits = &setup.topology.limits;
     let (events_tx, events) = mpsc::channel(EVENTS_MAX);
@@ -134,58 +172,53 @@ fn start(
         replicates: Arc::new(move |schema, table| topology.replicates(schema, table)),
     };
     let cancelled = cancel.clone();
-    tasks.spawn(async move { Ok(capture::run(capture, events_tx, cancelled).await?) });
+    parts.spawn(async move { Ok(capture::run(capture, events_tx, cancelled).await?) });
 
-    let start_point = match owned.flavor {
+    let start = match owned.flavor {
         Flavor::MariaDb => BinlogPoint::from_mariadb(&tail.position.0),
         Flavor::MySql(..) => Some(BinlogPoint::File { file: 0, offset: 0 }),
     };
-    let start_point = start_point.unwrap_or(BinlogPoint::Domains(BTreeMap::new()));
-    let (captured_tx, captured) = watch::channel(start_point);
+    let start = start.unwrap_or(BinlogPoint::Domains(BTreeMap::new()));
+    let (captured, point) = watch::channel(start);
     let acked = outbox.acked();
     let clock = Clock::new(tail.hlc, limits.clock_offset.micros());
-    let stamper = Stamper::new(setup.region.id, owned.epoch, &tail, clock, Arc::clone(&index));
+    let stamper = Stamper::new(setup.region.id, owned.epoch, tail, clock, Arc::clone(&index));
     let stamping = Stamping {
         shared: Arc::clone(shared),
         stamper,
         outbox,
-        captured: captured_tx,
+        captured,
         opts: owned.opts.clone(),
         sent: tail.seq,
     };
-    tasks.spawn(stamping.run(events, cancel.clone()));
+    parts.spawn(stamping.run(events, cancel.clone()));
 
     let guarded = guard::watch(owned.opts.clone(), owned.epoch);
     let cancelled = cancel.clone();
-    tasks.spawn(async move {
+    parts.spawn(async move {
         tokio::select! {
             () = cancelled.cancelled() => Ok(()),
             error = Box::pin(guarded) => Err(error),
         }
     });
+    Captured { point, acked, index }
+}
 
-    let mut arrivals = BTreeMap::new();
-    for peer in shared.peers() {
-        let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
-        arrivals.insert(peer.id, receiver);
-        let after = owned.applied.get(&peer.id).map_or(Seq(0), |(seq, _)| *seq);
-        shared.board.stream(&peer.name, |stream| {
-            stream.applied_seq = Some(after.0);
-            stream.state = StreamState::Starting;
-            stream.reason = None;
-            stream.advice = None;
-        });
-        let reader = readers::read(Arc::clone(shared), peer.clone(), after, sender, cancel.clone());
-        tasks.spawn(async move {
-            reader.await;
-            Ok(())
-        });
-    }
+/// Starts the readers of the inboxes and the applier.
+fn start_apply(
+    shared: &Arc<Shared>,
+    owned: Owned,
+    captured: Captured,
+    cancel: &CancellationToken,
+    parts: &mut Parts,
+) {
+    let arrivals = start_readers(shared, &owned, cancel, parts);
+    let limits = &shared.setup.topology.limits;
     let (orders_tx, orders) = mpsc::channel(64);
     shared.control.take_orders(orders_tx);
     let (reports_tx, reports) = mpsc::channel(1_024);
     let observed = observe::reports(Arc::clone(shared), reports);
-    tasks.spawn(async move {
+    parts.spawn(async move {
         observed.await;
         Ok(())
     });
@@ -193,14 +226,14 @@ fn start(
     let inputs = ApplyInputs {
         arrivals,
         applied: dots.collect(),
-        index,
-        captured,
-        acked,
+        index: captured.index,
+        captured: captured.point,
+        acked: captured.acked,
         orders,
         offset_us: shared.clocks.majority(),
     };
     let config = ApplyConfig {
-        region: setup.region.id,
+        region: shared.setup.region.id,
         opts: owned.opts,
         flavor: owned.flavor,
         epoch: owned.epoch,
@@ -213,9 +246,35 @@ fn start(
         ahead_us_max: limits.clock_offset.micros(),
     };
     let cancelled = cancel.clone();
-    tasks.spawn(
+    parts.spawn(
         async move { Ok(Box::pin(apply::run(config, inputs, reports_tx, cancelled)).await?) },
     );
+}
+
+fn start_readers(
+    shared: &Arc<Shared>,
+    owned: &Owned,
+    cancel: &CancellationToken,
+    parts: &mut Parts,
+) -> BTreeMap<RegionId, mpsc::Receiver<apply::Arrival>> {
+    let mut arrivals = BTreeMap::new();
+    for peer in shared.peers() {
+        let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
+        arrivals.insert(peer.id, receiver);
+        let after = owned.applied.get(&peer.id).map_or(Seq(0), |(seq, _)| *seq);
+        shared.board.stream(&peer.name, |stream| {
+            stream.applied_seq = Some(after.0);
+            stream.state = StreamState::Starting;
+            stream.reason = None;
+            stream.advice = None;
+        });
+        let reader = readers::read(Arc::clone(shared), peer.clone(), after, sender, cancel.clone());
+        parts.spawn(async move {
+            reader.await;
+            Ok(())
+        });
+    }
+    arrivals
 }
 
 /// Resolves when the schema change is released; true when it never will be.
