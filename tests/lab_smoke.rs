@@ -1,4 +1,5 @@
 //! The harness itself: what a killed server had acknowledged is there after its restart.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
