@@ -39,6 +39,8 @@ pub struct DatabaseFacts {
     pub address: String,
     /// How many databases the topology lists for the region.
     pub listed: usize,
+    /// Those of them that take writes.
+    pub writable: Vec<String>,
     /// Whose.
     pub flavor: Flavor,
     /// Major, minor, patch.
@@ -151,8 +153,8 @@ pub struct ForeignKey {
 pub struct PeerFacts {
     /// `auto_increment_increment` and `auto_increment_offset`.
     pub auto_increment: (u64, u64),
-    /// Columns of the replicated tables.
-    pub tables: BTreeMap<TableName, Vec<ColumnFacts>>,
+    /// The replicated tables.
+    pub tables: BTreeMap<TableName, TableFacts>,
     /// The server's clock.
     pub clock: ClockSample,
 }

@@ -15,8 +15,9 @@ use crate::topology::Region;
 const CLOCK_SAMPLES: u32 = 5;
 
 pub(super) async fn own(plan: &Plan<'_>) -> Result<DatabaseFacts, String> {
-    let (mut conn, address) = writable(&plan.region.databases, &plan.login).await?;
+    let Found { mut conn, address, writable } = find(&plan.region.databases, &plan.login).await?;
     let facts = own_facts(plan, &mut conn, address).await.map_err(|error| error.to_string());
+    let facts = facts.map(|facts| DatabaseFacts { writable, ..facts });
     // The answer counts; that the goodbye did not arrive does not.
     drop(conn.disconnect().await);
     facts
@@ -38,6 +39,7 @@ async fn own_facts(
     Ok(DatabaseFacts {
         address,
         listed: plan.region.databases.len(),
+        writable: Vec::new(),
         flavor,
         version,
         binlog_filters: filters(conn, flavor, version).await?,
@@ -51,7 +53,7 @@ async fn own_facts(
 }
 
 pub(super) async fn peer(plan: &Plan<'_>, peer: &Region) -> Result<PeerFacts, String> {
-    let (mut conn, _) = writable(&peer.databases, &plan.login).await?;
+    let Found { mut conn, .. } = find(&peer.databases, &plan.login).await?;
     let facts = peer_facts(plan, &mut conn).await.map_err(|error| error.to_string());
     drop(conn.disconnect().await);
     facts
@@ -62,25 +64,34 @@ async fn peer_facts(plan: &Plan<'_>, conn: &mut Conn) -> Result<PeerFacts, mysql
         .query_first("SELECT @@global.auto_increment_increment, @@global.auto_increment_offset")
         .await?;
     let tables = tables::replicated(conn, plan.topology).await?;
-    Ok(PeerFacts {
-        auto_increment: auto.unwrap_or((1, 1)),
-        tables: tables.into_iter().map(|(name, facts)| (name, facts.columns)).collect(),
-        clock: clock(conn).await?,
-    })
+    Ok(PeerFacts { auto_increment: auto.unwrap_or((1, 1)), tables, clock: clock(conn).await? })
+}
+
+struct Found {
+    conn: Conn,
+    address: String,
+    writable: Vec<String>,
 }
 
 /// The first that takes writes; else the first that answers, so that it can be judged.
-async fn writable(addresses: &[String], login: &Login) -> Result<(Conn, String), String> {
-    let mut read_only = None;
+async fn find(addresses: &[String], login: &Login) -> Result<Found, String> {
+    let mut best: Option<(Conn, String)> = None;
+    let mut writable = Vec::new();
     let mut failures = Vec::new();
     for address in addresses {
         match connect(address, login).await {
-            Ok((conn, true)) => return Ok((conn, address.clone())),
-            Ok((conn, false)) => drop(read_only.get_or_insert((conn, address.clone()))),
+            Ok((conn, true)) => {
+                if writable.is_empty() {
+                    best = Some((conn, address.clone()));
+                }
+                writable.push(address.clone());
+            }
+            Ok((conn, false)) => drop(best.get_or_insert((conn, address.clone()))),
             Err(why) => failures.push(format!("{address}: {why}")),
         }
     }
-    read_only.ok_or_else(|| failures.join("; "))
+    let (conn, address) = best.ok_or_else(|| failures.join("; "))?;
+    Ok(Found { conn, address, writable })
 }
 
 async fn connect(address: &str, login: &Login) -> Result<(Conn, bool), String> {

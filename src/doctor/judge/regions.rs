@@ -1,6 +1,6 @@
 //! This region against the others: keys, clocks, tables.
 
-use super::super::{ColumnFacts, DatabaseFacts, Facts, Finding, PeerFacts};
+use super::super::{DatabaseFacts, Facts, Finding, PeerFacts, Severity, TableFacts};
 use super::server::number;
 use crate::change::TableName;
 
@@ -109,7 +109,7 @@ fn schema(database: &DatabaseFacts, name: &str, peer: &PeerFacts) -> Vec<Finding
             );
             continue;
         };
-        findings.extend(columns(table, name, &facts.columns, theirs));
+        findings.extend(columns(table, name, facts, theirs));
     }
     for table in peer.tables.keys().filter(|table| !database.tables.contains_key(*table)) {
         findings.push(
@@ -125,36 +125,37 @@ fn schema(database: &DatabaseFacts, name: &str, peer: &PeerFacts) -> Vec<Finding
     findings
 }
 
-fn columns(
-    table: &TableName,
-    name: &str,
-    ours: &[ColumnFacts],
-    theirs: &[ColumnFacts],
-) -> Vec<Finding> {
+fn columns(table: &TableName, name: &str, ours: &TableFacts, theirs: &TableFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut find = |severity, found, fix: &str| {
+        findings.push(Finding::new("peer_schema", severity, SCHEMA, found).on(table).fix(fix));
+    };
+    let keys = (ours.unique_keys.get("PRIMARY"), theirs.unique_keys.get("PRIMARY"));
+    if matches!(keys, (Some(here), Some(there)) if here != there) {
+        let found = format!("the primary key differs from the one in {name}");
+        find(Severity::Fail, found, "give the table one primary key in every region");
+    }
     for (side, some, others) in [("this region", ours, theirs), (name, theirs, ours)] {
-        for column in some.iter().filter(|c| !c.optional) {
-            if !others.iter().any(|other| other.name.eq_ignore_ascii_case(&column.name)) {
-                let found =
-                    format!("only {side} has the column {}, without a default", column.name);
-                findings.push(
-                    Finding::fail("peer_schema", SCHEMA, found)
-                        .on(table)
-                        .fix("add the column on the other side, or give it a default"),
-                );
+        for column in &some.columns {
+            if others.columns.iter().any(|o| o.name.eq_ignore_ascii_case(&column.name)) {
+                continue;
             }
+            let found = format!("only {side} has the column {}", column.name);
+            let further = some.unique_keys.keys().any(|key| key != "PRIMARY");
+            let severity =
+                if column.optional && !further { Severity::Warn } else { Severity::Fail };
+            find(severity, found, "add the column on the other side, with the same default");
         }
     }
-    for column in ours {
-        let other = theirs.iter().find(|other| other.name.eq_ignore_ascii_case(&column.name));
+    for column in &ours.columns {
+        let other = theirs.columns.iter().find(|o| o.name.eq_ignore_ascii_case(&column.name));
         if let Some(other) = other.filter(|o| plain(&o.column_type) != plain(&column.column_type)) {
             let (here, there) = (&column.column_type, &other.column_type);
             let found = format!("{} is {here} here and {there} in {name}", column.name);
-            findings.push(
-                Finding::warn("peer_schema", SCHEMA, found)
-                    .on(table)
-                    .fix("give the column one type in every region"),
-            );
+            let labels =
+                [here, there].iter().any(|t| t.starts_with("enum") || t.starts_with("set"));
+            let severity = if labels { Severity::Fail } else { Severity::Warn };
+            find(severity, found, "give the column one type in every region");
         }
     }
     findings

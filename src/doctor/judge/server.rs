@@ -196,7 +196,12 @@ fn writable(database: &DatabaseFacts) -> Finding {
                 .sql(format!("SET GLOBAL {variable} = OFF"));
         }
     }
-    Finding::pass("read_only", WHY, "the server takes writes")
+    if database.writable.len() > 1 {
+        let names = database.writable.join(", ");
+        return Finding::fail("read_only", WHY, format!("several databases take writes: {names}"))
+            .fix("make all but the primary read-only: SET GLOBAL read_only = ON");
+    }
+    Finding::pass("read_only", WHY, "one server takes writes")
 }
 
 fn filters(database: &DatabaseFacts) -> Finding {

@@ -16,6 +16,7 @@ const CHECKS: &[(&str, &str, Check)] = &[
     ("primary_key", KEY, primary_key),
     ("key_collation", COLLATION, key_collation),
     ("key_type", KEY_TYPE, key_type),
+    ("column_types", TYPES, column_types),
     ("unique_keys", UNIQUE, unique_keys),
     ("triggers", TRIGGER, triggers),
     ("foreign_key_cascade", CASCADE, cascades),
@@ -30,6 +31,7 @@ const KEY: &str = "a row is known by its primary key; without one a change can't
 const COLLATION: &str = "two spellings can be one row there; the agent folds printable ASCII \
                          only, and stops the stream at other values rather than guess";
 const KEY_TYPE: &str = "floating point keys do not compare equal after a round trip";
+const TYPES: &str = "capture stops at a type whose rows it can't read exactly";
 const UNIQUE: &str = "two regions may give one value to two rows at the same time; only one of \
                       them can stay";
 const TRIGGER: &str = "a trigger's effects are in the binlog, and it fires again where they are \
@@ -173,6 +175,65 @@ fn key_type(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Fin
             Finding::fail("key_type", KEY_TYPE, found)
                 .on(table)
                 .fix("use an exact type (DECIMAL, an integer) for the key")
+        })
+        .collect()
+}
+
+/// What capture reads, by the first word of the type.
+const REPLICATED: &[&str] = &[
+    "tinyint",
+    "smallint",
+    "mediumint",
+    "int",
+    "bigint",
+    "decimal",
+    "float",
+    "double",
+    "bit",
+    "year",
+    "date",
+    "time",
+    "datetime",
+    "timestamp",
+    "char",
+    "varchar",
+    "binary",
+    "varbinary",
+    "tinytext",
+    "text",
+    "mediumtext",
+    "longtext",
+    "tinyblob",
+    "blob",
+    "mediumblob",
+    "longblob",
+    "enum",
+    "set",
+    "json",
+    "geometry",
+    "point",
+    "linestring",
+    "polygon",
+    "multipoint",
+    "multilinestring",
+    "multipolygon",
+    "geometrycollection",
+    "geomcollection",
+];
+
+fn column_types(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    let known = |column: &&ColumnFacts| {
+        let text = column.column_type.to_ascii_lowercase();
+        let word = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        REPLICATED.contains(&word) && !text.contains("compressed")
+    };
+    let broken = facts.columns.iter().filter(|column| !known(column));
+    broken
+        .map(|column| {
+            let found = format!("column {} is {}", column.name, column.column_type);
+            Finding::fail("column_types", TYPES, found)
+                .on(table)
+                .fix("exclude the table in the topology, or change the column's type")
         })
         .collect()
 }

@@ -42,6 +42,7 @@ fn database() -> DatabaseFacts {
     DatabaseFacts {
         address: "db:3306".to_owned(),
         listed: 1,
+        writable: vec!["db:3306".to_owned()],
         flavor: Flavor::MariaDb,
         version: (10, 11, 6),
         variables: strings(&[
@@ -104,7 +105,7 @@ fn good() -> Facts {
     };
     let peer = PeerFacts {
         auto_increment: (10, 2),
-        tables: BTreeMap::from([(table("orders"), orders().columns)]),
+        tables: BTreeMap::from([(table("orders"), orders())]),
         clock: ClockSample { offset_us: -900, round_trip_us: 2000 },
     };
     Facts {
@@ -197,6 +198,7 @@ fn server_settings() {
     on_database("time_zone_tables", Warn, |db| db.named_zones = false);
     on_database("binlog_filters", Fail, |db| db.binlog_filters.push("x".to_owned()));
     on_database("log_slave_updates", Fail, |db| db.listed = 2);
+    on_database("read_only", Fail, |db| db.writable.push("db2:3306".to_owned()));
 }
 
 #[test]
@@ -263,6 +265,14 @@ fn tables_that_can_not_be_kept_right_are_named() {
     let trigger = |body: &str| Trigger { name: "t".to_owned(), body: body.to_owned() };
     on_table("triggers", Fail, |t| t.triggers.push(trigger("UPDATE x SET a = 1")));
     on_table("triggers", Warn, |t| t.triggers.push(trigger("IF USER() <> 'causeway@db' THEN")));
+    for column_type in ["uuid", "vector(3)", "varchar(9) /*M!100301 COMPRESSED*/"] {
+        check("column_types", Fail, |f| {
+            f.peers.clear();
+            let db = f.database.as_mut().unwrap();
+            let orders = db.tables.get_mut(&table("orders")).unwrap();
+            orders.columns.push(column("x", column_type));
+        });
+    }
     check("key_type", Fail, |f| {
         f.peers.clear();
         let db = f.database.as_mut().unwrap();
@@ -307,18 +317,23 @@ fn regions_are_compared() {
     });
     on_peer("peer_schema", Fail, |peer| peer.tables.clear());
     on_peer("peer_schema", Fail, |peer| {
-        peer.tables.get_mut(&table("orders")).unwrap().push(column("extra", "int(11)"));
+        peer.tables.get_mut(&table("orders")).unwrap().columns.push(column("extra", "int(11)"));
     });
-    on_peer("peer_schema", Pass, |peer| {
+    on_peer("peer_schema", Warn, |peer| {
         let column = ColumnFacts { optional: true, ..column("extra", "int(11)") };
-        peer.tables.get_mut(&table("orders")).unwrap().push(column);
+        peer.tables.get_mut(&table("orders")).unwrap().columns.push(column);
     });
     let retyped = |text: &str| {
         let text = text.to_owned();
         move |peer: &mut PeerFacts| {
-            peer.tables.get_mut(&table("orders")).unwrap()[0].column_type = text;
+            peer.tables.get_mut(&table("orders")).unwrap().columns[0].column_type = text;
         }
     };
+    on_peer("peer_schema", Fail, |peer| {
+        let key = BTreeMap::from([("PRIMARY".to_owned(), vec!["other".to_owned()])]);
+        peer.tables.get_mut(&table("orders")).unwrap().unique_keys = key;
+    });
+    on_peer("peer_schema", Fail, retyped("enum('a','b')"));
     on_peer("peer_schema", Warn, retyped("int(11)"));
     on_peer("peer_schema", Warn, retyped("bigint(20) unsigned"));
     on_peer("peer_schema", Pass, retyped("bigint"));
