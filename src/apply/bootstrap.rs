@@ -103,13 +103,16 @@ pub async fn find_writable(sources: &[Opts]) -> Result<(Opts, Flavor, String), A
         let address = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
         let asked = async {
             let mut conn = Conn::new(opts.clone()).await?;
-            let row: Option<(u8, String)> =
+            let row: Option<(String, String)> =
                 conn.query_first("SELECT @@global.read_only, @@version").await?;
             conn.disconnect().await?;
             Ok::<_, mysql_async::Error>(row)
         };
         match tokio::time::timeout(std::time::Duration::from_secs(5), Box::pin(asked)).await {
-            Ok(Ok(Some((0, version)))) => found.push((opts.clone(), version, address)),
+            // A number, and from MariaDB 12 on a word.
+            Ok(Ok(Some((read_only, version)))) if matches!(&*read_only, "0" | "OFF") => {
+                found.push((opts.clone(), version, address));
+            }
             Ok(Ok(_)) => refused.push(format!("{address} is read-only")),
             Ok(Err(mysql_async::Error::Server(error))) => {
                 refused.push(format!("{address} refused: error {}", error.code));

@@ -1,7 +1,7 @@
 //! What can go wrong in the database, what the applier does about it, and what the
 //! operator can do.
 
-use mysql_async::Error;
+use mysql_async::{DriverError, Error};
 
 /// How the applier goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum ApplyError {
     #[error("the database is away: {0}")]
     Away(String),
     /// The server refused a statement.
-    #[error("the database refused a write of {table}: error {code} ({name})")]
+    #[error("the database refused a write of {table}: error {code} ({name}{detail})")]
     Server {
         /// The server's error number.
         code: u16,
@@ -33,6 +33,8 @@ pub enum ApplyError {
         name: &'static str,
         /// `schema.table`, or what was done.
         table: String,
+        /// The column or the key that it names, empty or with its separator.
+        detail: String,
     },
     /// The table does not exist here.
     #[error("table {0} does not exist here")]
@@ -69,11 +71,25 @@ impl ApplyError {
     #[must_use]
     pub fn from_driver(error: &Error, table: &str) -> Self {
         match error {
-            Error::Server(server) => {
-                Self::Server { code: server.code, name: name(server.code), table: table.to_owned() }
+            Error::Server(server) => Self::Server {
+                code: server.code,
+                name: name(server.code),
+                table: table.to_owned(),
+                detail: detail(server.code, &server.message),
+            },
+            Error::Io(_) => Self::Away(error.to_string()),
+            Error::Driver(DriverError::PacketTooLarge) => Self::Server {
+                code: 1153,
+                name: name(1153),
+                table: table.to_owned(),
+                detail: String::new(),
+            },
+            // The texts of some hold what was received.
+            Error::Driver(DriverError::ConnectionClosed) => {
+                Self::Away("the connection was closed".to_owned())
             }
-            Error::Driver(_) | Error::Io(_) | Error::Other(_) | Error::Url(_) => {
-                Self::Away(error.to_string())
+            Error::Driver(_) | Error::Other(_) | Error::Url(_) => {
+                Self::Away("the connection's protocol failed".to_owned())
             }
         }
     }
@@ -85,12 +101,12 @@ impl ApplyError {
             Self::Away(_) | Self::Again(_) => ErrorKind::Retry,
             Self::Server { code, .. } => match code {
                 // Lock wait, deadlock, shutdown in progress, killed, read-only for a
-                // moment during a switch of the primary, too many connections.
-                1205 | 1213 | 1053 | 1317 | 1290 | 1792 | 1836 | 1040 | 1927 | 1180 => {
-                    ErrorKind::Retry
-                }
-                1021 | 1114 | 3 | 28 | 1026 | 1041 => ErrorKind::Full,
-                1044 | 1045 | 1142 | 1227 => ErrorKind::Halt,
+                // moment during a switch of the primary, too many connections, changed
+                // since read (innodb_snapshot_isolation), a table changed meanwhile.
+                1205 | 1213 | 1053 | 1317 | 1290 | 1792 | 1836 | 1040 | 1927 | 1180 | 1020
+                | 1412 | 1637 => ErrorKind::Retry,
+                1021 | 1114 | 3 | 28 | 1026 | 1041 | 1030 | 1206 => ErrorKind::Full,
+                1044 | 1045 | 1142 | 1227 | 1698 | 1598 => ErrorKind::Halt,
                 _ => ErrorKind::Row,
             },
             Self::MissingTable(_) | Self::MissingColumn { .. } | Self::Differs { .. } => {
@@ -108,6 +124,9 @@ impl ApplyError {
             Self::Away(_) | Self::Again(_) => "none: it is tried again".to_owned(),
             Self::Server { code: 1062, .. } => "another row here holds a unique value of this \
                 row: change or remove it, then resume the stream"
+                .to_owned(),
+            Self::Server { code: 1153, .. } => "raise max_allowed_packet of this server above \
+                twice the size of the row, then resume the stream"
                 .to_owned(),
             Self::Server { .. } => match self.kind() {
                 ErrorKind::Retry => "none: it is tried again".to_owned(),
@@ -128,10 +147,33 @@ impl ApplyError {
     }
 }
 
+/// The column or the key that the server's text names. The text's values stay out:
+/// the last name in it follows all of them.
+fn detail(code: u16, message: &str) -> String {
+    let (word, rest) = match code {
+        1062 | 1586 => ("key", message.rsplit_once(" for key ")),
+        1048 | 1054 | 1264 | 1265 | 1292 | 1364 | 1366 | 1406 | 4025 => {
+            ("column", message.rsplit_once("column ").or_else(|| message.rsplit_once("Field ")))
+        }
+        _ => return String::new(),
+    };
+    let Some((_, rest)) = rest else { return String::new() };
+    let rest = rest.split(" at row").next().unwrap_or_default();
+    let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '`')) else {
+        return String::new();
+    };
+    // `d`.`t`.`c` names the column last.
+    let mut names = rest.split(quote).skip(1).step_by(2);
+    let name = if quote == '`' { names.last() } else { names.next() };
+    name.map_or_else(String::new, |name| format!(" {word} {name}"))
+}
+
 const fn name(code: u16) -> &'static str {
     match code {
         1021 | 3 | 28 => "disk full",
+        1020 => "changed since it was read",
         1026 => "error writing a file",
+        1030 => "the storage engine's error",
         1040 => "too many connections",
         1041 => "out of memory",
         1044 | 1045 => "access denied",
@@ -141,16 +183,34 @@ const fn name(code: u16) -> &'static str {
         1114 => "the table is full",
         1142 | 1227 => "privilege missing",
         1146 => "no such table",
+        1153 => "a row larger than max_allowed_packet",
         1205 => "lock wait timeout",
+        1206 => "the lock table is full",
         1213 => "deadlock",
         1264 => "value out of range",
         1265 => "data truncated",
         1290 | 1792 | 1836 => "the server is read-only",
         1317 | 1927 => "interrupted",
+        1292 => "incorrect value",
         1364 => "column has no default",
         1366 => "incorrect value",
         1406 => "data too long",
         4025 => "check constraint failed",
         _ => "see the server's manual",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::detail;
+
+    #[test]
+    fn a_detail_names_the_column_or_key_and_no_value() {
+        assert_eq!(detail(1062, "Duplicate entry 'a for key 'b' for key 'mail'"), " key mail");
+        assert_eq!(detail(1406, "Data too long for column 'c' at row 7"), " column c");
+        let text = "Incorrect integer value: 'secret' for column `d`.`t`.`c` at row 1";
+        assert_eq!(detail(1366, text), " column c");
+        assert_eq!(detail(1364, "Field 'x' doesn't have a default value"), " column x");
+        assert_eq!(detail(1213, "Deadlock found 'x'"), "");
     }
 }

@@ -1,16 +1,21 @@
 //! How a table looks here, and how an origin's columns map onto it.
 
+use std::sync::Arc;
+
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
 use super::ApplyError;
-use crate::change::{ColumnType, Table};
+use super::bootstrap::Flavor;
+use crate::change::{Column, ColumnType, Table};
 
 /// How a value of a column is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// As its bytes are.
+    /// Numbers bare, all else quoted, as its bytes are.
     Plain,
+    /// A decimal, bare.
+    Number,
     /// With the character set its bytes are in, so that the server converts.
     Charset(String),
 }
@@ -26,6 +31,8 @@ pub(super) struct Target {
     pub(super) form: Form,
     /// For comparisons, where the column's collation must decide.
     pub(super) key_form: Form,
+    /// The width of BINARY.
+    pub(super) zero_filled: Option<usize>,
 }
 
 /// An origin's table mapped onto the one here.
@@ -35,6 +42,8 @@ pub(super) struct Mapping {
     pub(super) origin: Table,
     /// Quoted full name.
     pub(super) name: String,
+    /// For people.
+    pub(super) full: Arc<str>,
     /// Columns to write.
     pub(super) columns: Vec<Target>,
     /// Places in `columns` of the primary key.
@@ -45,54 +54,72 @@ pub(super) struct Mapping {
     pub(super) own_columns: bool,
 }
 
-pub(super) fn quote(name: &str) -> String {
+fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
 /// The character set of a collation: the part of its name before the first `_`.
-fn charset(collation: &str) -> &str {
-    match collation.split('_').next().unwrap_or_default() {
-        // MariaDB prints the old name for both.
+/// `None` for what is no such name: it comes from outside.
+fn charset(collation: &str) -> Option<&str> {
+    let charset = match collation.split('_').next().unwrap_or_default() {
+        // MariaDB and MySQL print the old name for both.
         "utf8" => "utf8mb3",
         other => other,
-    }
+    };
+    charset.bytes().all(|b| b.is_ascii_alphanumeric()).then_some(charset)
+}
+
+/// The introducer of a character set: MySQL before 8 knows utf8mb3 as utf8 only.
+fn introducer(flavor: Flavor, charset: &str) -> Form {
+    let old = matches!(flavor, Flavor::MySql(..8, ..));
+    Form::Charset(if old && charset == "utf8mb3" { "utf8" } else { charset }.to_owned())
 }
 
 struct Here {
     name: String,
     charset: Option<String>,
-    column_type: String,
+    column_type: Vec<u8>,
     data_type: String,
+    width: Option<u64>,
     generated: bool,
     key: bool,
 }
 
 async fn columns(conn: &mut Conn, table: &Table) -> Result<Vec<Here>, mysql_async::Error> {
-    type Row = (String, Option<String>, Vec<u8>, String, String, String);
+    type Row = (String, Option<String>, Vec<u8>, String, String, String, Option<u64>);
     let rows: Vec<Row> = conn
         .exec(
             "SELECT CONVERT(column_name USING utf8), CONVERT(character_set_name USING utf8), \
              column_type, CONVERT(data_type USING utf8), CONVERT(extra USING utf8), \
-             CONVERT(column_key USING utf8) FROM information_schema.columns \
+             CONVERT(column_key USING utf8), character_octet_length \
+             FROM information_schema.columns \
              WHERE table_schema = ? AND table_name = ? ORDER BY ordinal_position",
             (&table.schema, &table.name),
         )
         .await?;
-    let here = rows.into_iter().map(|(name, charset, column_type, data_type, extra, key)| Here {
-        name,
-        charset,
-        column_type: String::from_utf8_lossy(&column_type).into_owned(),
-        data_type,
-        generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")
-            || extra.contains("VIRTUAL")
-            || extra.contains("PERSISTENT"),
-        key: key == "PRI",
+    let here = rows.into_iter().map(|row| {
+        let (name, charset, column_type, data_type, extra, key, width) = row;
+        Here {
+            name,
+            charset,
+            column_type,
+            data_type: data_type.to_ascii_lowercase(),
+            width,
+            generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")
+                || extra.contains("VIRTUAL")
+                || extra.contains("PERSISTENT"),
+            key: key == "PRI",
+        }
     });
     Ok(here.collect())
 }
 
 /// Maps an origin's table by the names of its columns.
-pub(super) async fn map(conn: &mut Conn, table: &Table) -> Result<Mapping, ApplyError> {
+pub(super) async fn map(
+    conn: &mut Conn,
+    flavor: Flavor,
+    table: &Table,
+) -> Result<Mapping, ApplyError> {
     let full = table.full_name().to_string();
     let failed = |error: mysql_async::Error| ApplyError::from_driver(&error, &full);
     let here = columns(conn, table).await.map_err(failed)?;
@@ -119,31 +146,102 @@ pub(super) async fn map(conn: &mut Conn, table: &Table) -> Result<Mapping, Apply
         if target.generated {
             continue;
         }
-        check_labels(&full, column, target)?;
-        let source = charset(&column.collation);
-        let text = matches!(column.r#type(), ColumnType::Char | ColumnType::Text)
-            && source != "binary"
-            && !source.is_empty();
-        let introduced = Form::Charset(source.to_owned());
-        let differs = target.charset.as_deref().map(charset) != Some(source);
-        let (form, key_form) = match (column.r#type(), text) {
-            (ColumnType::Json, _) => (Form::Charset("utf8mb4".to_owned()), Form::Plain),
-            (_, true) if differs || target.data_type == "json" => (introduced.clone(), introduced),
-            (_, true) => (Form::Plain, introduced),
-            (_, false) => (Form::Plain, Form::Plain),
-        };
-        mapped.push(Target { at, name: quote(&target.name), form, key_form });
+        if !holds(column.r#type(), &target.data_type) {
+            return Err(differs(&full, "type", column));
+        }
+        check_labels(conn, &full, column, target).await?;
+        mapped.push(written(flavor, &full, at, column, target)?);
     }
     let key = keys(&full, table, &mapped, &here)?;
     let named = |h: &Here| table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&h.name));
     Ok(Mapping {
         origin: table.clone(),
         name: format!("{}.{}", quote(&table.schema), quote(&table.name)),
+        full: full.into(),
         key,
         columns: mapped,
         unique: unique.unwrap_or(0) > 0,
         own_columns: here.iter().any(|h| !h.generated && !named(h)),
     })
+}
+
+fn differs(full: &str, what: &str, column: &Column) -> ApplyError {
+    let what = format!("the {what} of column {}", column.name);
+    ApplyError::Differs { table: full.to_owned(), what }
+}
+
+/// How a column of the origin is written into the one here.
+fn written(
+    flavor: Flavor,
+    full: &str,
+    at: usize,
+    column: &Column,
+    target: &Here,
+) -> Result<Target, ApplyError> {
+    let source =
+        charset(&column.collation).ok_or_else(|| differs(full, "character set", column))?;
+    let text = matches!(column.r#type(), ColumnType::Char | ColumnType::Text)
+        && source != "binary"
+        && !source.is_empty();
+    let introduced = introducer(flavor, source);
+    let here = target.charset.as_deref().and_then(charset);
+    let (form, key_form) = match (column.r#type(), text) {
+        (ColumnType::Json, _) => (Form::Charset("utf8mb4".to_owned()), Form::Plain),
+        (ColumnType::Decimal, _) => (Form::Number, Form::Number),
+        (_, true) if here != Some(source) => (introduced.clone(), introduced),
+        (_, true) => (Form::Plain, introduced),
+        (_, false) => (Form::Plain, Form::Plain),
+    };
+    let zero_filled = (target.data_type == "binary").then_some(target.width).flatten();
+    let zero_filled = zero_filled.and_then(|width| usize::try_from(width).ok());
+    Ok(Target { at, name: quote(&target.name), form, key_form, zero_filled })
+}
+
+/// Whether a column here is of a kind that keeps the origin's values as they are.
+/// What does not fit in its range is refused by the server, in strict mode.
+fn holds(origin: ColumnType, here: &str) -> bool {
+    let text = matches!(
+        here,
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" | "json"
+    );
+    match origin {
+        ColumnType::Unspecified => false,
+        ColumnType::Tinyint
+        | ColumnType::Smallint
+        | ColumnType::Mediumint
+        | ColumnType::Int
+        | ColumnType::Bigint => {
+            matches!(here, "tinyint" | "smallint" | "mediumint" | "int" | "bigint")
+        }
+        ColumnType::Decimal => here == "decimal",
+        ColumnType::Float => matches!(here, "float" | "double"),
+        ColumnType::Double => here == "double",
+        ColumnType::Bit => here == "bit",
+        ColumnType::Year => here == "year",
+        ColumnType::Date => here == "date",
+        ColumnType::Time => here == "time",
+        ColumnType::Datetime => here == "datetime",
+        ColumnType::Timestamp => here == "timestamp",
+        ColumnType::Char | ColumnType::Text | ColumnType::Json => text,
+        // MariaDB's uuid and inet types travel as the bytes they are stored in.
+        ColumnType::Binary | ColumnType::Blob => {
+            matches!(here, "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob")
+        }
+        ColumnType::Enum => here == "enum",
+        ColumnType::Set => here == "set",
+        ColumnType::Geometry => matches!(
+            here,
+            "geometry"
+                | "point"
+                | "linestring"
+                | "polygon"
+                | "multipoint"
+                | "multilinestring"
+                | "multipolygon"
+                | "geometrycollection"
+                | "geomcollection"
+        ),
+    }
 }
 
 /// The primary key must be made of the same columns on both sides.
@@ -168,25 +266,42 @@ fn keys(
     if key.is_empty() || count != key.len() || !all { Err(differs()) } else { Ok(key) }
 }
 
-/// ENUM and SET travel as numbers, so their labels must be the same.
-fn check_labels(
+/// ENUM and SET travel as numbers, so the origin's labels must be here, in the same
+/// order; more may follow. The dictionary prints labels in UTF-8, the origin's are in
+/// the column's character set: the server converts those.
+async fn check_labels(
+    conn: &mut Conn,
     full: &str,
-    column: &crate::change::Column,
+    column: &Column,
     target: &Here,
 ) -> Result<(), ApplyError> {
     if column.labels.is_empty() {
         return Ok(());
     }
-    let labels: Vec<_> = column
-        .labels
-        .iter()
-        .map(|label| format!("'{}'", String::from_utf8_lossy(label).replace('\'', "''")))
-        .collect();
-    let wanted = format!("({})", labels.join(","));
-    let ascii = column.labels.iter().all(|label| label.is_ascii());
-    if ascii && !target.column_type.ends_with(&wanted) {
-        let what = format!("the list of labels of column {}", column.name);
-        return Err(ApplyError::Differs { table: full.to_owned(), what });
+    let failed = |error: mysql_async::Error| ApplyError::from_driver(&error, full);
+    let charset = charset(&column.collation).filter(|set| !set.is_empty()).unwrap_or("binary");
+    let mut wanted = Vec::new();
+    for label in &column.labels {
+        if !wanted.is_empty() {
+            wanted.push(b',');
+        }
+        wanted.push(b'\'');
+        let converted: Option<Vec<u8>> = if label.is_ascii() || charset.starts_with("utf8") {
+            Some(label.to_vec())
+        } else {
+            let hex: String = label.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text = format!("SELECT CONVERT(_{charset} 0x{hex} USING utf8mb4)");
+            conn.query_first(text).await.map_err(failed)?
+        };
+        for byte in converted.unwrap_or_default() {
+            if byte == b'\'' {
+                wanted.push(byte);
+            }
+            wanted.push(byte);
+        }
+        wanted.push(b'\'');
     }
-    Ok(())
+    let here = target.column_type.split(|&b| b == b'(').skip(1).collect::<Vec<_>>().join(&b'(');
+    let same = here.starts_with(&wanted) && matches!(here.get(wanted.len()), Some(b',' | b')'));
+    if same { Ok(()) } else { Err(differs(full, "list of labels", column)) }
 }

@@ -1,13 +1,15 @@
 //! One connection of the applier: begins, writes and commits batches.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts, OptsBuilder};
+use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
+use super::ApplyError;
 use super::bootstrap::Flavor;
 use super::schema::{self, Mapping};
-use super::{ApplyError, sql};
+use super::sql::{self, Dialect, Script};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Table};
 use crate::clock::Hlc;
 use crate::resolve::TablePlan;
@@ -32,9 +34,19 @@ pub struct Session {
     epoch: u64,
     mappings: HashMap<(String, String), Mapping>,
     /// Statements not sent yet: a small batch is one round trip.
-    pending: Vec<u8>,
+    pending: Script,
+    /// The name of the marker's table, as errors give it.
+    marker: Arc<str>,
+    /// Bytes sent in one packet at most.
+    packet_bytes_max: usize,
     broken: bool,
 }
+
+/// Bytes of one INSERT, and of what is sent at once: beyond it nothing gets faster,
+/// and it is well below `max_allowed_packet` (4 MiB in MySQL 5.6, 16 MiB in MariaDB).
+const PACKET_BYTES_MAX: usize = 1 << 20;
+
+const MARKER: &str = "causeway.applied";
 
 /// The key of an applied row decides, so REPEATABLE READ: the lock on a deleted key
 /// keeps an insert out until the commit.
@@ -60,8 +72,29 @@ impl Session {
     pub async fn connect(opts: &Opts, flavor: Flavor, epoch: u64) -> Result<Self, ApplyError> {
         let opts = options(opts, flavor);
         let conn = connect(&opts).await?;
-        let (mappings, pending) = (HashMap::new(), Vec::new());
-        Ok(Self { conn, opts, flavor, epoch, mappings, pending, broken: false })
+        let mut session = Self {
+            conn,
+            opts,
+            flavor,
+            epoch,
+            mappings: HashMap::new(),
+            pending: Script::default(),
+            marker: MARKER.into(),
+            packet_bytes_max: PACKET_BYTES_MAX,
+            broken: false,
+        };
+        session.read_limits().await?;
+        Ok(session)
+    }
+
+    async fn read_limits(&mut self) -> Result<(), ApplyError> {
+        let max: Option<usize> = self
+            .conn
+            .query_first("SELECT @@max_allowed_packet")
+            .await
+            .map_err(|error| ApplyError::from_driver(&error, "the connection"))?;
+        self.packet_bytes_max = max.map_or(PACKET_BYTES_MAX, |max| PACKET_BYTES_MAX.min(max / 2));
+        Ok(())
     }
 
     /// Begins a batch: the fence, then the marker rows, before any other write.
@@ -73,21 +106,25 @@ impl Session {
             self.reconnect().await?;
         }
         let epoch = self.epoch;
-        self.pending.clear();
         // A fence that does not hold gives no row: the insert then has NULL for a
         // column that takes none, and the batch fails before it wrote anything.
         let values: Vec<_> = marks
             .iter()
             .map(|mark| format!("({},{slot},@fence,{},{})", mark.origin, mark.seq, mark.hlc))
             .collect();
-        let text = format!(
-            "BEGIN;SET @fence=NULL;SELECT epoch INTO @fence FROM causeway.owner WHERE id=1 AND \
-             epoch={epoch} LOCK IN SHARE MODE;INSERT INTO causeway.applied\
-             (origin,slot,epoch,seq,hlc)VALUES{} ON DUPLICATE KEY UPDATE epoch=VALUES(epoch),\
-             seq=VALUES(seq),hlc=VALUES(hlc);",
+        let fence = format!(
+            "SELECT epoch INTO @fence FROM causeway.owner WHERE id=1 AND epoch={epoch} \
+             LOCK IN SHARE MODE"
+        );
+        let mark = format!(
+            "INSERT INTO causeway.applied(origin,slot,epoch,seq,hlc)VALUES{} ON DUPLICATE KEY \
+             UPDATE epoch=VALUES(epoch),seq=VALUES(seq),hlc=VALUES(hlc)",
             values.join(",")
         );
-        self.pending.extend_from_slice(text.as_bytes());
+        self.pending.clear();
+        for statement in ["BEGIN", "SET @fence=NULL", &fence, &mark] {
+            self.pending.push(statement, &self.marker);
+        }
         Ok(())
     }
 
@@ -102,70 +139,90 @@ impl Session {
         for plan in tables {
             self.ensure_mapping(&plan.table).await?;
         }
+        let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
         for plan in tables {
             let mapping = &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
             if mapping.unique && mapping.own_columns {
                 return Err(ApplyError::Differs {
                     table: plan.table.full_name().to_string(),
-                    what: "the columns, with further unique keys,".to_owned(),
+                    what: "the list of columns, with further unique keys,".to_owned(),
                 });
             }
-            sql::table(&mut self.pending, self.flavor, mapping, &plan.removes, &plan.puts);
+            sql::table(&mut self.pending, dialect, mapping, &plan.removes, &plan.puts);
         }
         let point = match self.flavor {
             Flavor::MariaDb => "SELECT @@global.gtid_binlog_pos, 0",
             Flavor::MySql(8, 4.., _) | Flavor::MySql(9.., ..) => "SHOW BINARY LOG STATUS",
             Flavor::MySql(..) => "SHOW MASTER STATUS",
         };
-        self.pending.extend_from_slice(point.as_bytes());
-        let first = tables.first().map(|plan| plan.table.full_name().to_string());
-        self.send(first.as_deref().unwrap_or("causeway.applied")).await
+        self.pending.push(point, &self.marker);
+        self.send().await
     }
 
-    async fn send(&mut self, what: &str) -> Result<BinlogPoint, ApplyError> {
-        let text = std::mem::take(&mut self.pending);
-        let answer = self.ask(text.as_slice(), what).await;
-        self.pending = text;
+    /// Sends what is pending; the last statement gives the point.
+    async fn send(&mut self) -> Result<BinlogPoint, ApplyError> {
+        let script = std::mem::take(&mut self.pending);
+        let answer = self.send_all(&script).await;
+        self.pending = script;
         self.pending.clear();
-        let (name, offset) = answer?;
+        let row = answer?.ok_or_else(|| ApplyError::Away("the binlog is off".to_owned()))?;
+        let name = row.get_opt::<String, _>(0).and_then(Result::ok).unwrap_or_default();
         let point = match self.flavor {
             Flavor::MariaDb => BinlogPoint::from_mariadb(&name),
-            Flavor::MySql(..) => BinlogPoint::from_file(&name, offset),
+            Flavor::MySql(..) => {
+                let offset = row.get_opt::<u64, _>(1).and_then(Result::ok);
+                offset.and_then(|offset| BinlogPoint::from_file(&name, offset))
+            }
         };
         point.ok_or_else(|| ApplyError::Away("the binlog's position is not readable".to_owned()))
     }
 
-    /// Sends statements, the last of which gives a name and a number.
-    async fn ask(&mut self, text: &[u8], what: &str) -> Result<(String, u64), ApplyError> {
-        let asked = async {
-            let mut result = self.conn.query_iter(text).await?;
-            let mut last = None;
-            loop {
-                let rows: Vec<mysql_async::Row> = result.collect().await?;
-                last = rows.into_iter().next().or(last);
-                if result.is_empty() {
-                    break;
+    /// As many statements at once as a packet takes; gives the last row of all.
+    async fn send_all(&mut self, script: &Script) -> Result<Option<Row>, ApplyError> {
+        let (mut from, mut sent, mut last) = (0, 0, None);
+        while sent < script.statements.len() {
+            let mut upto = sent + 1;
+            while upto < script.statements.len()
+                && script.statements[upto].0 - from <= self.packet_bytes_max
+            {
+                upto += 1;
+            }
+            let end = script.statements[upto - 1].0;
+            match self.ask(&script.text[from..end]).await {
+                Ok(row) => last = row.or(last),
+                Err((at, error)) => {
+                    let at = (sent + at).min(upto - 1);
+                    return Err(self.refused(&error, &script.statements[at].1));
                 }
             }
-            Ok::<_, mysql_async::Error>(last)
-        };
-        match asked.await {
-            Ok(Some(row)) => {
-                let name = row.get::<String, _>(0).unwrap_or_default();
-                Ok((name, row.get::<u64, _>(1).unwrap_or_default()))
+            (from, sent) = (end, upto);
+        }
+        Ok(last)
+    }
+
+    /// Runs statements; gives the last row, or which statement failed.
+    async fn ask(&mut self, text: &[u8]) -> Result<Option<Row>, (usize, mysql_async::Error)> {
+        let mut done = 0;
+        let mut result = self.conn.query_iter(text).await.map_err(|error| (done, error))?;
+        let mut last = None;
+        loop {
+            done += 1;
+            let rows: Vec<Row> = result.collect().await.map_err(|error| (done, error))?;
+            last = rows.into_iter().next().or(last);
+            if result.is_empty() {
+                return Ok(last);
             }
-            Ok(None) => Err(ApplyError::Away("the binlog is off".to_owned())),
-            Err(mysql_async::Error::Server(error))
-                if error.code == 1048 && what_is_fence(&error.message) =>
-            {
-                Err(ApplyError::Fenced(self.epoch))
-            }
-            Err(error) => Err(self.failed(&error, what)),
         }
     }
 
-    fn failed(&mut self, error: &mysql_async::Error, what: &str) -> ApplyError {
-        let error = ApplyError::from_driver(error, what);
+    fn refused(&mut self, error: &mysql_async::Error, table: &Arc<str>) -> ApplyError {
+        if let mysql_async::Error::Server(server) = error
+            && server.code == 1048
+            && **table == *MARKER
+        {
+            return ApplyError::Fenced(self.epoch);
+        }
+        let error = ApplyError::from_driver(error, table);
         if matches!(error, ApplyError::Away(_)) {
             self.broken = true;
         }
@@ -221,6 +278,7 @@ impl Session {
 
     async fn reconnect(&mut self) -> Result<(), ApplyError> {
         self.conn = connect(&self.opts).await?;
+        self.mappings.clear();
         self.broken = false;
         Ok(())
     }
@@ -230,7 +288,7 @@ impl Session {
         if self.mappings.get(&key).is_some_and(|held| held.origin == *table) {
             return Ok(());
         }
-        let mapping = match schema::map(&mut self.conn, table).await {
+        let mapping = match schema::map(&mut self.conn, self.flavor, table).await {
             Ok(mapping) => mapping,
             Err(error) => {
                 self.broken |= matches!(error, ApplyError::Away(_));
@@ -240,10 +298,11 @@ impl Session {
         self.mappings.insert(key, mapping);
         Ok(())
     }
-}
 
-fn what_is_fence(message: &str) -> bool {
-    message.contains("'epoch'")
+    /// Forgets how the tables here look: after a DDL on one of them.
+    pub fn forget_tables(&mut self) {
+        self.mappings.clear();
+    }
 }
 
 async fn connect(opts: &Opts) -> Result<Conn, ApplyError> {

@@ -1,20 +1,64 @@
 //! The text of the applier's statements, as bytes: rows go in unconverted.
 //!
 //! Multi-row statements in the text protocol: one round trip for a whole batch, one
-//! parse for a thousand rows.
+//! parse for some hundred rows.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use super::bootstrap::Flavor;
-use super::schema::{Form, Mapping};
+use super::schema::{Form, Mapping, Target};
 use crate::change::{Kind, Row, Value};
 
-/// Rows of one INSERT or DELETE.
-const ROWS_MAX: usize = 1_000;
-/// Bytes of one statement: well below `max_allowed_packet`'s default of 16 MiB.
-const BYTES_MAX: usize = 1 << 20;
-/// Rows of one DELETE whose key has several columns.
-const OR_ROWS_MAX: usize = 200;
+/// Rows of one INSERT.
+const INSERT_ROWS_MAX: usize = 1_000;
+/// Rows of one DELETE. From 1,000 on MariaDB turns an IN list into a subquery
+/// (`in_predicate_conversion_threshold`), whose plan locks more than the rows.
+const DELETE_ROWS_MAX: usize = 500;
+/// The same for keys of several columns: the range optimizer's memory per predicate
+/// is larger (`range_optimizer_max_mem_size`).
+const COMPOSITE_ROWS_MAX: usize = 200;
+
+/// Statements to send, in order, with the table that each one writes.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    /// Each statement ends with its semicolon.
+    pub(super) text: Vec<u8>,
+    /// Where each ends, and what it writes.
+    pub(super) statements: Vec<(usize, Arc<str>)>,
+}
+
+impl Script {
+    /// Forgets all statements; keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.statements.clear();
+    }
+
+    /// Adds a whole statement, without its semicolon.
+    pub(super) fn push(&mut self, statement: &str, table: &Arc<str>) {
+        self.text.extend_from_slice(statement.as_bytes());
+        self.end(table);
+    }
+
+    fn end(&mut self, table: &Arc<str>) {
+        self.text.push(b';');
+        self.statements.push((self.text.len(), Arc::clone(table)));
+    }
+
+    fn add(&mut self, text: &str) {
+        self.text.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// What statements depend on besides their table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect {
+    /// The server.
+    pub(super) flavor: Flavor,
+    /// Bytes after which a statement takes no further row.
+    pub(super) statement_bytes_max: usize,
+}
 
 /// Appends the statements that make `removes` go and `puts` stand.
 ///
@@ -22,93 +66,114 @@ const OR_ROWS_MAX: usize = 200;
 /// deleted by primary key first and inserted anew: a swap of unique values applies,
 /// and a collision with a row outside is an error, never an overwrite.
 pub(super) fn table(
-    out: &mut Vec<u8>,
-    flavor: Flavor,
+    out: &mut Script,
+    dialect: Dialect,
     mapping: &Mapping,
     removes: &[Row],
     puts: &[Row],
 ) {
-    delete(out, mapping, removes);
+    delete(out, dialect, mapping, removes);
     if mapping.unique {
-        delete(out, mapping, puts);
+        delete(out, dialect, mapping, puts);
     }
-    insert(out, flavor, mapping, puts);
+    insert(out, dialect, mapping, puts);
 }
 
-fn delete(out: &mut Vec<u8>, mapping: &Mapping, rows: &[Row]) {
+/// By primary key. The index is forced, so that no plan ever scans, and locks, the
+/// whole table.
+fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
     let single = mapping.key.len() == 1;
-    for chunk in rows.chunks(if single { ROWS_MAX } else { OR_ROWS_MAX }) {
-        out.extend_from_slice(b"DELETE FROM ");
-        out.extend_from_slice(mapping.name.as_bytes());
-        out.extend_from_slice(b" WHERE ");
-        for (n, row) in chunk.iter().enumerate() {
-            if single {
-                if n == 0 {
-                    out.extend_from_slice(mapping.columns[mapping.key[0]].name.as_bytes());
-                    out.extend_from_slice(b" IN (");
-                } else {
-                    out.push(b',');
-                }
-                key_value(out, mapping, mapping.key[0], row);
-                continue;
-            }
-            out.extend_from_slice(if n == 0 { b"(" } else { b" OR (" });
-            for (i, &place) in mapping.key.iter().enumerate() {
-                if i > 0 {
-                    out.extend_from_slice(b" AND ");
-                }
-                out.extend_from_slice(mapping.columns[place].name.as_bytes());
-                out.push(b'=');
-                key_value(out, mapping, place, row);
-            }
-            out.push(b')');
-        }
-        out.extend_from_slice(if single { b");" } else { b";" });
-    }
-}
-
-fn key_value(out: &mut Vec<u8>, mapping: &Mapping, place: usize, row: &Row) {
-    let target = &mapping.columns[place];
-    value(out, &target.key_form, &row.values[target.at]);
-}
-
-fn insert(out: &mut Vec<u8>, flavor: Flavor, mapping: &Mapping, rows: &[Row]) {
+    let rows_max = if single { DELETE_ROWS_MAX } else { COMPOSITE_ROWS_MAX };
     let mut rows = rows.iter().peekable();
     while rows.peek().is_some() {
-        let start = out.len();
-        out.extend_from_slice(b"INSERT INTO ");
-        out.extend_from_slice(mapping.name.as_bytes());
-        for (n, column) in mapping.columns.iter().enumerate() {
-            out.push(if n == 0 { b'(' } else { b',' });
-            out.extend_from_slice(column.name.as_bytes());
-        }
-        out.extend_from_slice(b")VALUES");
+        let start = out.text.len();
+        out.add("DELETE t FROM ");
+        out.add(&mapping.name);
+        out.add(" AS t FORCE INDEX (PRIMARY) WHERE ");
         let mut written = 0;
-        while written < ROWS_MAX && out.len() - start < BYTES_MAX {
+        while written < rows_max && out.text.len() - start < dialect.statement_bytes_max {
             let Some(row) = rows.next() else { break };
-            out.extend_from_slice(if written == 0 { b"(" } else { b",(" });
+            if single {
+                let key = &mapping.columns[mapping.key[0]];
+                if written == 0 {
+                    out.add("t.");
+                    out.add(&key.name);
+                    out.add(" IN (");
+                } else {
+                    out.add(",");
+                }
+                key_value(&mut out.text, key, row);
+            } else {
+                out.add(if written == 0 { "(" } else { " OR (" });
+                for (n, &place) in mapping.key.iter().enumerate() {
+                    let key = &mapping.columns[place];
+                    out.add(if n == 0 { "t." } else { " AND t." });
+                    out.add(&key.name);
+                    out.add("=");
+                    key_value(&mut out.text, key, row);
+                }
+                out.add(")");
+            }
+            written += 1;
+        }
+        if single {
+            out.add(")");
+        }
+        out.end(&mapping.full);
+    }
+}
+
+fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
+    let at = out.len();
+    value(out, &target.key_form, &row.values[target.at]);
+    // BINARY(n) is filled up with zeros when stored, and compared as it is stored.
+    if let (Some(width), Some(Kind::Bytes(bytes))) =
+        (target.zero_filled, &row.values[target.at].kind)
+        && bytes.len() < width
+        && out.len() > at
+    {
+        out.pop();
+        for _ in bytes.len()..width {
+            out.extend_from_slice(b"\\0");
+        }
+        out.push(b'\'');
+    }
+}
+
+fn insert(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
+    let mut rows = rows.iter().peekable();
+    while rows.peek().is_some() {
+        let start = out.text.len();
+        out.add("INSERT INTO ");
+        out.add(&mapping.name);
+        for (n, column) in mapping.columns.iter().enumerate() {
+            out.add(if n == 0 { "(" } else { "," });
+            out.add(&column.name);
+        }
+        out.add(")VALUES");
+        let mut written = 0;
+        while written < INSERT_ROWS_MAX && out.text.len() - start < dialect.statement_bytes_max {
+            let Some(row) = rows.next() else { break };
+            out.add(if written == 0 { "(" } else { ",(" });
             for (n, column) in mapping.columns.iter().enumerate() {
                 if n > 0 {
-                    out.push(b',');
+                    out.text.push(b',');
                 }
-                value(out, &column.form, &row.values[column.at]);
+                value(&mut out.text, &column.form, &row.values[column.at]);
             }
-            out.push(b')');
+            out.text.push(b')');
             written += 1;
         }
         if !mapping.unique {
-            on_duplicate(out, flavor, mapping);
+            on_duplicate(out, dialect.flavor, mapping);
         }
-        out.push(b';');
+        out.end(&mapping.full);
     }
 }
 
-fn on_duplicate(out: &mut Vec<u8>, flavor: Flavor, mapping: &Mapping) {
+fn on_duplicate(out: &mut Script, flavor: Flavor, mapping: &Mapping) {
     let alias = matches!(flavor, Flavor::MySql(..)) && flavor >= Flavor::MySql(8, 0, 20);
-    if alias {
-        out.extend_from_slice(b" AS new");
-    }
-    out.extend_from_slice(b" ON DUPLICATE KEY UPDATE ");
+    out.add(if alias { " AS new ON DUPLICATE KEY UPDATE " } else { " ON DUPLICATE KEY UPDATE " });
     // A table of nothing but its key still needs one assignment.
     let all_key = mapping.key.len() == mapping.columns.len();
     let mut first = true;
@@ -120,17 +185,14 @@ fn on_duplicate(out: &mut Vec<u8>, flavor: Flavor, mapping: &Mapping) {
             continue;
         }
         if !first {
-            out.push(b',');
+            out.add(",");
         }
         first = false;
-        out.extend_from_slice(column.name.as_bytes());
-        if alias {
-            out.extend_from_slice(b"=new.");
-            out.extend_from_slice(column.name.as_bytes());
-        } else {
-            out.extend_from_slice(b"=VALUES(");
-            out.extend_from_slice(column.name.as_bytes());
-            out.push(b')');
+        out.add(&column.name);
+        out.add(if alias { "=new." } else { "=VALUES(" });
+        out.add(&column.name);
+        if !alias {
+            out.add(")");
         }
     }
 }
@@ -141,8 +203,13 @@ fn value(out: &mut Vec<u8>, form: &Form, value: &Value) {
         None => out.write_all(b"NULL"),
         Some(Kind::Int(n)) => write!(out, "{n}"),
         Some(Kind::Uint(n)) => write!(out, "{n}"),
-        Some(Kind::Float(f)) => write!(out, "{f:e}"),
+        // As the double that it is exactly: a comparison with the column then holds.
+        Some(Kind::Float(f)) => write!(out, "{:e}", f64::from(*f)),
         Some(Kind::Double(f)) => write!(out, "{f:e}"),
+        // A quoted decimal would be compared as a double.
+        Some(Kind::Literal(text)) if *form == Form::Number && is_number(text) => {
+            out.write_all(text)
+        }
         Some(Kind::Literal(text)) => {
             quoted(out, text);
             Ok(())
@@ -159,6 +226,13 @@ fn value(out: &mut Vec<u8>, form: &Form, value: &Value) {
     wrote.expect("a Vec takes all");
 }
 
+fn is_number(text: &[u8]) -> bool {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    digits.first().is_some_and(u8::is_ascii_digit)
+        && digits.iter().all(|b| b.is_ascii_digit() || *b == b'.')
+        && digits.iter().filter(|b| **b == b'.').count() <= 1
+}
+
 fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
     let mut rest = bytes;
@@ -170,4 +244,41 @@ fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     }
     out.extend_from_slice(rest);
     out.push(b'\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(form: &Form, kind: Kind, expected: &[u8]) {
+        let mut out = Vec::new();
+        value(&mut out, form, &Value::new(kind));
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn literals_keep_every_byte() {
+        check(
+            &Form::Plain,
+            Kind::Bytes(b"it's \\ \0\xff".to_vec().into()),
+            b"'it\\'s \\\\ \\0\xff'",
+        );
+        check(
+            &Form::Charset("latin1".into()),
+            Kind::Bytes(b"\xe9".to_vec().into()),
+            b"_latin1'\xe9'",
+        );
+        check(&Form::Plain, Kind::Uint(u64::MAX), b"18446744073709551615");
+        check(&Form::Plain, Kind::Float(0.1), b"1.0000000149011612e-1");
+        check(&Form::Plain, Kind::Double(-0.0), b"-0e0");
+    }
+
+    #[test]
+    fn only_what_is_a_number_is_written_bare() {
+        check(&Form::Number, Kind::Literal(b"-12.50".to_vec().into()), b"-12.50");
+        check(&Form::Number, Kind::Literal(b"1);DROP".to_vec().into()), b"'1);DROP'");
+        check(&Form::Number, Kind::Literal(b"--1".to_vec().into()), b"'--1'");
+        check(&Form::Plain, Kind::Literal(b"2024-01-01".to_vec().into()), b"'2024-01-01'");
+    }
 }
