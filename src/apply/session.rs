@@ -210,9 +210,12 @@ impl Session {
             let rows: Vec<Row> = result.collect().await.map_err(|error| (done, error))?;
             last = rows.into_iter().next().or(last);
             if result.is_empty() {
-                return Ok(last);
+                break;
             }
         }
+        // The driver keeps the error of a later statement back until here.
+        result.drop_result().await.map_err(|error| (done, error))?;
+        Ok(last)
     }
 
     fn refused(&mut self, error: &mysql_async::Error, table: &Arc<str>) -> ApplyError {

@@ -87,16 +87,17 @@ fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
     let mut rows = rows.iter().peekable();
     while rows.peek().is_some() {
         let start = out.text.len();
-        out.add("DELETE t FROM ");
+        out.add("DELETE FROM ");
         out.add(&mapping.name);
-        out.add(" AS t FORCE INDEX (PRIMARY) WHERE ");
+        out.add(" USING ");
+        out.add(&mapping.name);
+        out.add(" FORCE INDEX (PRIMARY) WHERE ");
         let mut written = 0;
         while written < rows_max && out.text.len() - start < dialect.statement_bytes_max {
             let Some(row) = rows.next() else { break };
             if single {
                 let key = &mapping.columns[mapping.key[0]];
                 if written == 0 {
-                    out.add("t.");
                     out.add(&key.name);
                     out.add(" IN (");
                 } else {
@@ -107,7 +108,7 @@ fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
                 out.add(if written == 0 { "(" } else { " OR (" });
                 for (n, &place) in mapping.key.iter().enumerate() {
                     let key = &mapping.columns[place];
-                    out.add(if n == 0 { "t." } else { " AND t." });
+                    out.add(if n == 0 { "" } else { " AND " });
                     out.add(&key.name);
                     out.add("=");
                     key_value(&mut out.text, key, row);
