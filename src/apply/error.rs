@@ -78,12 +78,6 @@ impl ApplyError {
                 detail: detail(server.code, &server.message),
             },
             Error::Io(_) => Self::Away(error.to_string()),
-            Error::Driver(DriverError::PacketTooLarge) => Self::Server {
-                code: 1153,
-                name: name(1153),
-                table: table.to_owned(),
-                detail: String::new(),
-            },
             // The texts of some hold what was received.
             Error::Driver(DriverError::ConnectionClosed) => {
                 Self::Away("the connection was closed".to_owned())
@@ -92,6 +86,12 @@ impl ApplyError {
                 Self::Away("the connection's protocol failed".to_owned())
             }
         }
+    }
+
+    /// A row that no packet takes.
+    pub(super) fn too_large(table: &str) -> Self {
+        let (code, detail) = (1153, String::new());
+        Self::Server { code, name: name(code), table: table.to_owned(), detail }
     }
 
     /// How the applier goes on.

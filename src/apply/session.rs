@@ -37,8 +37,10 @@ pub struct Session {
     pending: Script,
     /// The name of the marker's table, as errors give it.
     marker: Arc<str>,
-    /// Bytes sent in one packet at most.
+    /// Bytes sent in one packet, unless one row is larger.
     packet_bytes_max: usize,
+    /// `max_allowed_packet`.
+    row_bytes_max: usize,
     broken: bool,
 }
 
@@ -81,6 +83,7 @@ impl Session {
             pending: Script::default(),
             marker: MARKER.into(),
             packet_bytes_max: PACKET_BYTES_MAX,
+            row_bytes_max: PACKET_BYTES_MAX,
             broken: false,
         };
         session.read_limits().await?;
@@ -93,7 +96,8 @@ impl Session {
             .query_first("SELECT @@max_allowed_packet")
             .await
             .map_err(|error| ApplyError::from_driver(&error, "the connection"))?;
-        self.packet_bytes_max = max.map_or(PACKET_BYTES_MAX, |max| PACKET_BYTES_MAX.min(max / 2));
+        self.row_bytes_max = max.unwrap_or(PACKET_BYTES_MAX);
+        self.packet_bytes_max = PACKET_BYTES_MAX.min(self.row_bytes_max / 2);
         Ok(())
     }
 
@@ -188,6 +192,9 @@ impl Session {
                 upto += 1;
             }
             let end = script.statements[upto - 1].0;
+            if end - from >= self.row_bytes_max {
+                return Err(ApplyError::too_large(&script.statements[sent].1));
+            }
             match self.ask(&script.text[from..end]).await {
                 Ok(row) => last = row.or(last),
                 Err((at, error)) => {
