@@ -8,6 +8,8 @@
 mod batch;
 mod bootstrap;
 mod error;
+mod gate;
+mod interface;
 mod large;
 mod run;
 mod schema;
@@ -18,6 +20,8 @@ mod stream;
 pub use batch::BatchLimits;
 pub use bootstrap::{Flavor, applied, bootstrap, find_writable, take_epoch};
 pub use error::{ApplyError, ErrorKind};
-pub use run::{AppliedTxn, ApplyConfig, ApplyInputs, Order, Report, SharedIndex, run};
+pub use gate::SharedIndex;
+pub use interface::{AppliedTxn, ApplyConfig, ApplyInputs, Order, Report};
+pub use run::run;
 pub use session::{Mark, Session};
 pub use stream::{Arrival, StreamState};

@@ -8,7 +8,8 @@
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch};
-use super::run::{Applier, Written, finish, halt, miss_text};
+use super::gate::{Written, finish, miss_text};
+use super::run::{Applier, halt};
 use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::RegionId;
@@ -32,7 +33,7 @@ impl Applier {
         session.begin(slot, &[mark]).await?;
         let mut whole = Plan::default();
         let point = loop {
-            let plan = batch::plan(&super::run::lock(&self.index), std::slice::from_ref(&item));
+            let plan = batch::plan(&super::gate::lock(&self.index), std::slice::from_ref(&item));
             let plan = plan.map_err(|(_, error)| ApplyError::Again(error.to_string()));
             let written = match plan {
                 Ok(mut plan) => {
@@ -66,7 +67,7 @@ impl Applier {
         item.body = Body::Whole(Vec::new());
         let batch = Batch { id, items: vec![item], plan: whole };
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
-        super::run::lock(&self.index).stage(id, marks, batch.plan.writes.clone());
+        super::gate::lock(&self.index).stage(id, marks, batch.plan.writes.clone());
         let written = Written { batch, point };
         match finish(&mut self.gate, session, Some(&written)).await {
             Ok(()) => {
@@ -80,7 +81,7 @@ impl Applier {
                     self.committed_batch(written.batch).await;
                     return Ok(());
                 }
-                super::run::lock(&self.index).abandon(id);
+                super::gate::lock(&self.index).abandon(id);
                 session.rollback().await?;
                 Err(ApplyError::Again(miss_text(&miss)))
             }

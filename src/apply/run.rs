@@ -6,124 +6,20 @@
 //! the first is not committed, both go back to their queues and are planned anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, BatchLimits, Gathered, Heads};
+use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, write};
 use super::stream::{Arrival, Body, Item, Stream, StreamState};
-use super::{ApplyError, ErrorKind, Flavor, Mark, Session};
+use super::{AppliedTxn, ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
-use crate::clock::{Hlc, wall_us};
-use crate::failpoint;
-use crate::resolve::{Conflict, PlanError};
-use crate::version::{BatchId, Index, KeyError};
-
-/// The index, shared with capture. Held for single steps, never across a wait.
-pub type SharedIndex = Arc<Mutex<Index>>;
-
-/// What the applier is told at start.
-#[derive(Debug)]
-pub struct ApplyConfig {
-    /// This region.
-    pub region: RegionId,
-    /// The writable database.
-    pub opts: mysql_async::Opts,
-    /// Its kind.
-    pub flavor: Flavor,
-    /// This agent's fencing token.
-    pub epoch: u64,
-    /// Bounds of a batch.
-    pub limits: BatchLimits,
-    /// How long a batch may hold its locks while it waits for capture and outbox.
-    pub wait_max: Duration,
-    /// How far a record's stamp may lie ahead of the trusted time.
-    pub ahead_us_max: u64,
-}
-
-/// What the applier listens to.
-#[derive(Debug)]
-pub struct ApplyInputs {
-    /// Per peer its records, in order.
-    pub arrivals: BTreeMap<RegionId, mpsc::Receiver<Arrival>>,
-    /// Per origin what the database holds at start.
-    pub applied: Vector,
-    /// Recent versions.
-    pub index: SharedIndex,
-    /// The point of the binlog up to which the index knows all local writes.
-    pub captured: watch::Receiver<BinlogPoint>,
-    /// The highest local transaction durable in the outbox.
-    pub acked: watch::Receiver<Seq>,
-    /// Orders of operators.
-    pub orders: mpsc::Receiver<Order>,
-    /// Microseconds to add to the wall clock for the majority's time.
-    pub offset_us: watch::Receiver<i64>,
-}
-
-/// An operator's order for one stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Stop after the batch in flight.
-    Pause(RegionId),
-    /// Go on, also after a halt: the transaction is tried again.
-    Resume(RegionId),
-}
-
-/// What the applier tells.
-#[derive(Debug)]
-pub enum Report {
-    /// A batch has committed.
-    Applied {
-        /// Transactions, in order.
-        txns: Vec<AppliedTxn>,
-        /// Row operations after coalescing.
-        rows: usize,
-        /// Microseconds since the Unix epoch.
-        at_us: u64,
-        /// What all regions have applied.
-        stable: Vector,
-    },
-    /// Concurrent writes met, of a committed batch.
-    Conflicts(Vec<Conflict>),
-    /// A stream's state has changed.
-    State(RegionId, StreamState),
-    /// A batch is done again, and why.
-    Retry(String),
-}
-
-/// One transaction of a committed batch.
-#[derive(Clone, Debug)]
-pub struct AppliedTxn {
-    /// Its name.
-    pub dot: Dot,
-    /// Its stamp.
-    pub hlc: Hlc,
-    /// When its source committed it.
-    pub commit_us: u64,
-    /// The source's name of it.
-    pub gtid: String,
-}
-
-/// Why a batch is not committed.
-#[derive(Debug)]
-pub(super) enum Miss {
-    /// A local write changed a row under it.
-    Stale,
-    /// Capture did not reach the point in time.
-    CaptureBehind,
-    /// A local write it stands on is not durable in the outbox.
-    OutboxBehind,
-    /// The database refused.
-    Database(ApplyError),
-}
-
-/// A batch that is written, with its locks held.
-pub(super) struct Written {
-    pub(super) batch: Batch,
-    pub(super) point: BinlogPoint,
-}
+use crate::clock::wall_us;
+use crate::resolve::PlanError;
+use crate::version::{BatchId, KeyError};
 
 pub(super) struct Applier {
     config: ApplyConfig,
@@ -146,73 +42,6 @@ pub(super) struct Applier {
     /// Batches of a single transaction still to come, to find the one that fails.
     alone: usize,
     failures: u32,
-}
-
-/// What a written batch waits for (R7).
-pub(super) struct Gate {
-    region: RegionId,
-    index: SharedIndex,
-    captured: watch::Receiver<BinlogPoint>,
-    acked: watch::Receiver<Seq>,
-    wait_max: Duration,
-}
-
-pub(super) fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
-    index.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Gate {
-    /// Holds the batch until capture has passed its point and what it stands on is
-    /// durable, then looks again.
-    async fn pass(&mut self, written: &Written) -> Result<(), Miss> {
-        let point = &written.point;
-        let captured = self.captured.wait_for(|held| held.covers(point));
-        match tokio::time::timeout(self.wait_max, captured).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return Err(Miss::CaptureBehind),
-        }
-        if written.batch.plan.is_stale(&lock(&self.index), written.batch.id) {
-            return Err(Miss::Stale);
-        }
-        if let Some(seq) = written.batch.plan.stands_on(self.region) {
-            let acked = self.acked.wait_for(|held| *held >= seq);
-            match tokio::time::timeout(self.wait_max, acked).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return Err(Miss::OutboxBehind),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Lets a written batch through the gate and commits it.
-pub(super) async fn finish(
-    gate: &mut Gate,
-    session: &mut Session,
-    written: Option<&Written>,
-) -> Result<(), Miss> {
-    let Some(written) = written.filter(|written| !written.batch.is_idle()) else { return Ok(()) };
-    let passed = gate.pass(written).await;
-    if passed.is_ok() {
-        failpoint::hit("apply.before_commit");
-        session.commit().await.map_err(Miss::Database)?;
-        failpoint::hit("apply.after_commit");
-    }
-    passed
-}
-
-/// Writes a batch and reads the point of the binlog under its locks.
-async fn write(session: &mut Session, batch: Option<&Batch>) -> Result<BinlogPoint, ApplyError> {
-    let Some(batch) = batch.filter(|batch| !batch.is_idle()) else {
-        return Ok(BinlogPoint::Domains(BTreeMap::new()));
-    };
-    let marks: Vec<Mark> = batch
-        .marks()
-        .into_values()
-        .map(|(dot, hlc)| Mark { origin: dot.origin, seq: dot.seq, hlc })
-        .collect();
-    session.begin(batch.slot(), &marks).await?;
-    session.write_and_point(&batch.plan.tables).await
 }
 
 /// Applies the peers' records until cancelled; the batch in flight is finished
@@ -601,15 +430,6 @@ pub(super) fn halt(
     tracing::error!(origin = origin.get(), reason, advice, "stream halted");
     if let Some(stream) = streams.get_mut(&origin) {
         stream.state = StreamState::Halted { reason: reason.to_owned(), advice: advice.to_owned() };
-    }
-}
-
-pub(super) fn miss_text(miss: &Miss) -> String {
-    match miss {
-        Miss::Stale => "a local write changed a row under the batch".to_owned(),
-        Miss::CaptureBehind => "capture has not reached the binlog's end in time".to_owned(),
-        Miss::OutboxBehind => "a local write is not durable in the outbox yet".to_owned(),
-        Miss::Database(error) => error.to_string(),
     }
 }
 
