@@ -1,7 +1,7 @@
 //! Causeway: multi-active replication for MySQL and MariaDB over Kafka.
 //!
-//! `docs/ARCHITECTURE.md` draws the map; the modules below are listed in the order
-//! in which they may import each other, upwards only.
+//! `docs/ARCHITECTURE.md` draws the map; `tests/architecture.rs` holds who may import
+//! whom.
 
 pub mod admin;
 pub mod agent;
