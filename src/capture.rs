@@ -15,6 +15,8 @@ mod query;
 mod rows;
 mod stream;
 mod table_map;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use assemble::{Assembler, Source};

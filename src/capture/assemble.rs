@@ -42,14 +42,15 @@ mod event {
     pub(super) const ANONYMOUS_GTID: u8 = 34;
     pub(super) const XA_PREPARE: u8 = 38;
     pub(super) const PARTIAL_UPDATE: u8 = 39;
+    pub(super) const PAYLOAD: u8 = 40;
     pub(super) const MARIADB_GTID: u8 = 162;
     pub(super) const MARIADB_QUERY_COMPRESSED: u8 = 165;
 }
 
 /// Event types without meaning here: format descriptions, previous sets, statement
-/// context (whose statement is refused by itself), annotations, heartbeats, a
-/// payload's wrapper, encryption starts.
-const IGNORED: [u8; 17] = [3, 5, 13, 14, 15, 27, 28, 29, 35, 36, 37, 40, 41, 160, 161, 163, 164];
+/// context (whose statement is refused by itself), annotations, heartbeats,
+/// encryption starts.
+const IGNORED: [u8; 16] = [3, 5, 13, 14, 15, 27, 28, 29, 35, 36, 37, 41, 160, 161, 163, 164];
 
 #[derive(Debug, Default)]
 struct Open {
@@ -76,6 +77,8 @@ pub struct Assembler {
     tables: HashMap<u64, Option<Known>>,
     marker: HashMap<u64, Arc<TableMap>>,
     open: Option<Open>,
+    /// Events come out of a compressed payload: their positions mean nothing.
+    in_payload: bool,
     part_bytes: usize,
 }
 
@@ -92,7 +95,7 @@ impl Assembler {
             }
         };
         let (tables, marker) = (HashMap::new(), HashMap::new());
-        Some(Self { reached, tables, marker, open: None, part_bytes })
+        Some(Self { reached, tables, marker, open: None, in_payload: false, part_bytes })
     }
 
     /// Whether rows of that table id can be read, or are known to be of no interest.
@@ -130,7 +133,11 @@ impl Assembler {
         (timestamp, server, log_pos): (u32, u32, u32),
         data: Bytes,
     ) -> Result<Option<CaptureEvent>, CaptureError> {
-        self.moved(log_pos);
+        // A payload is its transaction's last event but for the GTID before it.
+        self.in_payload &= self.open.is_some();
+        if !self.in_payload {
+            self.moved(log_pos);
+        }
         if rows::operation(kind).is_some() {
             return self.rows(kind, data);
         }
@@ -155,6 +162,10 @@ impl Assembler {
             event::XA_PREPARE => Err(CaptureError::Xa),
             event::PARTIAL_UPDATE => Err(CaptureError::PartialImage("a JSON column".to_owned())),
             event::TABLE_MAP => Ok(None),
+            event::PAYLOAD => {
+                self.in_payload = true;
+                Ok(None)
+            }
             other if IGNORED.contains(&other) => Ok(None),
             other => Err(CaptureError::UnknownEvent(other)),
         }
@@ -181,7 +192,7 @@ impl Assembler {
         {
             let high = *offset >> 32;
             let next = high << 32 | u64::from(log_pos);
-            *offset = if next < *offset { next + (1 << 32) } else { next };
+            *offset = if next < *offset { next.saturating_add(1 << 32) } else { next };
         }
     }
 
@@ -230,6 +241,9 @@ impl Assembler {
         at.u8()?;
         let uuid = at.take(16)?;
         let gno = at.u64()?;
+        if gno == 0 || gno > i64::MAX.cast_unsigned() {
+            return Err(CaptureError::Corrupt("a GTID's number is out of range"));
+        }
         let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
         let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
         let mut commit = CommitTime::Second(u64::from(timestamp));

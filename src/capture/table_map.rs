@@ -67,6 +67,9 @@ pub(super) fn parse(data: Bytes) -> Result<TableMap, CaptureError> {
     let schema = name(&mut at)?;
     let table = name(&mut at)?;
     let count = at.lenenc()?;
+    if count == 0 {
+        return Err(CaptureError::Corrupt("a table has no columns"));
+    }
     let kinds = at.take(count)?;
     let length = at.lenenc()?;
     let mut metadata = Cursor::new(at.take(length)?);
@@ -123,5 +126,8 @@ fn written(mut kind: u8, metadata: &mut Cursor) -> Result<Written, CaptureError>
         }
         _ => 0,
     };
+    if matches!(kind, kind::TIMESTAMP2 | kind::DATETIME2 | kind::TIME2) && meta > 6 {
+        return Err(CaptureError::Corrupt("a time has more than 6 fractional digits"));
+    }
     Ok(Written { kind, meta })
 }
