@@ -10,6 +10,7 @@ mod assemble;
 mod bytes;
 mod catalog;
 mod error;
+mod file;
 mod gtid;
 mod query;
 mod rows;
@@ -22,6 +23,7 @@ mod value;
 pub use assemble::{Assembler, Source};
 pub use catalog::TableInfo;
 pub use error::{CaptureError, ErrorKind};
+pub use file::read_file;
 pub use stream::{CaptureConfig, Replicates, current, run};
 
 use crate::change::{BinlogPoint, Position, RegionId, Seq, TableChange, TableName};

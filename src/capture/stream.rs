@@ -143,7 +143,7 @@ fn crc(event: &mysql_async::binlog::events::Event) -> u32 {
 }
 
 /// Reads the definition that a TABLE_MAP calls for.
-async fn learn(
+pub(super) async fn learn(
     config: &CaptureConfig,
     assembler: &mut Assembler,
     catalog: &mut Catalog,
@@ -212,7 +212,7 @@ async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler), Ca
 
 impl CaptureEvent {
     /// A schema change of tables that are not replicated is nothing.
-    fn filtered(self, replicates: &Replicates) -> Self {
+    pub(super) fn filtered(self, replicates: &Replicates) -> Self {
         match self {
             Self::Ddl { gtid, statement, mut tables, after } => {
                 // `*` stands for all tables of a dropped schema.

@@ -132,7 +132,6 @@ fn times() -> Vec<Case> {
     ]
 }
 
-#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn strings(flavour: Flavour) -> Vec<Case> {
     use ColumnType::{Binary, Blob, Char, Enum, Geometry, Json, Set, Text};
     let all64: String = (0..64).map(|n| format!("m{n}")).collect::<Vec<_>>().join(",");
