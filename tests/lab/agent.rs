@@ -12,8 +12,11 @@ use super::{PATIENCE, wait_until};
 /// The token of every agent here.
 pub const TOKEN: &str = "token-of-the-lab";
 
-/// The program under test.
+/// The program under test: `CAUSEWAY_PROGRAM`, or the one built beside this one.
 pub fn program() -> PathBuf {
+    if let Some(path) = std::env::var_os("CAUSEWAY_PROGRAM") {
+        return path.into();
+    }
     let here = std::env::current_exe().unwrap();
     let path = here.parent().unwrap().parent().unwrap().join("causeway");
     assert!(path.exists(), "build the program first: no {}", path.display());
