@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
-use super::ApplyError;
 use super::bootstrap::Flavor;
 use super::schema::{self, Mapping};
 use super::sql::{self, Dialect, Script};
+use super::{ApplyError, ErrorKind};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Table};
 use crate::clock::Hlc;
 use crate::resolve::TablePlan;
@@ -32,7 +33,7 @@ pub struct Session {
     opts: Opts,
     flavor: Flavor,
     epoch: u64,
-    mappings: HashMap<(String, String), Mapping>,
+    mappings: HashMap<(String, String), (Instant, Mapping)>,
     /// Statements not sent yet: a small batch is one round trip.
     pending: Script,
     /// The name of the marker's table, as errors give it.
@@ -47,6 +48,10 @@ pub struct Session {
 /// Bytes of one INSERT, and of what is sent at once: beyond it nothing gets faster,
 /// and it is well below `max_allowed_packet` (4 MiB in MySQL 5.6, 16 MiB in MariaDB).
 const PACKET_BYTES_MAX: usize = 1 << 20;
+
+/// How old the knowledge of a table here may be: a unique key that someone adds is
+/// seen by then. Reading it anew costs two queries.
+const MAPPING_AGE_MAX: Duration = Duration::from_secs(10);
 
 const MARKER: &str = "causeway.applied";
 
@@ -145,7 +150,8 @@ impl Session {
         }
         let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
         for plan in tables {
-            let mapping = &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
+            let (_, mapping) =
+                &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
             if mapping.unique && mapping.own_columns {
                 return Err(ApplyError::Differs {
                     table: plan.table.full_name().to_string(),
@@ -236,8 +242,10 @@ impl Session {
         if matches!(error, ApplyError::Away(_)) {
             self.broken = true;
         }
-        // The table may look different by now.
-        self.mappings.clear();
+        if error.kind() == ErrorKind::Row {
+            // The table may look different by now.
+            self.mappings.clear();
+        }
         error
     }
 
@@ -295,7 +303,11 @@ impl Session {
 
     async fn ensure_mapping(&mut self, table: &Table) -> Result<(), ApplyError> {
         let key = (table.schema.clone(), table.name.clone());
-        if self.mappings.get(&key).is_some_and(|held| held.origin == *table) {
+        if self
+            .mappings
+            .get(&key)
+            .is_some_and(|(read, held)| held.origin == *table && read.elapsed() < MAPPING_AGE_MAX)
+        {
             return Ok(());
         }
         let mapping = match schema::map(&mut self.conn, self.flavor, table).await {
@@ -305,7 +317,7 @@ impl Session {
                 return Err(error);
             }
         };
-        self.mappings.insert(key, mapping);
+        self.mappings.insert(key, (Instant::now(), mapping));
         Ok(())
     }
 
@@ -317,7 +329,7 @@ impl Session {
 
 async fn connect(opts: &Opts) -> Result<Conn, ApplyError> {
     let connecting = Box::pin(Conn::new(opts.clone()));
-    match tokio::time::timeout(std::time::Duration::from_secs(5), connecting).await {
+    match tokio::time::timeout(Duration::from_secs(5), connecting).await {
         Ok(Ok(conn)) => Ok(conn),
         Ok(Err(error)) => Err(ApplyError::from_driver(&error, "the connection")),
         Err(_) => Err(ApplyError::Away("it does not answer in 5 s".to_owned())),
