@@ -77,13 +77,17 @@ pub async fn take_epoch(conn: &mut Conn) -> Result<u64, ApplyError> {
     conn.last_insert_id().ok_or_else(|| ApplyError::Away("no epoch was given".to_owned()))
 }
 
-/// Per origin the last applied transaction and its stamp.
+/// Per origin the last applied transaction and its stamp. Waits for transactions of
+/// lost connections, which may still be committing.
 ///
 /// # Errors
 /// The database's.
 pub async fn applied(conn: &mut Conn) -> Result<BTreeMap<RegionId, (Seq, Hlc)>, ApplyError> {
     let rows: Vec<(u8, u64, u64)> = conn
-        .query("SELECT origin, MAX(seq), MAX(hlc) FROM causeway.applied GROUP BY origin")
+        .query(
+            "SELECT origin, MAX(seq), MAX(hlc) FROM causeway.applied GROUP BY origin \
+             LOCK IN SHARE MODE",
+        )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway.applied"))?;
     let known = rows.into_iter().filter_map(|(origin, seq, hlc)| {

@@ -53,6 +53,9 @@ const PACKET_BYTES_MAX: usize = 1 << 20;
 /// seen by then. Reading it anew costs two queries.
 const MAPPING_AGE_MAX: Duration = Duration::from_secs(10);
 
+/// Lock waits, of 3 s each, for a lost connection's transaction to end.
+const COMMIT_WAITS_MAX: u32 = 20;
+
 const MARKER: &str = "causeway.applied";
 
 /// The key of an applied row decides, so REPEATABLE READ: the lock on a deleted key
@@ -286,11 +289,17 @@ impl Session {
             "SELECT seq FROM causeway.applied WHERE origin={} AND slot={slot} FOR UPDATE",
             mark.origin
         );
-        let seq: Option<u64> = self
-            .conn
-            .query_first(text)
-            .await
-            .map_err(|error| ApplyError::from_driver(&error, "causeway.applied"))?;
+        let mut waits = 0;
+        let seq: Option<u64> = loop {
+            let asked = self.conn.query_first(&text).await;
+            match asked.map_err(|error| ApplyError::from_driver(&error, MARKER)) {
+                Ok(seq) => break seq,
+                Err(ApplyError::Server { code: 1205, .. }) if waits < COMMIT_WAITS_MAX => {
+                    waits += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         Ok(seq == Some(mark.seq.0))
     }
 
