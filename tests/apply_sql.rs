@@ -242,11 +242,7 @@ async fn lost_commit(flavour: Flavour) {
     assert!(b.session.was_committed(slot, dot(&b)).await.unwrap());
 
     b.begin(&plan(2)).await.unwrap();
-    let ids: Vec<u64> =
-        b.db.rows("SELECT id FROM information_schema.processlist WHERE command = 'Sleep'").await;
-    for id in ids {
-        b.db.exec(&format!("KILL {id}")).await;
-    }
+    b.db.crash().await;
     let error = b.session.commit().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
     let slot = b.slot();
