@@ -5,6 +5,7 @@
 
 mod check;
 mod graph;
+mod limits;
 mod pattern;
 mod units;
 
@@ -90,6 +91,10 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Every policy.
+    pub const ALL: [Self; 5] =
+        [Self::Latest, Self::RegionPriority, Self::Delta, Self::InsertOnly, Self::Home];
+
     /// Its name in the topology.
     #[must_use]
     pub const fn name(self) -> &'static str {

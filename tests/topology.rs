@@ -64,6 +64,18 @@ fn a_policy_of_a_later_version_is_refused() {
 }
 
 #[test]
+fn an_unknown_policy_is_told_with_a_guess() {
+    check("policy: latest", "policy: lastest", "did you mean `latest`?");
+    check("policy: latest", "policy: newest", "policies are latest, region_priority");
+}
+
+#[test]
+fn a_limit_is_told_at_its_own_line() {
+    check("retention: 7d", "retention: 7", "--> t.yaml:33:14");
+    check("heartbeat: 250ms", "batch_rows: many", "`many` is no whole number");
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let text = GOOD.replace("id: 2", "id: 1").replace("kafka: us-east", "kafka: x");
     assert!(topology::parse(&text).unwrap_err().len() >= 2);

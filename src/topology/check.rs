@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::{Location, Spanned};
 
+use super::limits::FileLimits;
 use super::{Kafka, Limits, Policy, Region, TablePattern, TableRule, Topology};
 use crate::change::RegionId;
 
@@ -67,18 +68,14 @@ pub(super) struct File {
     regions: Spanned<BTreeMap<String, Spanned<FileRegion>>>,
     /// Kafka clusters by name; regions that name the same one share it.
     #[schemars(with = "BTreeMap<String, Kafka>")]
-    kafka: BTreeMap<String, Spanned<Kafka>>,
+    kafka: BTreeMap<String, Spanned<FileKafka>>,
     /// Replicated tables: the first rule that matches decides.
     #[schemars(with = "Vec<FileRule>")]
     tables: Spanned<Vec<FileRule>>,
     /// Bounds of the data path.
-    #[serde(default = "no_limits")]
+    #[serde(default)]
     #[schemars(with = "Limits")]
-    limits: Spanned<Limits>,
-}
-
-fn no_limits() -> Spanned<Limits> {
-    Spanned::new(Limits::default(), Location::UNKNOWN, Location::UNKNOWN)
+    limits: FileLimits,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -95,6 +92,21 @@ struct FileRegion {
     kafka: Spanned<String>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileKafka {
+    brokers: Spanned<Vec<Spanned<String>>>,
+    #[serde(default)]
+    peer_brokers: Vec<Spanned<String>>,
+}
+
+impl FileKafka {
+    fn kafka(&self) -> Kafka {
+        let plain = |list: &[Spanned<String>]| list.iter().map(|b| b.value.clone()).collect();
+        Kafka { brokers: plain(&self.brokers.value), peer_brokers: plain(&self.peer_brokers) }
+    }
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FileRule {
@@ -108,14 +120,14 @@ struct FileRule {
     /// How concurrent writes of one row are resolved.
     #[serde(default)]
     #[schemars(with = "Policy")]
-    policy: Option<Spanned<Policy>>,
+    policy: Option<Spanned<String>>,
 }
 
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, at: Location, message: String, help: Option<String>) {
+    pub(super) fn add(&mut self, at: Location, message: String, help: Option<String>) {
         self.0.push(Problem { line: at.line(), column: at.column(), message, help });
     }
 }
@@ -142,7 +154,7 @@ pub fn parse(text: &str) -> Result<Topology, Vec<Problem>> {
     let topology = Topology {
         regions: regions(&file, &mut problems),
         tables: rules(&file, &mut problems),
-        limits: limits(&file.limits, &mut problems),
+        limits: file.limits.check(&mut problems),
     };
     if problems.0.is_empty() {
         return Ok(topology);
@@ -210,12 +222,12 @@ fn regions(file: &File, problems: &mut Problems) -> Vec<Region> {
                 id,
                 databases: region.databases.value.iter().map(|d| d.value.clone()).collect(),
                 cluster: region.kafka.value.clone(),
-                kafka: kafka.value.clone(),
+                kafka: kafka.value.kafka(),
             });
         }
     }
     for (name, kafka) in &file.kafka {
-        brokers(name, kafka, problems);
+        brokers(name, &kafka.value, problems);
         if !used.contains(name.as_str()) {
             let message = format!("no region uses Kafka cluster `{name}`");
             problems.add(kafka.referenced, message, None);
@@ -242,16 +254,33 @@ fn databases(name: &str, region: &FileRegion, problems: &mut Problems) {
     }
 }
 
-fn brokers(name: &str, kafka: &Spanned<Kafka>, problems: &mut Problems) {
-    if kafka.value.brokers.is_empty() {
-        problems.add(kafka.referenced, format!("Kafka cluster `{name}` has no brokers"), None);
+fn brokers(name: &str, kafka: &FileKafka, problems: &mut Problems) {
+    if kafka.brokers.value.is_empty() {
+        let message = format!("Kafka cluster `{name}` has no brokers");
+        problems.add(kafka.brokers.referenced, message, Some("list them as host:port".to_owned()));
     }
-    for broker in kafka.value.brokers.iter().chain(&kafka.value.peer_brokers) {
-        if !address(broker) {
-            let message = format!("`{broker}` of Kafka cluster `{name}` is no broker address");
-            problems.add(kafka.referenced, message, Some("write host:port".to_owned()));
+    for broker in kafka.brokers.value.iter().chain(&kafka.peer_brokers) {
+        if !address(&broker.value) {
+            let message =
+                format!("`{}` of Kafka cluster `{name}` is no broker address", broker.value);
+            problems.add(broker.referenced, message, Some("write host:port".to_owned()));
         }
     }
+}
+
+fn policy(written: Option<&Spanned<String>>, problems: &mut Problems) -> Policy {
+    let Some(written) = written else { return Policy::Latest };
+    let name = written.value.as_str();
+    let known = Policy::ALL.map(Policy::name);
+    if !known.contains(&name) {
+        let help = did_you_mean(name, known.into_iter());
+        let help = help.unwrap_or_else(|| format!("policies are {}", known.join(", ")));
+        problems.add(written.referenced, format!("unknown policy `{name}`"), Some(help));
+    } else if name != Policy::Latest.name() {
+        let help = Some("this version resolves by `latest`".to_owned());
+        problems.add(written.referenced, format!("policy `{name}` is not available yet"), help);
+    }
+    Policy::Latest
 }
 
 fn rules(file: &File, problems: &mut Problems) -> Vec<TableRule> {
@@ -267,12 +296,7 @@ fn rules(file: &File, problems: &mut Problems) -> Vec<TableRule> {
         };
         let tables = pattern(&rule.tables);
         let exclude = rule.exclude.iter().filter_map(&mut pattern).collect();
-        let policy = rule.policy.as_ref().map_or(Policy::Latest, |policy| policy.value);
-        if let Some(policy) = rule.policy.as_ref().filter(|p| p.value != Policy::Latest) {
-            let message = format!("policy `{}` is not available yet", policy.value.name());
-            let help = Some("this version resolves by `latest`".to_owned());
-            problems.add(policy.referenced, message, help);
-        }
+        let policy = policy(rule.policy.as_ref(), problems);
         let Some(tables) = tables else { continue };
         if let Some(wider) = rules.iter().find(|held| held.tables.shadows(&tables)) {
             let message =
@@ -283,30 +307,4 @@ fn rules(file: &File, problems: &mut Problems) -> Vec<TableRule> {
         rules.push(TableRule { tables, exclude, policy });
     }
     rules
-}
-
-fn limits(limits: &Spanned<Limits>, problems: &mut Problems) -> Limits {
-    let held = &limits.value;
-    let mut range =
-        |name: &str, shown: &dyn fmt::Display, value: u64, (low, high): (u64, u64), say: &str| {
-            if !(low..=high).contains(&value) {
-                let message = format!("limits.{name} {shown} is out of range");
-                problems.add(limits.referenced, message, Some(say.to_owned()));
-            }
-        };
-    let rows = u64::from(held.batch_rows);
-    range("batch_rows", &held.batch_rows, rows, (1, 100_000), "1 to 100000");
-    let (batch, record) = (held.batch_bytes, held.record_bytes);
-    range("batch_bytes", &batch, batch.0, (16 << 10, 256 << 20), "16KiB to 256MiB");
-    range("record_bytes", &record, record.0, (16 << 10, 8 << 20), "16KiB to 8MiB");
-    let spans = [
-        ("apply_wait", held.apply_wait, (10, 60_000), "10ms to 60s"),
-        ("clock_offset", held.clock_offset, (1, 3_600_000), "1ms to 1h"),
-        ("heartbeat", held.heartbeat, (50, 60_000), "50ms to 60s"),
-        ("retention", held.retention, (3_600_000, 365 * 86_400_000), "1h to 365d"),
-    ];
-    for (name, span, bounds, say) in spans {
-        range(name, &span, span.millis(), bounds, say);
-    }
-    held.clone()
 }

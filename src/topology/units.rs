@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -83,27 +84,39 @@ fn number(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+        number(text, &units).map(Self::from_millis).ok_or_else(|| {
+            format!(
+                "`{text}` is no duration: write a whole number with its unit, e.g. 500ms, 2s, 5m, 1h, 7d"
+            )
+        })
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let units = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        number(text, &units).map(Self).ok_or_else(|| {
+            format!("`{text}` is no size: write a whole number with its unit, e.g. 512KiB, 64MiB")
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-        number(&text, &units).map(Self::from_millis).ok_or_else(|| {
-            de::Error::custom(format!(
-                "`{text}` is no duration: write a whole number with its unit, e.g. 500ms, 2s, 5m, 1h, 7d"
-            ))
-        })
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let units = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-        number(&text, &units).map(Self).ok_or_else(|| {
-            de::Error::custom(format!(
-                "`{text}` is no size: write a whole number with its unit, e.g. 512KiB, 64MiB"
-            ))
-        })
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
