@@ -132,6 +132,7 @@ fn times() -> Vec<Case> {
     ]
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn strings(flavour: Flavour) -> Vec<Case> {
     use ColumnType::{Binary, Blob, Char, Enum, Geometry, Json, Set, Text};
     let all64: String = (0..64).map(|n| format!("m{n}")).collect::<Vec<_>>().join(",");
