@@ -9,7 +9,7 @@ mod limits;
 mod pattern;
 mod units;
 
-pub use check::{Problem, parse};
+pub use check::{Problem, did_you_mean, parse};
 pub use pattern::TablePattern;
 pub use units::{ByteSize, Span};
 

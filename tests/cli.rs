@@ -85,3 +85,13 @@ fn the_exit_status_tells_failed_from_unable_from_misused() {
     check(&["no-such-command"], 64);
     check(&["status", "--addr", "127.0.0.1:1"], 2);
 }
+
+#[test]
+fn an_unknown_region_is_told_with_a_guess() {
+    for command in ["agent", "doctor"] {
+        let asked = ["--topology", "good.yaml", "--region", "eu-wst", "--conf", "agent.yaml"];
+        let shown = shown(&[&[command], &asked[..]].concat());
+        assert!(shown.starts_with("exit 64\n"), "{shown}");
+        assert!(shown.contains("unknown region `eu-wst`, did you mean `eu-west`?"), "{shown}");
+    }
+}

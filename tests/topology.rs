@@ -27,6 +27,16 @@ fn the_example_is_valid() {
 }
 
 #[test]
+fn on_a_shared_kafka_the_inbox_is_the_outbox() {
+    let topology = topology::parse(include_str!("../topology/shared-kafka.yaml")).unwrap();
+    let north = topology.region("north").unwrap();
+    let south = topology.region("south").unwrap();
+    assert_eq!(topology.inbox(north, south), topology.outbox(south));
+    assert!(topology.replicates("billing", "invoice_7"));
+    assert!(!topology.replicates("billing", "invoices"));
+}
+
+#[test]
 fn a_wrong_name_is_named_with_its_place_and_a_guess() {
     check(
         "kafka: us-east",

@@ -27,8 +27,7 @@ pub(super) struct AgentArguments {
 
 pub(super) fn run(arguments: &AgentArguments) -> anyhow::Result<Exit> {
     let Some(topology) = topology::load(&arguments.topology)? else { return Ok(Exit::Usage) };
-    let Some(region) = topology.region(&arguments.region).cloned() else {
-        complain(&format!("error: the topology has no region `{}`", arguments.region));
+    let Some(region) = topology::region(&topology, &arguments.region) else {
         return Ok(Exit::Usage);
     };
     let path = arguments.conf.display();

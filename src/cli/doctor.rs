@@ -34,10 +34,7 @@ pub(super) struct DoctorArguments {
 
 pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
     let Some(topology) = topology::load(&arguments.topology)? else { return Ok(Exit::Usage) };
-    let Some(region) = topology.region(&arguments.region) else {
-        let names: Vec<_> = topology.regions.iter().map(|region| region.name.as_str()).collect();
-        let (name, names) = (&arguments.region, names.join(", "));
-        complain(&format!("error: the topology has no region `{name}`; it has {names}"));
+    let Some(region) = &topology::region(&topology, &arguments.region) else {
         return Ok(Exit::Usage);
     };
     let path = arguments.conf.display();

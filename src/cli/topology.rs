@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 
 use super::{Exit, Output, complain, print};
-use crate::topology::{self, Problem, Topology};
+use crate::topology::{self, Problem, Region, Topology};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TopologyCommand {
@@ -69,6 +69,18 @@ pub(super) fn load(file: &Path) -> anyhow::Result<Option<Topology>> {
             Ok(None)
         }
     }
+}
+
+/// The region of that name; when there is none, that goes to stderr with a guess.
+pub(super) fn region(topology: &Topology, name: &str) -> Option<Region> {
+    let region = topology.region(name).cloned();
+    if region.is_none() {
+        let known = || topology.regions.iter().map(|region| region.name.as_str());
+        let help = topology::did_you_mean(name, known())
+            .unwrap_or_else(|| format!("regions are {}", known().collect::<Vec<_>>().join(", ")));
+        complain(&format!("error: unknown region `{name}`, {help}"));
+    }
+    region
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -171,7 +171,9 @@ fn plain(error: &serde_yaml::Error) -> String {
     message.strip_prefix("error: ").unwrap_or(message).to_owned()
 }
 
-fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+/// A guess at what was meant by a name that is not one of the known ones.
+#[must_use]
+pub fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))
         .filter(|(distance, name)| *distance <= name.len().div_ceil(3))
