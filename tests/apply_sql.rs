@@ -1,6 +1,6 @@
 //! The applier's SQL against the real servers: what is written is what the server
 //! itself would have stored, by the row that is meant, once, and fenced.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
