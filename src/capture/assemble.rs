@@ -37,6 +37,8 @@ mod event {
     pub(super) const ROTATE: u8 = 4;
     pub(super) const XID: u8 = 16;
     pub(super) const TABLE_MAP: u8 = 19;
+    pub(super) const BEGIN_LOAD: u8 = 17;
+    pub(super) const EXECUTE_LOAD: u8 = 18;
     pub(super) const INCIDENT: u8 = 26;
     pub(super) const GTID: u8 = 33;
     pub(super) const ANONYMOUS_GTID: u8 = 34;
@@ -159,6 +161,9 @@ impl Assembler {
             }
             event::ANONYMOUS_GTID => Err(CaptureError::Anonymous),
             event::INCIDENT => Err(CaptureError::Incident),
+            event::BEGIN_LOAD | event::EXECUTE_LOAD => {
+                Err(CaptureError::Statement("LOAD DATA".to_owned()))
+            }
             event::XA_PREPARE => Err(CaptureError::Xa),
             event::PARTIAL_UPDATE => Err(CaptureError::PartialImage("a JSON column".to_owned())),
             event::TABLE_MAP => Ok(None),
@@ -380,9 +385,13 @@ impl Assembler {
     }
 }
 
-/// Statements that stand inside a transaction and end nothing.
+/// Statements that stand inside a transaction and end nothing; `CREATE TABLE …
+/// START TRANSACTION` (MySQL 8.0.21) opens the rows of a `CREATE TABLE … SELECT`.
 fn in_transaction(text: &str) -> bool {
     let head = text.trim_start().to_uppercase();
+    if head.starts_with("CREATE TABLE") && head.trim_end().ends_with("START TRANSACTION") {
+        return true;
+    }
     ["SAVEPOINT", "ROLLBACK TO", "RELEASE"].iter().any(|word| head.starts_with(word))
 }
 

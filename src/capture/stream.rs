@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts};
+use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts, OptsBuilder};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,9 @@ use crate::change::{BinlogPoint, Position};
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silent for longer than this, the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// An event may be larger than the server's `max_allowed_packet`, since an update
+/// holds a row twice; this is the protocol's own limit.
+const PACKET_MAX: usize = 1 << 30;
 
 /// Whether a table, by schema and name, is replicated.
 pub type Replicates = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
@@ -163,6 +166,13 @@ pub(super) async fn learn(
 }
 
 fn ended(error: &mysql_async::Error, from: &Position) -> CaptureError {
+    // 1236 is said of a second reader under this one's id, too.
+    if let mysql_async::Error::Server(server) = error
+        && server.code == 1236
+        && server.message.contains("server_id")
+    {
+        return CaptureError::Away("another reader took this one's server id".to_owned());
+    }
     // 1236: the position asked for is not in any binlog; 1789: it was purged.
     if let mysql_async::Error::Server(server) = error
         && matches!(server.code, 1236 | 1789 | 1945 | 1955)
@@ -174,7 +184,8 @@ fn ended(error: &mysql_async::Error, from: &Position) -> CaptureError {
 }
 
 async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler), CaptureError> {
-    let mut conn = Conn::new(config.opts.clone()).await.map_err(|e| away(&e))?;
+    let opts = OptsBuilder::from_opts(config.opts.clone()).max_allowed_packet(Some(PACKET_MAX));
+    let mut conn = Conn::new(opts).await.map_err(|e| away(&e))?;
     let version: String =
         conn.query_first("SELECT @@version").await.map_err(|e| away(&e))?.unwrap_or_default();
     let mariadb = version.contains("MariaDB");
