@@ -15,8 +15,8 @@ help: ## Show this list
 setup: ## Install what is missing; returns at once when nothing is
 	@scripts/setup
 
-test: setup lint ## Lint, then unit, property and integration tests on real servers
-	@cargo test
+test: setup lint ## Lint, then all tests; one at a time, since each of the large ones runs whole regions
+	@cargo test -- --test-threads=1
 
 lint: ## Formatting and clippy, warnings are errors
 	@cargo fmt --check
