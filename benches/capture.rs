@@ -23,7 +23,7 @@ const LOAD: &str = "CREATE DATABASE sbtest;\n\
     c CHAR(120) NOT NULL, pad CHAR(60) NOT NULL, KEY (k));\n\
     SET GLOBAL sync_binlog = 0;\nSET GLOBAL innodb_flush_log_at_trx_commit = 0;\nFLUSH LOGS;\n\
     INSERT INTO sbtest.sbtest1 SELECT seq, seq, REPEAT('12345678901-', 10), \
-    REPEAT('22195207048-', 5) FROM seq_1_to_100000";
+    REPEAT('22195207048-', 5) FROM sbtest.seq_1_to_100000";
 const SMALL: &str = "FLUSH LOGS;\nUSE sbtest;\nBEGIN NOT ATOMIC DECLARE n INT DEFAULT 1; \
     WHILE n <= 10000 DO START TRANSACTION; \
     UPDATE sbtest1 SET k = k + 1 WHERE id = n; \
