@@ -112,3 +112,10 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn the_example_of_the_settings_is_valid() {
+    let conf = causeway::conf::parse(include_str!("../conf/agent.yaml")).unwrap();
+    assert_eq!(conf.admin.listen, "127.0.0.1:7070");
+    assert!(causeway::conf::parse("database: { user: u, pasword: p }").is_err());
+}
