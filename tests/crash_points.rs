@@ -1,6 +1,5 @@
 //! The agent dies at every named failpoint, with local and foreign writes of the same
 //! rows on their way; after its restart the regions are equal and nothing is lost.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
