@@ -103,7 +103,7 @@ async fn a_cut_link_stops_nothing_else_and_orphans_no_row() {
         r2.number("SELECT COUNT(*) FROM shop.parent WHERE id = 900001").await == 1
     })
     .await;
-    r2.exec("INSERT INTO shop.child (parent_id, region) VALUES (900001, 2)").await;
+    r2.exec("INSERT INTO shop.child (id, parent_id, region) VALUES (900002, 900001, 2)").await;
     write(r3, 7003, 1).await;
     arrives(r1, 7003).await;
     arrives(r2, 7003).await;
@@ -117,7 +117,7 @@ async fn a_cut_link_stops_nothing_else_and_orphans_no_row() {
     while let Some(seen) = watchers.join_next().await {
         assert!(seen.unwrap() > 20, "orphans were looked for");
     }
-    assert_eq!(r3.number("SELECT COUNT(*) FROM shop.child WHERE parent_id = 900001").await, 1);
+    assert_eq!(r3.number("SELECT COUNT(*) FROM shop.child WHERE id = 900002").await, 1);
 }
 
 /// Looks for children without their parent; gives how often.

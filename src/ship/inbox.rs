@@ -104,22 +104,31 @@ impl Inbox {
 
 /// The next message; faults that the client heals by itself are waited out.
 pub(super) async fn receive(consumer: &StreamConsumer) -> Result<BorrowedMessage<'_>, ShipError> {
-    use RDKafkaErrorCode as Code;
     loop {
         match consumer.recv().await {
             Ok(message) => return Ok(message),
-            Err(KafkaError::MessageConsumption(
-                Code::BrokerTransportFailure
+            Err(error) if heals(&error) => {}
+            Err(error) => return Err(ShipError::from_kafka(&error)),
+        }
+    }
+}
+
+/// Whether the client goes on by itself, from where it stands, when the broker is
+/// back: sooner than a new client would.
+pub(super) fn heals(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error,
+        KafkaError::MessageConsumption(
+            Code::BrokerTransportFailure
                 | Code::AllBrokersDown
                 | Code::OperationTimedOut
                 | Code::Resolve
                 | Code::NotLeaderForPartition
                 | Code::LeaderNotAvailable
                 | Code::RequestTimedOut,
-            )) => {}
-            Err(error) => return Err(ShipError::from_kafka(&error)),
-        }
-    }
+        )
+    )
 }
 
 pub(super) fn decode(

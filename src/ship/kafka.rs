@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::ShipError;
 
 /// Bounds every question to a broker.
-pub(super) const ASK: Duration = Duration::from_secs(10);
+pub(super) const ASK: Duration = Duration::from_secs(5);
 
 /// How to reach a Kafka cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,8 @@ impl Cluster {
             .set("client.id", "causeway")
             .set("socket.nagle.disable", "true")
             .set("socket.keepalive.enable", "true")
+            // A connection that has gone silent is given up after this.
+            .set("socket.timeout.ms", "10000")
             // A healed link is found within a second.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")

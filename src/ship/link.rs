@@ -15,6 +15,7 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio_util::sync::CancellationToken;
 
+use super::inbox::heals;
 use super::kafka::{Cluster, TopicSettings, assign, bounds};
 use super::{ErrorKind, ShipError};
 use crate::clock::wall_us;
@@ -158,7 +159,15 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
                 Ok(message) => {
                     let delivery = forward(&producer, &config.target_topic, &message).await?;
                     waits.push_back((message.offset(), message.payload_len(), delivery));
+                    status.set(|report| {
+                        report.running = true;
+                        report.reason = None;
+                    });
                 }
+                Err(error) if heals(&error) => status.set(|report| {
+                    report.running = false;
+                    report.reason = Some(error.to_string());
+                }),
                 Err(error) => return Err(refused(config, from, &error)),
             },
         }
