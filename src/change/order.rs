@@ -109,6 +109,11 @@ impl ReaderOrder {
                 if record.seq > self.seq.next() {
                     return Err(OrderError::Gap { wanted: self.seq.next(), found: record.seq });
                 }
+                // It carries no part number of its own: it ends whatever has come.
+                if txn.aborted {
+                    self.parts = 0;
+                    return Ok(Accepted::Next);
+                }
                 if txn.part < self.parts {
                     return Ok(Accepted::Duplicate);
                 }
@@ -119,9 +124,7 @@ impl ReaderOrder {
                         found: txn.part,
                     });
                 }
-                if txn.aborted {
-                    self.parts = 0;
-                } else if txn.last {
+                if txn.last {
                     self.seq = record.seq;
                     self.parts = 0;
                 } else {
@@ -206,6 +209,24 @@ mod tests {
                 txn(2, 1, 1, true),
             ],
             &[Next, Next, NewEpoch, Next, Duplicate, Next],
+        );
+    }
+
+    #[test]
+    fn parts_of_a_rolled_back_transaction_are_void() {
+        let body = pb::Transaction { last: true, aborted: true, ..Default::default() };
+        let void = record(1, 1, RecordBody::Transaction(body));
+        check(
+            &[
+                txn(1, 1, 0, false),
+                txn(1, 1, 1, false),
+                void,
+                txn(1, 1, 0, false),
+                txn(1, 1, 1, false),
+                txn(1, 1, 2, true),
+                txn(1, 2, 0, true),
+            ],
+            &[Next, Next, Next, Next, Next, Next, Next],
         );
     }
 
