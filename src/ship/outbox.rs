@@ -264,6 +264,11 @@ async fn read_tail(
         let from = (high - window).max(low);
         let mut tail = None;
         read_span(cluster, topic, origin, from, high, |record| extend(&mut tail, record)).await?;
+        if tail.is_none() && from == low && low > 0 {
+            // There was a tail. To begin anew would skip what was committed since, and
+            // give seqs again that every peer drops as copies.
+            return Err(ShipError::Purged { topic: topic.to_owned(), offset: low - 1 });
+        }
         if tail.is_some() || from == low {
             return Ok((tail, high));
         }
