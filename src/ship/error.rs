@@ -115,8 +115,8 @@ impl ShipError {
                 "the log was kept for less than the outage: seed this region anew from a peer"
             }
             Self::Record { .. } | Self::Origin { .. } => {
-                "find out who wrote it; delete the inbox topic so that the link copies it anew, \
-                 or, if the outbox itself has it, seed this region anew from the origin"
+                "find out who wrote it; where a link fills the inbox, delete that inbox topic (never \
+                 an outbox) so that it is copied anew; else seed this region anew from the origin"
             }
         }
     }
