@@ -12,9 +12,16 @@ use super::kafka::{Cluster, assign, bounds};
 use crate::change::{Accepted, ReaderOrder, Record, RecordBody, RegionId, Seq};
 use crate::clock::wall_us;
 
-/// How far before the record that was looked for reading begins: what a fenced agent
-/// or a restarted link wrote out of order lies within.
-const MARGIN: i64 = 512;
+/// How near the search for a record comes to it.
+const NEAR: i64 = 512;
+
+/// How far back reading begins, so that what a fenced agent or a restarted link wrote
+/// out of order is seen together with the record that fences it. A fenced agent can
+/// still add what its producer's queue holds and what it captures until its guard looks.
+const FENCE_RECORDS: i64 = 16_384;
+
+/// The same for large records: what a producer's queue may hold.
+const FENCE_BYTES: usize = 64 << 20;
 
 /// How an inbox is opened.
 #[derive(Clone, Debug)]
@@ -62,7 +69,8 @@ impl Inbox {
         let consumer = cluster.consumer()?;
         let (low, high) = bounds(&consumer, topic)?;
         let found = search(cluster, topic, *origin, *after, (low, high)).await?;
-        assign(&consumer, topic, (found - MARGIN).max(low))?;
+        let from = before_fence(&consumer, topic, low, found).await?;
+        assign(&consumer, topic, from)?;
         Ok(Self {
             consumer,
             topic: topic.clone(),
@@ -152,7 +160,7 @@ pub(super) fn decode(
 }
 
 /// The first offset whose record is past `after`, by binary search: the records of
-/// a topic rise in seq but for repetitions within [`MARGIN`].
+/// a topic rise in seq but for repetitions that [`before_fence`] covers.
 async fn search(
     cluster: &Cluster,
     topic: &str,
@@ -165,7 +173,7 @@ async fn search(
     }
     let consumer = cluster.consumer()?;
     let (mut left, mut right) = (low, high);
-    while right - left > MARGIN {
+    while right - left > NEAR {
         let middle = i64::midpoint(left, right);
         assign(&consumer, topic, middle)?;
         let message = tokio::time::timeout(Duration::from_secs(10), receive(&consumer)).await;
@@ -177,6 +185,29 @@ async fn search(
         }
     }
     Ok(left)
+}
+
+/// Where to begin reading so that the verdict on what stands at `offset` is right.
+pub(super) async fn before_fence(
+    consumer: &StreamConsumer,
+    topic: &str,
+    low: i64,
+    offset: i64,
+) -> Result<i64, ShipError> {
+    let (mut from, mut step, mut bytes) = (offset, 128, 0);
+    while from > low && offset - from < FENCE_RECORDS && bytes < FENCE_BYTES {
+        let start = (from - step).max(low);
+        assign(consumer, topic, start)?;
+        loop {
+            let message = receive(consumer).await?;
+            bytes += message.payload_len();
+            if message.offset() + 1 >= from {
+                break;
+            }
+        }
+        (from, step) = (start, step * 2);
+    }
+    Ok(from)
 }
 
 /// Gives every record of the transactions after `after` up to and with `through`.

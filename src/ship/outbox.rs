@@ -256,10 +256,11 @@ async fn read_tail(
     topic: &str,
     origin: RegionId,
 ) -> Result<(Option<Tail>, i64), ShipError> {
-    let (low, high) = bounds(&cluster.consumer()?, topic)?;
+    let consumer = cluster.consumer()?;
+    let (low, high) = bounds(&consumer, topic)?;
     // Wide enough for what a fenced agent may still have written, and widened while
     // it holds nothing but parts of an unfinished transaction.
-    let mut window = 512;
+    let mut window = high - inbox::before_fence(&consumer, topic, low, high).await?;
     loop {
         let from = (high - window).max(low);
         let mut tail = None;

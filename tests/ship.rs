@@ -1,0 +1,217 @@
+//! Outbox, link and inbox on a real Kafka: nothing is lost, and what can't go on says so.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+#[path = "lab/lab.rs"]
+mod lab;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway::change::{Position, Record, RecordBody, RegionId, Seq, Vector, pb};
+use causeway::clock::Hlc;
+use causeway::ship::{
+    Cluster, ErrorKind, Inbox, InboxConfig, LinkConfig, LinkStatus, Outbox, OutboxConfig,
+    ShipError, TopicSettings, run_link,
+};
+use lab::kafka::Kafka;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
+
+const SETTINGS: TopicSettings =
+    TopicSettings { retention_ms: 86_400_000, record_bytes_max: 1 << 20 };
+const GRACE: Duration = Duration::from_secs(10);
+
+fn origin() -> RegionId {
+    RegionId::new(1).unwrap()
+}
+
+fn cluster(kafka: &Kafka) -> Cluster {
+    Cluster { brokers: kafka.brokers(), ..Cluster::default() }
+}
+
+fn outbox(kafka: &Kafka, epoch: u64) -> OutboxConfig {
+    OutboxConfig {
+        cluster: cluster(kafka),
+        topic: "out".to_owned(),
+        origin: origin(),
+        epoch,
+        settings: SETTINGS,
+    }
+}
+
+fn fresh() -> Position {
+    Position("0-1-100".to_owned())
+}
+
+/// A whole transaction; `padding` bytes that lz4 can't shrink much.
+fn txn(epoch: u64, seq: u64, padding: usize) -> Record {
+    let mut state = seq | 1;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(33 + u8::try_from((state >> 33) % 90).unwrap())
+    });
+    let body = pb::Transaction { last: true, ..Default::default() };
+    Record {
+        origin: origin(),
+        epoch,
+        seq: Seq(seq),
+        hlc: Hlc(seq),
+        deps: Vector::default(),
+        gtid: noise.take(padding).collect(),
+        position: Position(format!("0-1-{}", 100 + seq)),
+        body: RecordBody::Transaction(body),
+    }
+}
+
+async fn ship(outbox: &Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) {
+    let last = Seq(*seqs.end());
+    for seq in seqs {
+        outbox.send(txn(epoch, seq, 100)).await.unwrap();
+    }
+    let mut acked = outbox.acked();
+    tokio::time::timeout(GRACE, acked.wait_for(|&seq| seq >= last)).await.unwrap().unwrap();
+}
+
+/// (epoch, seq) of the transactions that count, up to and with `last`.
+async fn read(kafka: &Kafka, topic: &str, after: u64, last: u64) -> Vec<(u64, u64)> {
+    let config = InboxConfig {
+        cluster: cluster(kafka),
+        topic: topic.to_owned(),
+        origin: origin(),
+        after: Seq(after),
+    };
+    let mut inbox = Inbox::open(&config).await.unwrap();
+    let mut got = Vec::new();
+    while got.last().is_none_or(|&(_, seq)| seq < last) {
+        let item = tokio::time::timeout(GRACE, inbox.next()).await.unwrap().unwrap();
+        if matches!(item.record.body, RecordBody::Transaction(_)) {
+            got.push((item.record.epoch, item.record.seq.0));
+        }
+    }
+    got
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_goes_on_from_its_tail_and_drops_a_writer_that_lost_it() {
+    let kafka = Kafka::start("a", &[]).await;
+    let (first, tail) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    assert_eq!(tail.map_or(fresh(), |tail| tail.position), fresh());
+    ship(&first, 1, 1..=700).await;
+    let (second, tail) = Outbox::open(outbox(&kafka, 2), fresh()).await.unwrap();
+    let tail = tail.unwrap();
+    assert_eq!((tail.seq, tail.position), (Seq(700), Position("0-1-800".to_owned())));
+    ship(&first, 1, 701..=705).await;
+    ship(&second, 2, 701..=702).await;
+    let wanted: Vec<_> = (651..=700).map(|seq| (1, seq)).chain([(2, 701), (2, 702)]).collect();
+    assert_eq!(read(&kafka, "out", 650, 702).await, wanted);
+    let (_, tail) = Outbox::open(outbox(&kafka, 3), fresh()).await.unwrap();
+    assert_eq!(tail.unwrap().seq, Seq(702), "not where the writer that lost it was");
+}
+
+/// Peers would take the numbers that begin anew for duplicates, and the writes since
+/// the last record would be in no outbox.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_whose_records_are_all_purged_is_not_begun_anew() {
+    let kafka = Kafka::start("p", &[]).await;
+    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&first, 1, 1..=5).await;
+    first.close(GRACE).await;
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", kafka.brokers()).create().unwrap();
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset("out", 0, Offset::End).unwrap();
+    admin.delete_records(&all, &AdminOptions::new()).await.unwrap();
+    let Err(error) = Outbox::open(outbox(&kafka, 2), fresh()).await else {
+        panic!("it begins at seq 0 again");
+    };
+    assert!(matches!(error, ShipError::Purged { .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Halt);
+}
+
+/// A hole in the outbox can't be closed any more: peers stop at it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
+    let kafka = Kafka::start("g", &[]).await;
+    for round in 0..5 {
+        let config = OutboxConfig { topic: format!("out{round}"), ..outbox(&kafka, 1) };
+        let (first, _) = Outbox::open(config.clone(), fresh()).await.unwrap();
+        ship(&first, 1, 1..=1).await;
+        first.send(txn(1, 2, 4 << 20)).await.unwrap();
+        for seq in 3..2_000 {
+            if first.send(txn(1, seq, 100)).await.is_err() {
+                break;
+            }
+        }
+        tokio::time::timeout(Duration::from_secs(60), first.failure()).await.unwrap();
+        first.close(GRACE).await;
+        let (_, tail) = Outbox::open(OutboxConfig { epoch: 2, ..config }, fresh()).await.unwrap();
+        assert_eq!(tail.unwrap().seq, Seq(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_goes_on_where_its_inbox_ends() {
+    let (here, there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[]).await);
+    let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
+    let config = LinkConfig {
+        source: cluster(&there),
+        source_topic: "out".to_owned(),
+        target: cluster(&here),
+        target_topic: "in".to_owned(),
+        settings: SETTINGS,
+    };
+    for (from, to) in [(1, 300), (301, 600), (601, 900)] {
+        ship(&first, 1, from..=to).await;
+        let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
+        let link = run_link(config.clone(), Arc::clone(&status), cancel.clone());
+        let copied = async {
+            lab::wait_until("the inbox has all", lab::PATIENCE, || {
+                let offset = status.get().source_offset;
+                async move { offset >= i64::try_from(to).ok() }
+            })
+            .await;
+            cancel.cancel();
+        };
+        tokio::join!(async { link.await.unwrap() }, copied);
+    }
+    let wanted: Vec<_> = (1..=900).map(|seq| (1, seq)).collect();
+    assert_eq!(read(&here, "in", 0, 900).await, wanted);
+    assert_eq!(read(&here, "in", 850, 900).await, wanted[850..]);
+}
+
+/// More than a handful: all that was in its queue, and what it captured until it knew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_a_writer_that_lost_the_outbox_is_never_taken() {
+    let kafka = Kafka::start("z", &[]).await;
+    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&first, 1, 1..=700).await;
+    let (second, _) = Outbox::open(outbox(&kafka, 2), fresh()).await.unwrap();
+    ship(&first, 1, 701..=8_000).await;
+    second.close(GRACE).await;
+    let (third, tail) = Outbox::open(outbox(&kafka, 3), fresh()).await.unwrap();
+    assert_eq!(tail.unwrap().seq, Seq(700));
+    ship(&third, 3, 701..=8_000).await;
+    for after in [0, 650, 1_500, 4_500, 7_800] {
+        let got = read(&kafka, "out", after, after + 100).await;
+        let wanted = |seq| if seq <= 700 { (1, seq) } else { (3, seq) };
+        assert!(got.into_iter().eq((after + 1..=after + 100).map(wanted)), "after {after}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_kafka_is_waited_out_without_a_gap() {
+    let mut kafka = Kafka::start("k", &[]).await;
+    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&first, 1, 1..=10).await;
+    kafka.proc.kill();
+    for seq in 11..=500 {
+        first.send(txn(1, seq, 100)).await.unwrap();
+    }
+    kafka.proc.again();
+    kafka.ready().await;
+    ship(&first, 1, 501..=510).await;
+    assert_eq!(read(&kafka, "out", 0, 510).await.len(), 510);
+}
