@@ -8,6 +8,7 @@ mod client;
 mod ddl;
 mod doctor;
 mod secret;
+mod settings;
 mod status;
 mod topology;
 
@@ -26,7 +27,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the agent of a region
-    Agent(agent::AgentArguments),
+    Agent(settings::SettingsArguments),
     /// Check, describe or draw a topology
     #[command(subcommand)]
     Topology(topology::TopologyCommand),

@@ -1,68 +1,39 @@
 //! `causeway agent`: runs the agent of a region.
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
-use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, complain, secret, topology};
+use super::settings::SettingsArguments;
+use super::{Exit, secret};
 use crate::admin::Token;
 use crate::agent::{self, Setup};
-use crate::conf::{self, AgentConf, LogFormat};
+use crate::conf::{AgentConf, LogFormat};
 
-/// Arguments of `causeway agent`.
-#[derive(Debug, Args)]
-pub(super) struct AgentArguments {
-    /// The topology file
-    #[arg(long)]
-    topology: PathBuf,
-    /// The region whose agent this is
-    #[arg(long)]
-    region: String,
-    /// The agent's settings
-    #[arg(long)]
-    conf: PathBuf,
-}
-
-pub(super) fn run(arguments: &AgentArguments) -> anyhow::Result<Exit> {
-    let Some(topology) = topology::load(&arguments.topology)? else { return Ok(Exit::Usage) };
-    let Some(region) = topology::region(&topology, &arguments.region) else {
-        return Ok(Exit::Usage);
-    };
-    let path = arguments.conf.display();
-    let text =
-        std::fs::read_to_string(&arguments.conf).with_context(|| format!("can't read {path}"))?;
-    let conf = match conf::parse(&text) {
-        Ok(conf) => conf,
-        Err(problem) => {
-            complain(&format!("{path}: {problem}"));
-            return Ok(Exit::Usage);
-        }
-    };
+pub(super) fn run(arguments: &SettingsArguments) -> anyhow::Result<Exit> {
+    let Some(settings) = arguments.load()? else { return Ok(Exit::Usage) };
+    let conf = &settings.conf;
     log(conf.log_format);
-    let databases = region
-        .databases
-        .iter()
-        .map(|address| options(&conf, address))
+    let password = settings.password()?;
+    let databases = settings.region.databases.iter();
+    let databases = databases
+        .map(|address| options(conf, password.as_deref(), address))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let mut kafka = conf.kafka.clone();
-    for (name, held) in &conf.kafka_secrets {
-        kafka.insert(name.clone(), secret::read(held)?);
-    }
     let token = match &conf.admin.token {
         Some(held) => secret::read(held)?,
         None => random_token()?,
     };
     let setup = Setup {
-        server_id: conf.database.server_id.unwrap_or(4_000_000 + u32::from(region.id.get())),
+        server_id: conf
+            .database
+            .server_id
+            .unwrap_or(4_000_000 + u32::from(settings.region.id.get())),
         databases,
-        kafka,
+        kafka: settings.kafka()?,
         listen: conf.admin.listen.clone(),
         token: std::sync::Arc::new(Token::new(&token)?),
         grace: conf.grace.get(),
-        topology,
-        region,
+        topology: settings.topology,
+        region: settings.region,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -83,9 +54,12 @@ fn random_token() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn options(conf: &AgentConf, address: &str) -> anyhow::Result<mysql_async::Opts> {
+fn options(
+    conf: &AgentConf,
+    password: Option<&str>,
+    address: &str,
+) -> anyhow::Result<mysql_async::Opts> {
     let (host, port) = address.rsplit_once(':').context("a database address has no port")?;
-    let password = conf.database.password.as_ref().map(secret::read).transpose()?;
     let builder = mysql_async::OptsBuilder::default()
         .ip_or_hostname(host.trim_matches(['[', ']']))
         .tcp_port(port.parse().context("a database address has no port")?)

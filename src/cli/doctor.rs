@@ -1,28 +1,19 @@
 //! `causeway doctor`: prints what the doctor found.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::{Exit, Output, complain, print, secret, topology};
-use crate::conf::{self, AgentConf};
+use super::settings::SettingsArguments;
+use super::{Exit, Output, print};
 use crate::doctor::collect::{Login, Plan, collect};
 use crate::doctor::{Finding, Report, Severity};
 
 /// Arguments of `causeway doctor`.
 #[derive(Debug, Args)]
 pub(super) struct DoctorArguments {
-    /// The topology file
-    #[arg(long)]
-    topology: PathBuf,
-    /// The region to examine
-    #[arg(long)]
-    region: String,
-    /// The agent's settings
-    #[arg(long)]
-    conf: PathBuf,
+    #[command(flatten)]
+    settings: SettingsArguments,
     /// How the report is printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -33,22 +24,18 @@ pub(super) struct DoctorArguments {
 }
 
 pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
-    let Some(topology) = topology::load(&arguments.topology)? else { return Ok(Exit::Usage) };
-    let Some(region) = &topology::region(&topology, &arguments.region) else {
-        return Ok(Exit::Usage);
+    let Some(settings) = arguments.settings.load()? else { return Ok(Exit::Usage) };
+    let database = &settings.conf.database;
+    let plan = Plan {
+        topology: &settings.topology,
+        region: &settings.region,
+        login: Login {
+            user: database.user.clone(),
+            password: settings.password()?,
+            tls: database.tls,
+        },
+        kafka: settings.kafka()?,
     };
-    let path = arguments.conf.display();
-    let text =
-        std::fs::read_to_string(&arguments.conf).with_context(|| format!("can't read {path}"))?;
-    let conf = match conf::parse(&text) {
-        Ok(conf) => conf,
-        Err(problem) => {
-            complain(&format!("{path}: {problem}"));
-            return Ok(Exit::Usage);
-        }
-    };
-    let plan =
-        Plan { topology: &topology, region, login: login(&conf)?, kafka: kafka_settings(&conf)? };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = Report::new(&runtime.block_on(collect(&plan)));
     print(&match (arguments.fix_sql, arguments.output) {
@@ -61,20 +48,6 @@ pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
         Severity::Warn => Exit::Warned,
         Severity::Fail => Exit::Failed,
     })
-}
-
-fn login(conf: &AgentConf) -> anyhow::Result<Login> {
-    let database = &conf.database;
-    let password = database.password.as_ref().map(secret::read).transpose()?;
-    Ok(Login { user: database.user.clone(), password, tls: database.tls })
-}
-
-fn kafka_settings(conf: &AgentConf) -> anyhow::Result<std::collections::BTreeMap<String, String>> {
-    let mut settings = conf.kafka.clone();
-    for (name, hidden) in &conf.kafka_secrets {
-        settings.insert(name.clone(), secret::read(hidden)?);
-    }
-    Ok(settings)
 }
 
 /// The worst first; one line for each pass.
