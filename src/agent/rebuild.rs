@@ -44,9 +44,9 @@ pub(crate) async fn index(
             failpoint::hit("rebuild.halfway");
         }
         let from = config(origin, stable.get(origin));
-        let mut failed = None;
+        let (mut failed, mut open) = (None, Vec::new());
         let each = |record| {
-            if let Err(error) = enter(record, &mut writes) {
+            if let Err(error) = enter(record, &mut open, &mut writes) {
                 failed = Some(error);
             }
         };
@@ -80,8 +80,21 @@ fn stable(
     heads.keys().copied().chain([me]).map(|origin| Dot { origin, seq: least(origin) }).collect()
 }
 
-fn enter(record: Record, writes: &mut Vec<Write>) -> Result<(), AgentError> {
-    let RecordBody::Transaction(txn) = record.body else { return Ok(()) };
+/// Adds a record's writes to those of the transaction that is `open`, and these to
+/// `writes` with its last part. Parts that an abort or a new epoch makes void count for
+/// nothing: their seq is given again.
+fn enter(record: Record, open: &mut Vec<Write>, writes: &mut Vec<Write>) -> Result<(), AgentError> {
+    let txn = match record.body {
+        RecordBody::Transaction(txn) if !txn.aborted => txn,
+        RecordBody::Transaction(_) | RecordBody::Start(_) => {
+            open.clear();
+            return Ok(());
+        }
+        RecordBody::Heartbeat(_) => return Ok(()),
+    };
+    if txn.part == 0 {
+        open.clear();
+    }
     let dot = Dot { origin: record.origin, seq: record.seq };
     let deps = Arc::new(record.deps);
     for change in &txn.changes {
@@ -90,9 +103,75 @@ fn enter(record: Record, writes: &mut Vec<Write>) -> Result<(), AgentError> {
         for row in &change.rows {
             for (hash, removed) in RowKey::touched(table, &key, row)? {
                 let version = Version { dot, hlc: record.hlc, removed };
-                writes.push(Write { key: hash, version, deps: Arc::clone(&deps) });
+                open.push(Write { key: hash, version, deps: Arc::clone(&deps) });
             }
         }
     }
+    if txn.last {
+        writes.append(open);
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Column, Kind, Position, Row, RowChange, Table, TableChange, Value, pb};
+    use crate::clock::Hlc;
+
+    fn part(part: u32, last: bool, aborted: bool, ids: &[i64]) -> Record {
+        let column = Column { name: "id".into(), key: 1, ..Default::default() };
+        let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+        let row = |id: &i64| Row { values: vec![Value::new(Kind::Int(*id))] };
+        let rows = ids.iter().map(|id| RowChange { before: None, after: Some(row(id)) }).collect();
+        let changes = vec![TableChange { table: Some(table), rows }];
+        Record {
+            origin: RegionId::new(1).unwrap(),
+            epoch: 1,
+            seq: Seq(1),
+            hlc: Hlc(1),
+            deps: Vector::default(),
+            gtid: String::new(),
+            position: Position::default(),
+            body: RecordBody::Transaction(pb::Transaction {
+                part,
+                last,
+                aborted,
+                commit_us: 0,
+                changes,
+            }),
+        }
+    }
+
+    #[track_caller]
+    fn check(records: Vec<Record>, wanted: usize) {
+        let (mut open, mut writes) = (Vec::new(), Vec::new());
+        for record in records {
+            enter(record, &mut open, &mut writes).unwrap();
+        }
+        assert_eq!(writes.len(), wanted);
+    }
+
+    #[test]
+    fn parts_count_once_they_are_whole() {
+        check(vec![part(0, false, false, &[1, 2]), part(1, true, false, &[3])], 3);
+        check(vec![part(0, false, false, &[1, 2])], 0);
+    }
+
+    #[test]
+    fn void_parts_leave_no_version() {
+        let void = vec![
+            part(0, false, false, &[1, 2]),
+            part(0, true, true, &[]),
+            part(0, true, false, &[9]),
+        ];
+        check(void, 1);
+        let start = Record {
+            epoch: 2,
+            seq: Seq(0),
+            body: RecordBody::Start(pb::Start::default()),
+            ..part(0, true, false, &[])
+        };
+        check(vec![part(0, false, false, &[1, 2]), start, part(0, true, false, &[9])], 1);
+    }
 }
