@@ -293,3 +293,43 @@ async fn an_operator_pauses_resumes_and_releases() {
     assert_eq!(r2.db.number("SELECT note FROM shop.t WHERE id = 2").await, 8);
     assert_eq!(at(r1, &["ddl", "release", "gone"]).await.0, 1);
 }
+
+/// A table that is missing at one region stops one stream there, and nothing else;
+/// when it is there, the stream goes on and nothing is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_stream_stops_nothing_else() {
+    let mut lab = Lab::start(&[Flavour::MariaDb; 3]).await;
+    lab.exec_everywhere("CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY);\n").await;
+    lab.start_agents().await;
+    let [r1, r2, r3] = [0, 1, 2].map(|n| &lab.regions[n]);
+    let patience = Duration::from_secs(30);
+    let only = "CREATE TABLE shop.only (id INT PRIMARY KEY)";
+    r1.db.exec(only).await;
+    r2.db.exec(only).await;
+    // What had seen the stopped transaction would wait for it, so r2 has not seen it.
+    assert_eq!(at(r2, &["stream", "pause", "r1"]).await.0, 0);
+    until(r2, "paused").await;
+    r1.db.exec("INSERT INTO shop.t VALUES (1)").await;
+    r1.db.exec("INSERT INTO shop.only VALUES (1)").await;
+    r1.db.exec("INSERT INTO shop.t VALUES (2)").await;
+    until(r3, "halted").await;
+    let (_, text) = at(r3, &["status", "-o", "json"]).await;
+    assert!(text.contains("table shop.only does not exist here"), "{text}");
+    assert_eq!(r3.db.number("SELECT COUNT(*) FROM shop.t").await, 1, "what stood before it");
+
+    r2.db.exec("INSERT INTO shop.t VALUES (10)").await;
+    lab::wait_until("the other stream goes on", patience, || async {
+        r3.db.number("SELECT COUNT(*) FROM shop.t WHERE id = 10").await == 1
+    })
+    .await;
+    assert_eq!(at(r2, &["stream", "resume", "r1"]).await.0, 0);
+    lab::wait_until("the other region goes on", patience, || async {
+        r2.db.number("SELECT COUNT(*) FROM shop.t WHERE id = 2").await == 1
+    })
+    .await;
+
+    r3.db.exec(only).await;
+    let (code, text) = at(r3, &["stream", "resume", "r1"]).await;
+    assert_eq!(code, 0, "{text}");
+    lab.converge(&["shop.t", "shop.only"], patience).await;
+}

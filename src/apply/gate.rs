@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::batch::Batch;
-use super::{ApplyError, Mark, Session};
+use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::{BinlogPoint, RegionId, Seq};
 use crate::failpoint;
 use crate::version::Index;
@@ -28,6 +28,13 @@ pub(super) enum Miss {
     OutboxBehind,
     /// The database refused.
     Database(ApplyError),
+}
+
+impl Miss {
+    /// Whether the batch may have committed all the same: the answer was lost.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Database(error) if error.kind() == ErrorKind::Retry)
+    }
 }
 
 /// A batch that is written, with its locks held.
@@ -52,7 +59,7 @@ pub(super) fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
 impl Gate {
     /// Holds the batch until capture has passed its point and what it stands on is
     /// durable, then looks again.
-    async fn pass(&mut self, written: &Written) -> Result<(), Miss> {
+    pub(super) async fn pass(&mut self, written: &Written) -> Result<(), Miss> {
         let point = &written.point;
         let captured = self.captured.wait_for(|held| held.covers(point));
         match tokio::time::timeout(self.wait_max, captured).await {

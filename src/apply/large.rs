@@ -8,8 +8,8 @@
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch};
-use super::gate::{Written, finish, miss_text};
-use super::run::{Applier, halt};
+use super::gate::{Written, finish, lock, miss_text};
+use super::run::{Applier, halt, plan_advice};
 use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::RegionId;
@@ -33,23 +33,23 @@ impl Applier {
         session.begin(slot, &[mark]).await?;
         let mut whole = Plan::default();
         let point = loop {
-            let plan = batch::plan(&super::gate::lock(&self.index), std::slice::from_ref(&item));
-            let plan = plan.map_err(|(_, error)| ApplyError::Again(error.to_string()));
-            let written = match plan {
-                Ok(mut plan) => {
-                    let tables = std::mem::take(&mut plan.tables);
-                    whole.join(plan);
-                    session.write_and_point(&tables).await
+            let plan = batch::plan(&lock(&self.index), std::slice::from_ref(&item));
+            let mut plan = match plan {
+                Ok(plan) => plan,
+                Err((_, error)) => {
+                    session.rollback().await?;
+                    self.halt_large(origin, &error.to_string(), plan_advice(&error));
+                    return Ok(());
                 }
-                Err(error) => Err(error),
             };
-            let point = match written {
+            let tables = std::mem::take(&mut plan.tables);
+            whole.join(plan);
+            let point = match session.write_and_point(&tables).await {
                 Ok(point) => point,
                 Err(error) => {
                     session.rollback().await?;
                     if error.kind() == ErrorKind::Row {
-                        halt(&mut self.streams, origin, &error.to_string(), &error.advice());
-                        self.reread.insert(origin);
+                        self.halt_large(origin, &error.to_string(), &error.advice());
                         return Ok(());
                     }
                     return Err(error);
@@ -67,7 +67,7 @@ impl Applier {
         item.body = Body::Whole(Vec::new());
         let batch = Batch { id, items: vec![item], plan: whole };
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
-        super::gate::lock(&self.index).stage(id, marks, batch.plan.writes.clone());
+        lock(&self.index).stage(id, marks, batch.plan.writes.clone());
         let written = Written { batch, point };
         match finish(&mut self.gate, session, Some(&written)).await {
             Ok(()) => {
@@ -76,16 +76,22 @@ impl Applier {
                 Ok(())
             }
             Err(miss) => {
-                if self.was_committed(session, &written.batch).await? {
+                if miss.is_unknown() && self.was_committed(session, &written.batch).await? {
                     self.planned.raise(origin, mark.seq);
                     self.committed_batch(written.batch).await;
                     return Ok(());
                 }
-                super::gate::lock(&self.index).abandon(id);
+                lock(&self.index).abandon(id);
                 session.rollback().await?;
                 Err(ApplyError::Again(miss_text(&miss)))
             }
         }
+    }
+
+    /// Halts a stream whose earlier parts are gone: to resume, it is read again.
+    fn halt_large(&mut self, origin: RegionId, reason: &str, advice: &str) {
+        halt(&mut self.streams, origin, reason, advice);
+        self.reread.insert(origin);
     }
 
     /// The next part of the stream; none when the parts are void or a stop is wanted.

@@ -222,11 +222,12 @@ impl Applier {
                     let rest = items.split_off(at);
                     let origin = rest[0].dot.origin;
                     batch::put_back(&mut self.streams, rest);
-                    if let (0, PlanError::Key(error)) = (at, error) {
-                        halt(&mut self.streams, origin, &error.to_string(), key_advice(&error));
-                    }
                     if items.is_empty() {
-                        self.planned = self.committed.clone();
+                        halt(&mut self.streams, origin, &error.to_string(), plan_advice(&error));
+                        drop(index);
+                        // An older batch may be in flight: the queues tell, not what is
+                        // committed.
+                        self.replan();
                         return None;
                     }
                 }
@@ -242,8 +243,7 @@ impl Applier {
         Some(batch)
     }
 
-    /// The planned vector after items were put back: committed and staged ones are
-    /// recomputed from the queues' fronts.
+    /// The planned vector after items were put back: it ends before the queues' fronts.
     fn replan(&mut self) {
         for (&origin, stream) in &self.streams {
             let next = stream.queue.iter().find(|item| !matches!(item.body, Body::Heartbeat));
@@ -275,19 +275,11 @@ impl Applier {
     ) -> Result<bool, ApplyError> {
         let Some(Written { batch, .. }) = written else { return Ok(true) };
         let miss = match finished {
-            Ok(()) => {
+            Err(miss) if !(miss.is_unknown() && self.was_committed(session, &batch).await?) => miss,
+            Ok(()) | Err(_) => {
                 self.committed_batch(batch).await;
                 return Ok(true);
             }
-            Err(Miss::Database(error)) if error.kind() == ErrorKind::Retry => {
-                // The answer to COMMIT may be what was lost.
-                if self.was_committed(session, &batch).await? {
-                    self.committed_batch(batch).await;
-                    return Ok(true);
-                }
-                Miss::Database(error)
-            }
-            Err(miss) => miss,
         };
         if let Some(younger) = younger.take() {
             younger_session.rollback().await?;
@@ -433,12 +425,19 @@ pub(super) fn halt(
     }
 }
 
-fn key_advice(error: &KeyError) -> &'static str {
+pub(super) fn plan_advice(error: &PlanError) -> &'static str {
     match error {
-        KeyError::NoKey(_) => "give the table a primary key, or exclude it in the topology",
-        KeyError::Collation { .. } => {
+        PlanError::Key(KeyError::NoKey(_)) => {
+            "give the table a primary key, or exclude it in the topology"
+        }
+        PlanError::Key(KeyError::Collation { .. }) => {
             "give the key column a binary collation (…_bin) in all regions, then resume"
         }
-        KeyError::Null(_) => "exclude the table in the topology, and report this record",
+        PlanError::Key(KeyError::Null(_)) | PlanError::Shape(_) => {
+            "exclude the table in the topology, and report this record"
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
