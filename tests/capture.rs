@@ -420,3 +420,23 @@ async fn an_event_may_be_larger_than_the_servers_packets() {
     follow.rows().await;
     assert_eq!(follow.rows().await.1.len(), 1);
 }
+
+/// What a peer wrote is not read here, so it needs no definition: one altered since
+/// stops nothing.
+#[tokio::test]
+async fn an_applied_transaction_needs_no_definition_of_its_tables() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+        let marker = "CREATE DATABASE causeway;\nCREATE TABLE causeway.applied (\
+            origin TINYINT UNSIGNED, slot TINYINT UNSIGNED, epoch BIGINT UNSIGNED, \
+            seq BIGINT UNSIGNED, hlc BIGINT UNSIGNED, PRIMARY KEY (origin, slot));\n";
+        let (db, here) = start(flavour, &[], &format!("{SHOP}{marker}")).await;
+        db.exec(
+            "BEGIN;\nINSERT INTO causeway.applied VALUES (2, 0, 3, 4, 5);\n\
+            INSERT INTO shop.t VALUES (1, 'a');\nCOMMIT;\nALTER TABLE shop.t ADD w INT",
+        )
+        .await;
+        let mut follow = Follow::from(&db, here.position);
+        assert!(matches!(follow.next().await, CaptureEvent::Applied { .. }));
+        assert!(matches!(follow.next().await, CaptureEvent::Ddl { .. }));
+    }
+}

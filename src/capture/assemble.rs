@@ -100,9 +100,12 @@ impl Assembler {
         Some(Self { reached, tables, marker, open: None, in_payload: false, part_bytes })
     }
 
-    /// Whether rows of that table id can be read, or are known to be of no interest.
+    /// Whether rows of that table id can be read, or are of no interest: those of an
+    /// applied transaction are not, so an altered table that only peers write to
+    /// needs no definition.
     pub(super) fn knows(&self, id: u64) -> bool {
-        self.tables.contains_key(&id) || self.marker.contains_key(&id)
+        let applied = self.open.as_ref().is_some_and(|open| !open.marks.is_empty());
+        applied || self.tables.contains_key(&id) || self.marker.contains_key(&id)
     }
 
     pub(super) fn is_map(event: u8) -> bool {
