@@ -146,7 +146,6 @@ fn cell(mut lags: Vec<Duration>) -> String {
     let (Some(middle), Some(last)) = (lags.get(lags.len() / 2), lags.last()) else {
         return "-".to_owned();
     };
-    let ms = |lag: &Duration| lag.as_secs_f64() * 1e3;
     format!("median {:.1}, max {:.0} ms", ms(middle), ms(last))
 }
 
@@ -198,14 +197,19 @@ async fn kills(lab: &mut Lab) -> (Written, [Duration; 2]) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     println!("      {:.0} transactions a second", load.committed() as f64 / 3.0);
 
+    load.slowest();
     println!("      kill -9 of the agent of {}, for 4 s", CITIES[1]);
     lab.regions[1].agent().proc.kill();
     tokio::time::sleep(Duration::from_secs(4)).await;
     let missing = behind(&lab.regions[0].db, &lab.regions[1].db).await;
-    println!("      it is {missing} journal entries behind {}", CITIES[0]);
+    println!(
+        "      {} goes on taking writes, and is {missing} journal entries behind {}",
+        CITIES[1], CITIES[0]
+    );
     lab.regions[1].agent().proc.again();
     let agent = caught_up(lab, 0, 1).await;
     println!("      started again: caught up after {:.1} s", agent.as_secs_f64());
+    println!("      {}", slowest(&load));
 
     println!("      kill -9 of the database of {}, for 3 s", CITIES[2]);
     lab.regions[2].db.proc.kill();
@@ -216,10 +220,19 @@ async fn kills(lab: &mut Lab) -> (Written, [Duration; 2]) {
     caught_up(lab, 0, 2).await;
     let database = start.elapsed();
     println!("      started again: caught up after {:.1} s", database.as_secs_f64());
+    println!("      {}", slowest(&load));
     tokio::time::sleep(Duration::from_secs(2)).await;
     let written = load.finish().await;
     println!("      {} transactions written in all\n", written.transactions);
     (written, [agent, database])
+}
+
+fn slowest(load: &Load) -> String {
+    format!("the slowest write of an application meanwhile took {:.0} ms", ms(&load.slowest()))
+}
+
+fn ms(time: &Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 const JOURNAL_OF_1: &str = "SELECT COUNT(*) FROM shop.journal WHERE region = 1";

@@ -6,6 +6,8 @@
 #[path = "lab/lab.rs"]
 mod lab;
 
+#[path = "apply_sql/gate.rs"]
+mod gate;
 #[path = "apply_sql/zoo.rs"]
 mod zoo;
 

@@ -44,9 +44,9 @@ pub(crate) async fn reports(shared: Arc<Shared>, mut reports: mpsc::Receiver<Rep
 /// A closed list, so that labels stay few.
 fn cause(reason: &str) -> &'static str {
     let known = [
-        ("local write", "local_write"),
         ("capture", "capture_behind"),
         ("outbox", "outbox_behind"),
+        ("local write", "local_write"),
         ("deadlock", "deadlock"),
         ("lock wait", "lock_wait"),
     ];
@@ -107,6 +107,10 @@ fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
             let text = format!("the next transaction's stamp is {ahead_us} µs ahead of the limit");
             let advice = "check the clocks: causeway doctor measures their offsets".to_owned();
             (StreamState::Retrying, Some(text), Some(advice))
+        }
+        Applying::Retrying { reason } => {
+            let advice = "look at capture and outbox above: they say what they need";
+            (StreamState::Retrying, Some((*reason).to_owned()), Some(advice.to_owned()))
         }
         Applying::Halted { reason, advice } => {
             (StreamState::Halted, Some(reason.clone()), Some(advice.clone()))

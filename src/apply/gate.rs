@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::batch::Batch;
 use super::{ApplyError, ErrorKind, Mark, Session};
@@ -23,9 +24,9 @@ pub(super) enum Miss {
     /// A local write changed a row under it.
     Stale,
     /// Capture did not reach the point in time.
-    CaptureBehind,
+    CaptureBehind(BinlogPoint),
     /// A local write it stands on is not durable in the outbox.
-    OutboxBehind,
+    OutboxBehind(Seq),
     /// The database refused.
     Database(ApplyError),
 }
@@ -41,7 +42,14 @@ impl Miss {
 pub(super) struct Written {
     pub(super) batch: Batch,
     pub(super) point: BinlogPoint,
+    /// Too dear to do again at the first stand-still.
+    pub(super) large: bool,
 }
+
+/// How long a batch may hold its locks while what it waits for stands still: a local
+/// writer who meets them waits as long. Doubled with each miss in a row, so that a
+/// batch passes in the end where Kafka acknowledges in bursts.
+const STILL_MAX: Duration = Duration::from_millis(250);
 
 /// What a written batch waits for (R7).
 pub(super) struct Gate {
@@ -50,6 +58,43 @@ pub(super) struct Gate {
     pub(super) captured: watch::Receiver<BinlogPoint>,
     pub(super) acked: watch::Receiver<Seq>,
     pub(super) wait_max: Duration,
+    /// Misses in a row because capture or outbox stood still.
+    pub(super) stood: u32,
+    /// What must be reached before a batch takes locks again.
+    pub(super) shut: Option<Shut>,
+}
+
+/// Why no batch takes locks: the last one waited for this in vain.
+#[derive(Debug)]
+pub(super) struct Shut {
+    pub(super) until: Until,
+    pub(super) since: Instant,
+}
+
+/// What a batch waited for.
+#[derive(Debug)]
+pub(super) enum Until {
+    /// Capture.
+    Captured(BinlogPoint),
+    /// The outbox.
+    Acked(Seq),
+}
+
+/// Waits until `enough`; standing still it waits `still` at most, moving `all`.
+async fn reached<T>(
+    held: &mut watch::Receiver<T>,
+    (still, all): (Duration, Duration),
+    enough: impl Fn(&T) -> bool,
+) -> bool {
+    let wait = async {
+        while !enough(&held.borrow_and_update()) {
+            if !matches!(timeout(still, held.changed()).await, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    };
+    timeout(all, wait).await.unwrap_or(false)
 }
 
 pub(super) fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
@@ -60,27 +105,66 @@ impl Gate {
     /// Holds the batch until capture has passed its point and what it stands on is
     /// durable, then looks again.
     pub(super) async fn pass(&mut self, written: &Written) -> Result<(), Miss> {
+        let still = match written.large {
+            true => self.wait_max,
+            false => STILL_MAX.saturating_mul(1 << self.stood.min(8)).min(self.wait_max),
+        };
+        let waits = (still, self.wait_max);
         let point = &written.point;
-        let captured = self.captured.wait_for(|held| held.covers(point));
-        match tokio::time::timeout(self.wait_max, captured).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return Err(Miss::CaptureBehind),
+        if !reached(&mut self.captured, waits, |held| held.covers(point)).await {
+            return Err(Miss::CaptureBehind(point.clone()));
         }
         if written.batch.plan.is_stale(&lock(&self.index), written.batch.id) {
             return Err(Miss::Stale);
         }
-        if let Some(seq) = written.batch.plan.stands_on(self.region) {
-            let acked = self.acked.wait_for(|held| *held >= seq);
-            match tokio::time::timeout(self.wait_max, acked).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) | Err(_) => return Err(Miss::OutboxBehind),
-            }
+        if let Some(seq) = written.batch.plan.stands_on(self.region)
+            && !reached(&mut self.acked, waits, |held| *held >= seq).await
+        {
+            return Err(Miss::OutboxBehind(seq));
         }
         Ok(())
     }
+
+    /// Shuts the gate until what the batch waited for in vain is there.
+    pub(super) fn missed(&mut self, miss: &Miss) {
+        let until = match miss {
+            Miss::CaptureBehind(point) => Until::Captured(point.clone()),
+            Miss::OutboxBehind(seq) => Until::Acked(*seq),
+            Miss::Stale | Miss::Database(_) => return,
+        };
+        self.stood += 1;
+        self.shut = Some(Shut { until, since: Instant::now() });
+    }
+
+    /// Whether a batch may take locks.
+    pub(super) fn is_open(&mut self) -> bool {
+        let open = match self.shut.as_ref().map(|shut| &shut.until) {
+            None => true,
+            Some(Until::Captured(point)) => self.captured.borrow().covers(point),
+            Some(Until::Acked(seq)) => *self.acked.borrow() >= *seq,
+        };
+        if open {
+            self.shut = None;
+        }
+        open
+    }
+
+    /// Resolves when what the gate is shut for has moved; never when it is open.
+    pub(super) async fn moved(&mut self) {
+        let changed = match self.shut.as_ref().map(|shut| &shut.until) {
+            None => std::future::pending().await,
+            Some(Until::Captured(_)) => self.captured.changed().await,
+            Some(Until::Acked(_)) => self.acked.changed().await,
+        };
+        if changed.is_err() {
+            // The session ends.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
-/// Lets a written batch through the gate and commits it.
+/// Lets a written batch through the gate and commits it. One that does not pass is
+/// rolled back here and now: the younger batch may wait for its locks.
 pub(super) async fn finish(
     gate: &mut Gate,
     session: &mut Session,
@@ -92,6 +176,8 @@ pub(super) async fn finish(
         failpoint::hit("apply.before_commit");
         session.commit().await.map_err(Miss::Database)?;
         failpoint::hit("apply.after_commit");
+    } else {
+        session.rollback().await.map_err(Miss::Database)?;
     }
     passed
 }
@@ -113,11 +199,22 @@ pub(super) async fn write(
     session.write_and_point(&batch.plan.tables).await
 }
 
+const CAPTURE_BEHIND: &str = "capture has not read the local binlog up to its end";
+const OUTBOX_BEHIND: &str = "a local write is not durable in the outbox yet";
+
+/// Why no batch takes locks at present, for people.
+pub(super) const fn shut_text(until: &Until) -> &'static str {
+    match until {
+        Until::Captured(_) => CAPTURE_BEHIND,
+        Until::Acked(_) => OUTBOX_BEHIND,
+    }
+}
+
 pub(super) fn miss_text(miss: &Miss) -> String {
     match miss {
         Miss::Stale => "a local write changed a row under the batch".to_owned(),
-        Miss::CaptureBehind => "capture has not reached the binlog's end in time".to_owned(),
-        Miss::OutboxBehind => "a local write is not durable in the outbox yet".to_owned(),
+        Miss::CaptureBehind(_) => CAPTURE_BEHIND.to_owned(),
+        Miss::OutboxBehind(_) => OUTBOX_BEHIND.to_owned(),
         Miss::Database(error) => error.to_string(),
     }
 }

@@ -68,7 +68,7 @@ impl Applier {
         let batch = Batch { id, items: vec![item], plan: whole };
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
         lock(&self.index).stage(id, marks, batch.plan.writes.clone());
-        let written = Written { batch, point };
+        let written = Written { batch, point, large: true };
         match finish(&mut self.gate, session, Some(&written)).await {
             Ok(()) => {
                 self.planned.raise(origin, mark.seq);

@@ -13,13 +13,16 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, BatchLimits, Gathered, Heads};
-use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, write};
+use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
 use super::stream::{Arrival, Body, Item, Stream, StreamState};
 use super::{AppliedTxn, ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
 use crate::resolve::PlanError;
 use crate::version::{BatchId, KeyError};
+
+/// After how long a shut gate shows in the streams' state.
+const TOLD: Duration = Duration::from_secs(1);
 
 pub(super) struct Applier {
     config: ApplyConfig,
@@ -82,7 +85,7 @@ pub async fn run(
         if applier.again && written.is_none() {
             return Err(ApplyError::Again("a resumed stream".to_owned()));
         }
-        let next = if cancel.is_cancelled() || applier.again {
+        let next = if cancel.is_cancelled() || applier.again || !applier.may_lock() {
             Gathered::Nothing
         } else {
             applier.gather()
@@ -98,7 +101,8 @@ pub async fn run(
                 tokio::select! {
                     () = cancel.cancelled() => {}
                     order = orders.recv() => if let Some(order) = order { applier.obey(order) },
-                    () = applier.arrival() => {}
+                    () = arrival(&mut applier.streams) => {}
+                    () = applier.gate.moved() => {}
                     () = tokio::time::sleep(Duration::from_millis(200)) => {}
                 }
                 continue;
@@ -151,6 +155,8 @@ impl Applier {
                 captured: sources.captured,
                 acked: sources.acked,
                 wait_max: config.wait_max,
+                stood: 0,
+                shut: None,
             },
             reports,
             offset_us: sources.offset_us,
@@ -177,24 +183,19 @@ impl Applier {
         }
     }
 
-    /// Resolves when some stream has something new.
-    async fn arrival(&mut self) {
-        let waits = self.streams.values_mut().filter(|s| !s.is_stopped() && s.queue.is_empty());
-        let waits: Vec<_> = waits
-            .filter(|stream| !stream.closed)
-            .map(|stream| {
-                Box::pin(async move {
-                    match stream.arrivals.recv().await {
-                        Some(arrival) => stream.push(arrival),
-                        None => stream.closed = true,
-                    }
-                })
-            })
-            .collect();
-        if waits.is_empty() {
-            std::future::pending::<()>().await;
+    /// Whether a batch may take locks. While what the last one waited for is not
+    /// there, none does, and the streams say so.
+    fn may_lock(&mut self) -> bool {
+        if self.gate.is_open() {
+            return true;
         }
-        futures_util::future::select_all(waits).await;
+        if let Some(shut) = self.gate.shut.as_ref().filter(|shut| shut.since.elapsed() > TOLD) {
+            let reason = shut_text(&shut.until);
+            for stream in self.streams.values_mut().filter(|stream| !stream.is_stopped()) {
+                stream.state = StreamState::Retrying { reason };
+            }
+        }
+        false
     }
 
     fn gather(&mut self) -> Gathered {
@@ -286,7 +287,9 @@ impl Applier {
             self.give_up(younger);
         }
         self.give_up(batch);
-        session.rollback().await?;
+        if matches!(miss, Miss::Database(_)) {
+            session.rollback().await?;
+        }
         self.failed(&miss, 2).await?;
         Ok(false)
     }
@@ -311,7 +314,7 @@ impl Applier {
     ) -> Result<Option<Written>, ApplyError> {
         let Some(batch) = batch else { return Ok(None) };
         match point {
-            Ok(point) if older_stands => Ok(Some(Written { batch, point })),
+            Ok(point) if older_stands => Ok(Some(Written { batch, point, large: false })),
             Ok(_) => {
                 session.rollback().await?;
                 self.give_up(batch);
@@ -346,9 +349,9 @@ impl Applier {
         let rows = (self.limits.rows / 2).max(16);
         self.limits.rows = rows;
         let reason = miss_text(miss);
+        self.gate.missed(miss);
         let pause_ms = match miss {
-            Miss::Stale => 0,
-            Miss::CaptureBehind | Miss::OutboxBehind => 50,
+            Miss::Stale | Miss::CaptureBehind(_) | Miss::OutboxBehind(_) => 0,
             Miss::Database(error) => match error.kind() {
                 ErrorKind::Retry => 5 * u64::from(self.failures.min(40)),
                 ErrorKind::Full => 1000,
@@ -367,6 +370,7 @@ impl Applier {
 
     pub(super) async fn committed_batch(&mut self, batch: Batch) {
         self.failures = 0;
+        self.gate.stood = 0;
         self.limits.rows =
             (self.limits.rows + self.limits.rows / 4 + 1).min(self.config.limits.rows);
         let mut txns = Vec::with_capacity(batch.items.len());
@@ -411,6 +415,26 @@ impl Applier {
             self.report(Report::State(origin, state)).await;
         }
     }
+}
+
+/// Resolves when some stream has something new.
+async fn arrival(streams: &mut BTreeMap<RegionId, Stream>) {
+    let waits = streams.values_mut().filter(|s| !s.is_stopped() && s.queue.is_empty());
+    let waits: Vec<_> = waits
+        .filter(|stream| !stream.closed)
+        .map(|stream| {
+            Box::pin(async move {
+                match stream.arrivals.recv().await {
+                    Some(arrival) => stream.push(arrival),
+                    None => stream.closed = true,
+                }
+            })
+        })
+        .collect();
+    if waits.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    futures_util::future::select_all(waits).await;
 }
 
 pub(super) fn halt(

@@ -113,6 +113,11 @@ pub enum StreamState {
         /// By how much, microseconds.
         ahead_us: u64,
     },
+    /// Capture or outbox does not go on, so no batch takes locks; it goes on by itself.
+    Retrying {
+        /// What is waited for.
+        reason: &'static str,
+    },
     /// The next transaction can't be applied; until an operator resumes.
     Halted {
         /// What is wrong.

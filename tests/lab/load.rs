@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Opts};
@@ -68,13 +68,20 @@ pub struct Written {
 pub struct Load {
     stop: CancellationToken,
     tasks: JoinSet<Written>,
-    committed: Arc<AtomicU64>,
+    seen: Arc<Seen>,
+}
+
+/// What the writers see while they run.
+#[derive(Debug, Default)]
+struct Seen {
+    committed: AtomicU64,
+    slowest_us: AtomicU64,
 }
 
 impl Load {
     /// `workers` for each database; each rests for `pause` between transactions.
     pub fn start(databases: &[&Database], workers: u8, seed: u64, pause: Duration) -> Self {
-        let (stop, committed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+        let (stop, seen) = (CancellationToken::new(), Arc::new(Seen::default()));
         let mut tasks = JoinSet::new();
         for (n, database) in databases.iter().enumerate() {
             let region = u8::try_from(n + 1).unwrap();
@@ -87,15 +94,20 @@ impl Load {
                     dice: Dice::new(seed),
                     written: Written::default(),
                 };
-                tasks.spawn(writer.run(stop.clone(), committed.clone(), pause));
+                tasks.spawn(writer.run(stop.clone(), Arc::clone(&seen), pause));
             }
         }
-        Self { stop, tasks, committed }
+        Self { stop, tasks, seen }
     }
 
     /// Transactions committed so far.
     pub fn committed(&self) -> u64 {
-        self.committed.load(Ordering::Relaxed)
+        self.seen.committed.load(Ordering::Relaxed)
+    }
+
+    /// How long the slowest committed transaction took since this was asked last.
+    pub fn slowest(&self) -> Duration {
+        Duration::from_micros(self.seen.slowest_us.swap(0, Ordering::Relaxed))
     }
 
     /// Ends the writers.
@@ -121,12 +133,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(
-        mut self,
-        stop: CancellationToken,
-        committed: Arc<AtomicU64>,
-        pause: Duration,
-    ) -> Written {
+    async fn run(mut self, stop: CancellationToken, seen: Arc<Seen>, pause: Duration) -> Written {
         let mut conn = None;
         for n in 1.. {
             if stop.is_cancelled() {
@@ -143,11 +150,14 @@ impl Writer {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
+            let began = Instant::now();
             let one =
                 tokio::time::timeout(Duration::from_secs(30), self.transaction(open, n)).await;
             if matches!(one, Ok(Ok(()))) {
                 self.written.transactions += 1;
-                committed.fetch_add(1, Ordering::Relaxed);
+                seen.committed.fetch_add(1, Ordering::Relaxed);
+                let took = u64::try_from(began.elapsed().as_micros()).unwrap();
+                seen.slowest_us.fetch_max(took, Ordering::Relaxed);
             } else {
                 conn = None;
             }

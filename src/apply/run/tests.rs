@@ -135,7 +135,7 @@ fn enter_local(applier: &Applier, seq: u64, key: &str) {
 fn written(applier: &mut Applier, ends: &Ends) -> Written {
     ends.send(insert(2, 1, "a"));
     let Gathered::Batch(items) = applier.gather() else { panic!("nothing to apply") };
-    Written { batch: applier.plan(items).unwrap(), point: point(5) }
+    Written { batch: applier.plan(items).unwrap(), point: point(5), large: false }
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn a_batch_passes_once_capture_has_come_as_far_as_its_locks() {
     let (mut applier, ends) = applier();
     let written = written(&mut applier, &ends);
     ends.captured.send_replace(point(4));
-    assert!(matches!(applier.gate.pass(&written).await, Err(Miss::CaptureBehind)));
+    assert!(matches!(applier.gate.pass(&written).await, Err(Miss::CaptureBehind(_))));
     ends.captured.send_replace(point(5));
     assert!(applier.gate.pass(&written).await.is_ok());
 }
@@ -166,7 +166,7 @@ async fn a_local_write_counts_once_it_is_durable_in_the_outbox() {
     let written = written(&mut applier, &ends);
     ends.captured.send_replace(point(5));
     ends.acked.send_replace(Seq(6));
-    assert!(matches!(applier.gate.pass(&written).await, Err(Miss::OutboxBehind)));
+    assert!(matches!(applier.gate.pass(&written).await, Err(Miss::OutboxBehind(_))));
     ends.acked.send_replace(Seq(7));
     assert!(applier.gate.pass(&written).await.is_ok());
 }

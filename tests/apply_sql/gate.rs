@@ -1,0 +1,175 @@
+//! What a batch's locks do to local writers while it waits at the gate.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use causeway::apply::{
+    ApplyConfig, ApplyInputs, Arrival, BatchLimits, Flavor, Report, bootstrap, run, take_epoch,
+};
+use causeway::change::{
+    Accepted, BinlogPoint, ColumnType, Kind, Position, Record, RecordBody, RegionId, Row,
+    RowChange, Seq, Table, TableChange, Value, Vector, pb,
+};
+use causeway::clock::Hlc;
+use causeway::version::Index;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::lab::db::{Database, Flavour, Settings};
+use super::lab::{PATIENCE, wait_until};
+use super::{ORIGIN, column};
+
+/// A running applier whose capture is the test.
+struct Applier {
+    db: Database,
+    arrivals: mpsc::Sender<Arrival>,
+    captured: watch::Sender<BinlogPoint>,
+    acked: watch::Sender<Seq>,
+    reports: mpsc::Receiver<Report>,
+    cancel: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Before everything.
+const NOTHING: BinlogPoint = BinlogPoint::Domains(BTreeMap::new());
+
+/// Past everything.
+fn all() -> BinlogPoint {
+    BinlogPoint::Domains(BTreeMap::from([(0, u64::MAX), (1, u64::MAX)]))
+}
+
+impl Applier {
+    /// One transaction a batch; capture has read nothing yet.
+    async fn start() -> Self {
+        let db = Database::start(&Settings::small(Flavour::MariaDb, 1)).await;
+        let mut conn = db.conn().await;
+        bootstrap(&mut conn).await.unwrap();
+        let epoch = take_epoch(&mut conn).await.unwrap();
+        db.exec("CREATE DATABASE s; CREATE TABLE s.t (id INT PRIMARY KEY, n INT)").await;
+        db.exec("INSERT INTO s.t VALUES (1, 0)").await;
+        let (arrivals, arriving) = mpsc::channel(64);
+        let (captured, captured_rx) = watch::channel(NOTHING);
+        let (acked, acked_rx) = watch::channel(Seq(0));
+        let (reports_tx, reports) = mpsc::channel(64);
+        let config = ApplyConfig {
+            region: RegionId::new(1).unwrap(),
+            opts: db.opts(),
+            flavor: Flavor::MariaDb,
+            epoch,
+            limits: BatchLimits { rows: 100, bytes: 1 << 20, txns: 1 },
+            wait_max: Duration::from_secs(600),
+            ahead_us_max: 1,
+        };
+        let (orders, offset_us) = (mpsc::channel(1).1, watch::channel(0).1);
+        let inputs = ApplyInputs {
+            arrivals: BTreeMap::from([(ORIGIN, arriving)]),
+            applied: Vector::default(),
+            index: Arc::new(Mutex::new(Index::default())),
+            captured: captured_rx,
+            acked: acked_rx,
+            orders,
+            offset_us,
+        };
+        let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let running = run(config, inputs, reports_tx, cancel.clone());
+        tasks.spawn(async move { Box::pin(running).await.unwrap() });
+        Self { db, arrivals, captured, acked, reports, cancel, tasks }
+    }
+
+    /// The peer writes `n` into the row that all share.
+    async fn send(&self, seq: u64, n: i64) {
+        let table = Table {
+            schema: "s".to_owned(),
+            name: "t".to_owned(),
+            columns: vec![column("id", ColumnType::Int, 1), column("n", ColumnType::Int, 0)],
+        };
+        let values = vec![Value::new(Kind::Int(1)), Value::new(Kind::Int(n))];
+        let rows = vec![RowChange { before: None, after: Some(Row { values }) }];
+        let changes = vec![TableChange { table: Some(table), rows }];
+        let record = Record {
+            origin: ORIGIN,
+            epoch: 1,
+            seq: Seq(seq),
+            hlc: Hlc(seq),
+            deps: Vector::default(),
+            gtid: String::new(),
+            position: Position::default(),
+            body: RecordBody::Transaction(pb::Transaction {
+                last: true,
+                changes,
+                ..Default::default()
+            }),
+        };
+        self.arrivals.send(Arrival { record, accepted: Accepted::Next, bytes: 100 }).await.unwrap();
+    }
+
+    /// The next batch that is done again, and why.
+    async fn put_back(&mut self) -> String {
+        loop {
+            match self.reports.recv().await.unwrap() {
+                Report::Retry(why) => return why,
+                Report::Applied { .. } | Report::Conflicts(_) | Report::State(..) => {}
+            }
+        }
+    }
+
+    async fn lock_timeouts(&self) -> i64 {
+        let count = "SELECT COUNT FROM information_schema.innodb_metrics \
+            WHERE name = 'lock_timeouts' AND enabled = 1";
+        self.db.number(count).await
+    }
+
+    async fn until(&self, n: i64) {
+        wait_until("the write is applied", PATIENCE, || async {
+            self.db.number("SELECT n FROM s.t WHERE id = 1").await == n
+        })
+        .await;
+    }
+
+    async fn stop(mut self) {
+        self.cancel.cancel();
+        while let Some(task) = self.tasks.join_next().await {
+            task.unwrap();
+        }
+        drop(self.acked);
+    }
+}
+
+/// The younger of the two batches in flight waits for the older one's locks; were
+/// they held until it has stopped waiting, every miss would cost a lock wait's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_does_not_pass_lets_its_locks_go_at_once() {
+    let mut applier = Applier::start().await;
+    let mut rounds = 0;
+    for round in 0..5 {
+        let before = applier.lock_timeouts().await;
+        applier.captured.send_replace(NOTHING);
+        let (first, second) = (2 * round + 1, 2 * round + 2);
+        applier.send(first, 10).await;
+        applier.send(second, i64::try_from(100 + round).unwrap()).await;
+        assert!(applier.put_back().await.contains("capture"));
+        rounds += i32::from(applier.lock_timeouts().await == before);
+        applier.captured.send_replace(all());
+        applier.until(i64::try_from(100 + round).unwrap()).await;
+    }
+    assert!(rounds > 0, "every miss took a lock wait to its end");
+    applier.stop().await;
+}
+
+/// Neither limit is near: the applier may wait 600 s, the local writer 60 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_writer_does_not_wait_for_a_capture_that_stands_still() {
+    let mut applier = Applier::start().await;
+    applier.send(1, 10).await;
+    assert!(applier.put_back().await.contains("capture"));
+    let held = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_rows_locked > 0";
+    wait_until("no lock is held", PATIENCE, || async { applier.db.number(held).await == 0 }).await;
+    let local = "SET innodb_lock_wait_timeout = 60; UPDATE s.t SET n = 5 WHERE id = 1";
+    applier.db.exec(local).await;
+    // Only once capture moves is the batch tried again; it need not have seen this.
+    applier.captured.send_replace(all());
+    applier.until(10).await;
+    applier.stop().await;
+}
