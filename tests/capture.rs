@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = lab::PATIENCE;
 const SHOP: &str = "CREATE DATABASE shop CHARACTER SET utf8mb4;\n\
     CREATE TABLE shop.t (id INT PRIMARY KEY, v LONGBLOB);\n";
 

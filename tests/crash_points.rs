@@ -13,7 +13,7 @@ use lab::load::{SCHEMA, TABLES};
 use lab::region::Lab;
 use lab::wait_until;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = lab::PATIENCE;
 
 /// Small enough that the large transactions below have parts.
 const LIMITS: &str = "  record_bytes: 16KiB\n";
@@ -26,15 +26,15 @@ async fn write(database: &Database, region: usize, round: usize) {
         "INSERT INTO shop.item VALUES (1, {region}, {round}, 'ü') \
          ON DUPLICATE KEY UPDATE region = VALUES(region), n = VALUES(n)"
     );
-    database.exec(&shared).await;
+    database.write(&shared).await;
     let base = (round * 2 + region) * 10_000;
     let large = format!(
         "INSERT INTO shop.item SELECT {base} + seq, {region}, {round}, REPEAT('x', 60) \
          FROM shop.seq_1_to_{ROWS}"
     );
-    database.exec(&large).await;
-    database.exec("DELETE FROM shop.item WHERE id BETWEEN 2 AND 9").await;
-    database.exec(&format!("INSERT INTO shop.item VALUES (2, {region}, {round}, NULL)")).await;
+    database.write(&large).await;
+    database.write("DELETE FROM shop.item WHERE id BETWEEN 2 AND 9").await;
+    database.write(&format!("INSERT INTO shop.item VALUES (2, {region}, {round}, NULL)")).await;
 }
 
 /// The agent of the first region, armed, until it has died there.

@@ -218,6 +218,18 @@ async fn a_mysql_without_gtids_is_told_so() {
     assert_eq!(troubles(&eu, &us, &no_kafka()), expected);
 }
 
+/// Makes a topic and waits until the node tells of it.
+async fn create(admin: &AdminClient<DefaultClientContext>, topic: &NewTopic<'_>) {
+    for made in admin.create_topics([topic], &AdminOptions::new()).await.unwrap() {
+        made.unwrap();
+    }
+    lab::wait_until("the topic is there", lab::PATIENCE, || async {
+        let told = admin.inner().fetch_metadata(Some(topic.name), lab::PATIENCE).unwrap();
+        told.topics().iter().all(|t| t.error().is_none() && !t.partitions().is_empty())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn topics_are_judged_by_their_settings() {
     let kafka = Kafka::start("doctor", &[]).await;
@@ -241,13 +253,9 @@ async fn topics_are_judged_by_their_settings() {
         .set("cleanup.policy", "compact")
         .set("retention.ms", "3600000")
         .set("max.message.bytes", "1000");
-    for made in admin.create_topics([&good], &AdminOptions::new()).await.unwrap() {
-        made.unwrap();
-    }
+    create(&admin, &good).await;
     assert_eq!(troubles(&eu, &us, &brokers), ["kafka_brokers=warn", "topic_in_sync=warn"]);
-    for made in admin.create_topics([&bad], &AdminOptions::new()).await.unwrap() {
-        made.unwrap();
-    }
+    create(&admin, &bad).await;
     let expected = [
         "kafka_brokers=warn",
         "topic_cleanup=fail",

@@ -19,7 +19,7 @@ use lab::db::Flavour;
 use lab::load::{Dice, Entry, Load, SCHEMA, TABLES, Written};
 use lab::region::Lab;
 
-const CALM: Duration = Duration::from_secs(120);
+const CALM: Duration = Duration::from_secs(180);
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())

@@ -76,12 +76,16 @@ async fn a_cut_link_passes_nothing_until_it_heals() {
         let address = link.address();
         tokio::task::spawn_blocking(move || reachable(&address)).await.unwrap()
     };
-    assert!(ask().await);
+    wait_until("the link passes", PATIENCE, ask).await;
     link.cut();
     assert!(!ask().await);
-    assert!(reachable(&kafka.brokers()), "only the link is cut");
+    wait_until("only the link is cut", PATIENCE, || async {
+        let own = kafka.brokers();
+        tokio::task::spawn_blocking(move || reachable(&own)).await.unwrap()
+    })
+    .await;
     link.heal();
-    assert!(ask().await);
+    wait_until("the link is healed", PATIENCE, ask).await;
 }
 
 /// Says in its environment that this process is the one to be killed.

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 const SETTINGS: TopicSettings =
     TopicSettings { retention_ms: 86_400_000, record_bytes_max: 1 << 20 };
 const GRACE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = lab::PATIENCE;
 
 fn origin() -> RegionId {
     RegionId::new(1).unwrap()
@@ -72,7 +73,7 @@ async fn ship(outbox: &Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) 
         outbox.send(txn(epoch, seq, 100)).await.unwrap();
     }
     let mut acked = outbox.acked();
-    tokio::time::timeout(GRACE, acked.wait_for(|&seq| seq >= last)).await.unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, acked.wait_for(|&seq| seq >= last)).await.unwrap().unwrap();
 }
 
 /// (epoch, seq) of the transactions that count, up to and with `last`.
@@ -86,7 +87,7 @@ async fn read(kafka: &Kafka, topic: &str, after: u64, last: u64) -> Vec<(u64, u6
     let mut inbox = Inbox::open(&config).await.unwrap();
     let mut got = Vec::new();
     while got.last().is_none_or(|&(_, seq)| seq < last) {
-        let item = tokio::time::timeout(GRACE, inbox.next()).await.unwrap().unwrap();
+        let item = tokio::time::timeout(PATIENCE, inbox.next()).await.unwrap().unwrap();
         if matches!(item.record.body, RecordBody::Transaction(_)) {
             got.push((item.record.epoch, item.record.seq.0));
         }
@@ -145,7 +146,7 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
                 break;
             }
         }
-        tokio::time::timeout(Duration::from_secs(60), first.failure()).await.unwrap();
+        tokio::time::timeout(PATIENCE, first.failure()).await.unwrap();
         first.close(GRACE).await;
         let (_, tail) = Outbox::open(OutboxConfig { epoch: 2, ..config }, fresh()).await.unwrap();
         assert_eq!(tail.unwrap().seq, Seq(1));

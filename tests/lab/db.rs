@@ -126,6 +126,20 @@ impl Database {
         conn.disconnect().await.unwrap();
     }
 
+    /// Runs one statement; a deadlock with the applier or another writer is the
+    /// writer's to repeat.
+    pub async fn write(&self, sql: &str) {
+        let mut conn = self.conn().await;
+        loop {
+            match conn.query_drop(sql).await {
+                Ok(()) => break,
+                Err(mysql_async::Error::Server(error)) if [1205, 1213].contains(&error.code) => {}
+                Err(error) => panic!("{error}: {sql}"),
+            }
+        }
+        conn.disconnect().await.unwrap();
+    }
+
     /// Reads rows.
     pub async fn rows<T: FromRow + Send + 'static>(&self, sql: &str) -> Vec<T> {
         let mut conn = self.conn().await;
@@ -163,6 +177,8 @@ fn common(settings: &Settings, data: &Path, folder: &Path, port: u16) -> Vec<Str
         "--character-set-server=utf8mb4".to_owned(),
         "--skip-name-resolve".to_owned(),
         "--performance-schema=OFF".to_owned(),
+        // A statement that waits for ever fails its test, and says so.
+        "--lock-wait-timeout=120".to_owned(),
     ];
     if is_root() {
         args.push("--user=root".to_owned());

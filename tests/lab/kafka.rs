@@ -76,7 +76,7 @@ impl Kafka {
                         .create()
                         .unwrap();
                     client
-                        .fetch_metadata(None, Duration::from_secs(1))
+                        .fetch_metadata(None, Duration::from_secs(5))
                         .is_ok_and(|metadata| !metadata.brokers().is_empty())
                 };
                 tokio::task::spawn_blocking(ask).await.unwrap()
@@ -133,7 +133,7 @@ fn settings(port: u16, controller: u16, doors: &[PeerDoor], data: &str) -> Strin
          transaction.state.log.min.isr=1\n\
          group.initial.rebalance.delay.ms=0\n\
          broker.heartbeat.interval.ms=300\n\
-         broker.session.timeout.ms=1500\n\
+         broker.session.timeout.ms=3000\n\
          controller.quorum.election.timeout.ms=300\n\
          initial.broker.registration.timeout.ms=60000\n"
     )

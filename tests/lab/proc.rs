@@ -2,11 +2,13 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use super::root;
 
@@ -62,13 +64,19 @@ fn sweep(tmp: &Path) {
 }
 
 /// A port that nothing listens on, below the range of outgoing connections, so that a
-/// server that is restarted finds its port free.
+/// server that is restarted finds its port free. It belongs to this process until that
+/// ends: a name in the machine's abstract sockets keeps others from taking it between
+/// a server's end and its next start.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static OURS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     let base = u16::try_from(std::process::id() * 61 % 12_000).unwrap();
     for _ in 0..12_000 {
         let port = 20_000 + (base + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let name = SocketAddr::from_abstract_name(format!("causeway-port-{port}")).unwrap();
+        let Ok(ours) = UnixListener::bind_addr(&name) else { continue };
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            OURS.lock().unwrap().push(ours);
             return port;
         }
     }
@@ -195,7 +203,7 @@ impl Proc {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(25)..].join("\n")
+        lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Stops the test if it has ended by itself.
@@ -206,6 +214,15 @@ impl Proc {
 
 impl Drop for Proc {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let state = if self.alive() { "runs" } else { "does not run" };
+            eprintln!(
+                "--- {} {state}; the end of {}:\n{}",
+                self.name,
+                self.log.display(),
+                self.tail()
+            );
+        }
         self.kill();
     }
 }

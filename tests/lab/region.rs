@@ -161,6 +161,21 @@ impl Lab {
     }
 }
 
+/// A failed test shows what its agents said before anything is stopped; each process
+/// then shows the end of its log.
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for region in &self.regions {
+            let status = region.agent.as_ref().and_then(Agent::last_words);
+            let status = status.as_deref().unwrap_or("no answer");
+            eprintln!("--- status of the agent of {}: {status}", region.name);
+        }
+    }
+}
+
 fn names(n: usize) -> String {
     format!("r{}", n + 1)
 }
