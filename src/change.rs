@@ -152,6 +152,40 @@ impl Table {
     }
 }
 
+impl ColumnType {
+    /// The type that the servers call by this name in `information_schema`, in lower
+    /// case; `Unspecified` for one that is not replicated.
+    #[must_use]
+    pub fn of_sql(data_type: &str) -> Self {
+        match data_type {
+            "tinyint" => Self::Tinyint,
+            "smallint" => Self::Smallint,
+            "mediumint" => Self::Mediumint,
+            "int" => Self::Int,
+            "bigint" => Self::Bigint,
+            "decimal" => Self::Decimal,
+            "float" => Self::Float,
+            "double" => Self::Double,
+            "bit" => Self::Bit,
+            "year" => Self::Year,
+            "date" => Self::Date,
+            "time" => Self::Time,
+            "datetime" => Self::Datetime,
+            "timestamp" => Self::Timestamp,
+            "char" | "varchar" => Self::Char,
+            "binary" | "varbinary" => Self::Binary,
+            "tinytext" | "text" | "mediumtext" | "longtext" => Self::Text,
+            "tinyblob" | "blob" | "mediumblob" | "longblob" => Self::Blob,
+            "enum" => Self::Enum,
+            "set" => Self::Set,
+            "json" => Self::Json,
+            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
+            | "multipolygon" | "geometrycollection" | "geomcollection" => Self::Geometry,
+            _ => Self::Unspecified,
+        }
+    }
+}
+
 impl Value {
     /// SQL NULL.
     pub const NULL: Self = Self { kind: None };

@@ -4,13 +4,18 @@
 //! as an argument. Credentials never stand here; they belong to [`crate::conf`].
 
 mod check;
+mod fit;
 mod graph;
 mod limits;
 mod pattern;
+mod policy;
+mod rules;
 mod units;
 
-pub use check::{Problem, did_you_mean, parse};
+pub use check::{Problem, did_you_mean, parse, parse_supporting};
+pub use fit::ColumnShape;
 pub use pattern::TablePattern;
+pub use policy::{ColumnGroup, ColumnPolicy, KNOWN, OnConflict, Policy, SUPPORTED};
 pub use units::{ByteSize, Span};
 
 use std::collections::BTreeMap;
@@ -69,43 +74,12 @@ pub struct TableRule {
     pub tables: TablePattern,
     /// Tables of the pattern that are not replicated.
     pub exclude: Vec<TablePattern>,
-    /// How concurrent writes are resolved.
+    /// How concurrent writes of a row are resolved.
     pub policy: Policy,
-}
-
-/// How concurrent writes of one row are resolved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Policy {
-    /// The later commit wins, then the higher region id.
-    #[default]
-    Latest,
-    /// The first region in a declared order wins.
-    RegionPriority,
-    /// Declared numeric columns add up.
-    Delta,
-    /// Inserts unite; updates and deletes stop the stream.
-    InsertOnly,
-    /// Concurrent writes can't happen; if they do, it is an alarm.
-    Home,
-}
-
-impl Policy {
-    /// Every policy.
-    pub const ALL: [Self; 5] =
-        [Self::Latest, Self::RegionPriority, Self::Delta, Self::InsertOnly, Self::Home];
-
-    /// Its name in the topology.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Latest => "latest",
-            Self::RegionPriority => "region_priority",
-            Self::Delta => "delta",
-            Self::InsertOnly => "insert_only",
-            Self::Home => "home",
-        }
-    }
+    /// What a row that loses takes with it.
+    pub on_conflict: OnConflict,
+    /// Columns with a policy of their own, which goes before the row's.
+    pub columns: Vec<ColumnGroup>,
 }
 
 /// Bounds of the data path. Every one has a default that suits a LAN-sized row and

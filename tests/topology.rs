@@ -1,6 +1,6 @@
 //! Topology files: what is accepted, and what is said of what is not.
 
-use causeway::topology::{self, Topology};
+use causeway::topology::{self, ColumnPolicy, OnConflict, Policy, Topology};
 
 const GOOD: &str = include_str!("../topology/three-regions.yaml");
 
@@ -68,15 +68,167 @@ fn a_rule_that_is_never_reached_is_named() {
     check("    policy: latest", "  - tables: shop.orders", "`shop.orders` is never reached");
 }
 
-#[test]
-fn a_policy_of_a_later_version_is_refused() {
-    check("policy: latest", "policy: delta", "policy `delta` is not available yet");
+/// Puts policies into the good file, for an agent that supports them all.
+fn policies(rule: &str) -> Result<Topology, Vec<topology::Problem>> {
+    let text = GOOD.replacen("    policy: latest\n", rule, 1);
+    topology::parse_supporting(&text, topology::KNOWN)
+}
+
+fn rule(text: &str) -> topology::TableRule {
+    let topology = policies(text).expect("a valid rule");
+    topology.rule("shop", "orders").expect("the rule of shop.*").clone()
+}
+
+/// What is said of a rule, and nothing else.
+#[track_caller]
+fn check_rule(rule: &str, wanted: &[&str]) {
+    let problems = policies(rule).expect_err("a problem");
+    let shown: Vec<_> = problems
+        .iter()
+        .map(|p| format!("{p}\n  {}", p.help.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(shown.len(), wanted.len(), "{}", shown.join("\n"));
+    for (shown, wanted) in shown.iter().zip(wanted) {
+        assert!(shown.contains(wanted), "wanted {wanted:?} in\n{shown}");
+    }
 }
 
 #[test]
 fn an_unknown_policy_is_told_with_a_guess() {
     check("policy: latest", "policy: lastest", "did you mean `latest`?");
     check("policy: latest", "policy: newest", "policies are latest, region_priority");
+}
+
+#[test]
+fn every_policy_is_read_with_its_options() {
+    let id = |id| causeway::change::RegionId::new(id).unwrap();
+    let latest = |timestamp_column: Option<&str>| Policy::Latest {
+        timestamp_column: timestamp_column.map(str::to_owned),
+    };
+    assert_eq!(rule("").policy, latest(None));
+    assert_eq!(rule("    timestamp_column: changed\n").policy, latest(Some("changed")));
+    let order = "    policy: region_priority\n    priority: [ap-south, eu-west, us-east]\n";
+    let priority = vec![id(3), id(1), id(2)];
+    assert_eq!(rule(order).policy, Policy::RegionPriority { priority });
+    let delta = rule("    policy: delta\n    delta_columns: [stock, Sold]\n");
+    assert_eq!(delta.policy, Policy::Delta { columns: vec!["stock".into(), "Sold".into()] });
+    assert_eq!(delta.column_policy("sold"), Some(ColumnPolicy::Delta));
+    assert_eq!(delta.column_policy("name"), Some(ColumnPolicy::Latest { timestamp_column: None }));
+    assert_eq!(rule("    policy: insert_only\n").policy, Policy::InsertOnly);
+    assert_eq!(rule("    policy: home\n").column_policy("name"), None);
+    assert_eq!(rule("").on_conflict, OnConflict::Row);
+    assert_eq!(rule("    on_conflict: transaction\n").on_conflict, OnConflict::Transaction);
+}
+
+#[test]
+fn a_group_of_columns_goes_before_the_row() {
+    let rule = rule(
+        "    timestamp_column: changed
+    columns:
+      - { columns: [stock, sold], policy: delta }
+      - { columns: [price], policy: region_priority, priority: [us-east, eu-west, ap-south] }
+      - { columns: [note], policy: latest }
+",
+    );
+    assert_eq!(rule.column_policy("STOCK"), Some(ColumnPolicy::Delta));
+    assert_eq!(rule.column_policy("price").unwrap().name(), "region_priority");
+    let latest =
+        |column: Option<&str>| ColumnPolicy::Latest { timestamp_column: column.map(str::to_owned) };
+    assert_eq!(rule.column_policy("note"), Some(latest(None)));
+    assert_eq!(rule.column_policy("name"), Some(latest(Some("changed"))));
+}
+
+#[test]
+fn a_priority_names_every_region_once() {
+    let order = |list: &str| format!("    policy: region_priority\n    priority: [{list}]\n");
+    check_rule(
+        &order("eu-west, us-est, ap-south"),
+        &["30:15: `priority` does not say where us-east", "30:25: unknown region `us-est`"],
+    );
+    check_rule(&order("eu-west, us-est, ap-south, us-east"), &["did you mean `us-east`?"]);
+    check_rule(&order("eu-west, us-east, ap-south, eu-west"), &["`eu-west` stands twice"]);
+    check_rule(&order(""), &["does not say where ap-south, eu-west, us-east stands"]);
+    check_rule("    policy: region_priority\n", &["29:13: policy `region_priority` needs"]);
+}
+
+#[test]
+fn delta_needs_columns() {
+    check_rule("    policy: delta\n", &["policy `delta` needs `delta_columns`"]);
+    let delta = |list: &str| format!("    policy: delta\n    delta_columns: [{list}]\n");
+    check_rule(&delta(""), &["30:20: the list of columns is empty"]);
+    check_rule(&delta("a, b, A"), &["30:27: column `A` has two policies"]);
+    check_rule(&delta("''"), &["`` is no column name"]);
+}
+
+#[test]
+fn options_of_another_policy_are_told() {
+    let all = "timestamp_column: t, priority: [], delta_columns: [a]";
+    for (policy, foreign) in [
+        ("latest", &["priority", "delta_columns"][..]),
+        ("insert_only", &["timestamp_column", "priority", "delta_columns"]),
+        ("home", &["timestamp_column", "priority", "delta_columns"]),
+    ] {
+        let wanted: Vec<_> = foreign
+            .iter()
+            .map(|name| format!("`{name}` does not belong to policy `{policy}`"))
+            .collect();
+        let options = all.replace(", ", "\n    ");
+        check_rule(
+            &format!("    policy: {policy}\n    {options}\n"),
+            &wanted.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+    }
+    check_rule("    delta_columns: [a]\n", &["or write `policy: delta`"]);
+}
+
+#[test]
+fn groups_of_columns_are_checked() {
+    let group = |row: &str, group: &str| {
+        format!("    policy: {row}\n    columns:\n      - {{ columns: {group} }}\n")
+    };
+    for row in ["insert_only", "home"] {
+        check_rule(
+            &group(row, "[a], policy: latest"),
+            &[&format!("31:7: `columns` does not belong to policy `{row}`")],
+        );
+    }
+    let two = "[a, b], policy: latest }\n      - { columns: [c, B], policy: delta";
+    check_rule(&group("latest", two), &["32:24: column `B` has two policies"]);
+    check_rule(&group("latest", "[a], policy: home"), &["is a policy of whole rows"]);
+    check_rule(&group("latest", "[a], policy: dleta"), &["did you mean `delta`?"]);
+    check_rule(&group("latest", "[], policy: latest"), &["the list of columns is empty"]);
+    check_rule(
+        &group("latest", "[a], policy: delta, priority: []"),
+        &["`priority` does not belong to policy `delta`"],
+    );
+    check_rule(
+        "    timestamp_column: t\n    columns: [{ columns: [T], policy: delta }]\n",
+        &["29:23: `timestamp_column` `t` is one that adds up"],
+    );
+    check_rule(
+        "    policy: delta\n    delta_columns: [a]\n    columns: [{ columns: [a], policy: latest }]\n",
+        &["31:27: column `a` has two policies"],
+    );
+}
+
+#[test]
+fn what_loses_is_a_row_or_a_transaction() {
+    check_rule("    on_conflict: transction\n", &["did you mean `transaction`?"]);
+    check_rule(
+        "    policy: home\n    on_conflict: transaction\n",
+        &["`on_conflict: transaction` does not belong to policy `home`"],
+    );
+}
+
+#[test]
+fn what_the_agent_does_not_support_is_refused_by_name() {
+    let text = GOOD.replacen("    policy: latest\n", "    policy: home\n", 1);
+    let problems = topology::parse_supporting(&text, &["latest"]).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].to_string(), "29:13: `home` is not available yet");
+    for known in topology::SUPPORTED {
+        assert!(topology::KNOWN.contains(known), "{known} is misspelt");
+    }
 }
 
 #[test]

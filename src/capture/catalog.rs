@@ -139,32 +139,7 @@ struct Described {
 
 impl Described {
     fn column(self, table: &str) -> Result<(Column, ColumnInfo), CaptureError> {
-        let column_type = match self.data_type.as_str() {
-            "tinyint" => ColumnType::Tinyint,
-            "smallint" => ColumnType::Smallint,
-            "mediumint" => ColumnType::Mediumint,
-            "int" => ColumnType::Int,
-            "bigint" => ColumnType::Bigint,
-            "decimal" => ColumnType::Decimal,
-            "float" => ColumnType::Float,
-            "double" => ColumnType::Double,
-            "bit" => ColumnType::Bit,
-            "year" => ColumnType::Year,
-            "date" => ColumnType::Date,
-            "time" => ColumnType::Time,
-            "datetime" => ColumnType::Datetime,
-            "timestamp" => ColumnType::Timestamp,
-            "char" | "varchar" => ColumnType::Char,
-            "binary" | "varbinary" => ColumnType::Binary,
-            "tinytext" | "text" | "mediumtext" | "longtext" => ColumnType::Text,
-            "tinyblob" | "blob" | "mediumblob" | "longblob" => ColumnType::Blob,
-            "enum" => ColumnType::Enum,
-            "set" => ColumnType::Set,
-            "json" => ColumnType::Json,
-            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
-            | "multipolygon" | "geometrycollection" | "geomcollection" => ColumnType::Geometry,
-            _ => ColumnType::Unspecified,
-        };
+        let column_type = ColumnType::of_sql(&self.data_type);
         if column_type == ColumnType::Unspecified || self.column_type.contains("COMPRESSED") {
             return Err(CaptureError::Type {
                 table: table.to_owned(),

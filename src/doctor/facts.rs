@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::change::TableName;
+use crate::topology::TableRule;
 
 /// Everything seen for one region. An `Err` holds why a thing could not be seen.
 #[derive(Clone, Debug)]
@@ -55,6 +56,8 @@ pub struct DatabaseFacts {
     pub account: Account,
     /// The replicated tables.
     pub tables: BTreeMap<TableName, TableFacts>,
+    /// The topology's rule of each of them.
+    pub rules: BTreeMap<TableName, TableRule>,
     /// Patterns of the topology that match no table.
     pub unmatched: Vec<String>,
     /// The server's clock.
@@ -116,6 +119,10 @@ pub struct ColumnFacts {
     pub column_type: String,
     /// For strings.
     pub collation: Option<String>,
+    /// Whether it may be NULL.
+    pub nullable: bool,
+    /// Whether the server works it out.
+    pub generated: bool,
     /// Whether it counts up by itself.
     pub auto_increment: bool,
     /// Whether a row can do without it: it is nullable, generated or has a default.

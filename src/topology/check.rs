@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_yaml::{Location, Spanned};
 
 use super::limits::FileLimits;
-use super::{Kafka, Limits, Policy, Region, TablePattern, TableRule, Topology};
+use super::policy::SUPPORTED;
+use super::rules::{FileRule, Rules};
+use super::{Kafka, Limits, Region, Topology};
 use crate::change::RegionId;
 
 /// Something wrong in a topology file.
@@ -107,22 +109,6 @@ impl FileKafka {
     }
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct FileRule {
-    /// `schema.table` with `*` and `?`.
-    #[schemars(with = "String")]
-    tables: Spanned<String>,
-    /// Tables of the pattern that are not replicated.
-    #[serde(default)]
-    #[schemars(with = "Vec<String>")]
-    exclude: Vec<Spanned<String>>,
-    /// How concurrent writes of one row are resolved.
-    #[serde(default)]
-    #[schemars(with = "Policy")]
-    policy: Option<Spanned<String>>,
-}
-
 #[derive(Default)]
 pub(super) struct Problems(Vec<Problem>);
 
@@ -137,6 +123,15 @@ impl Problems {
 /// # Errors
 /// Every [`Problem`], in the order of the file.
 pub fn parse(text: &str) -> Result<Topology, Vec<Problem>> {
+    parse_supporting(text, SUPPORTED)
+}
+
+/// Reads and checks a topology for an agent that supports what is named, of
+/// [`super::KNOWN`].
+///
+/// # Errors
+/// Every [`Problem`], in the order of the file.
+pub fn parse_supporting(text: &str, supported: &[&str]) -> Result<Topology, Vec<Problem>> {
     let file: File = serde_yaml::from_str(text).map_err(|error| {
         let at = error.location();
         vec![Problem {
@@ -151,9 +146,12 @@ pub fn parse(text: &str) -> Result<Topology, Vec<Problem>> {
         let message = format!("version {} is not known here", file.version.value);
         problems.add(file.version.referenced, message, Some("write `version: 1`".to_owned()));
     }
+    let id = |id: u64| u8::try_from(id).ok().and_then(RegionId::new);
+    let names = file.regions.value.iter();
+    let names = names.map(|(name, region)| (name.as_str(), id(region.value.id.value))).collect();
     let topology = Topology {
         regions: regions(&file, &mut problems),
-        tables: rules(&file, &mut problems),
+        tables: Rules { regions: &names, supported, problems: &mut problems }.read(&file.tables),
         limits: file.limits.check(&mut problems),
     };
     if problems.0.is_empty() {
@@ -268,45 +266,4 @@ fn brokers(name: &str, kafka: &FileKafka, problems: &mut Problems) {
             problems.add(broker.referenced, message, Some("write host:port".to_owned()));
         }
     }
-}
-
-fn policy(written: Option<&Spanned<String>>, problems: &mut Problems) -> Policy {
-    let Some(written) = written else { return Policy::Latest };
-    let name = written.value.as_str();
-    let known = Policy::ALL.map(Policy::name);
-    if !known.contains(&name) {
-        let help = did_you_mean(name, known.into_iter());
-        let help = help.unwrap_or_else(|| format!("policies are {}", known.join(", ")));
-        problems.add(written.referenced, format!("unknown policy `{name}`"), Some(help));
-    } else if name != Policy::Latest.name() {
-        let help = Some("this version resolves by `latest`".to_owned());
-        problems.add(written.referenced, format!("policy `{name}` is not available yet"), help);
-    }
-    Policy::Latest
-}
-
-fn rules(file: &File, problems: &mut Problems) -> Vec<TableRule> {
-    let mut rules: Vec<TableRule> = Vec::new();
-    if file.tables.value.is_empty() {
-        let help = Some("add a rule, e.g. `- tables: shop.*`".to_owned());
-        problems.add(file.tables.referenced, "no tables are replicated".to_owned(), help);
-    }
-    for rule in &file.tables.value {
-        let mut pattern = |text: &Spanned<String>| {
-            let parsed: Result<TablePattern, String> = text.value.parse();
-            parsed.map_err(|message| problems.add(text.referenced, message, None)).ok()
-        };
-        let tables = pattern(&rule.tables);
-        let exclude = rule.exclude.iter().filter_map(&mut pattern).collect();
-        let policy = policy(rule.policy.as_ref(), problems);
-        let Some(tables) = tables else { continue };
-        if let Some(wider) = rules.iter().find(|held| held.tables.shadows(&tables)) {
-            let message =
-                format!("`{tables}` is never reached: `{}` stands before it", wider.tables);
-            let help = Some("put the narrower pattern first".to_owned());
-            problems.add(rule.tables.referenced, message, help);
-        }
-        rules.push(TableRule { tables, exclude, policy });
-    }
-    rules
 }

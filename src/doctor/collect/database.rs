@@ -45,6 +45,7 @@ async fn own_facts(
         binlog_filters: filters(conn, flavor, version).await?,
         named_zones: zone.flatten().is_some(),
         account: account(conn).await?,
+        rules: tables::rules(plan.topology, &tables),
         unmatched: tables::unmatched(plan.topology, &tables),
         tables,
         clock: clock(conn).await?,

@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable as _;
 
 use super::super::{ColumnFacts, ForeignKey, TableFacts, Trigger};
 use crate::change::TableName;
-use crate::topology::Topology;
+use crate::topology::{TableRule, Topology};
 
 type Tables = BTreeMap<TableName, TableFacts>;
 
@@ -25,6 +25,16 @@ pub(super) async fn replicated(
     triggers(conn, &mut tables).await?;
     foreign_keys(conn, &mut tables).await?;
     Ok(tables)
+}
+
+/// The rule of each table.
+pub(super) fn rules(topology: &Topology, tables: &Tables) -> BTreeMap<TableName, TableRule> {
+    tables
+        .keys()
+        .filter_map(|table| {
+            Some((table.clone(), topology.rule(&table.schema, &table.name)?.clone()))
+        })
+        .collect()
 }
 
 /// Patterns that match none of `tables`.
@@ -73,16 +83,22 @@ async fn columns(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async
         let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
         let extra = extra.to_ascii_lowercase();
         let auto_increment = extra.contains("auto_increment");
-        let optional = nullable == "YES"
+        let nullable = nullable == "YES";
+        // MySQL says DEFAULT_GENERATED of a default that is an expression.
+        let generated = extra.contains("generated") && !extra.contains("default_generated")
+            || extra.contains("virtual")
+            || extra.contains("persistent");
+        let optional = nullable
             || defaulted == "YES"
             || auto_increment
             || extra.contains("generated")
-            || extra.contains("virtual")
-            || extra.contains("persistent");
+            || generated;
         facts.columns.push(ColumnFacts {
             name: column,
             column_type,
             collation,
+            nullable,
+            generated,
             auto_increment,
             optional,
         });

@@ -2,7 +2,8 @@
 
 use super::super::{ColumnFacts, DatabaseFacts, Finding, ForeignKey, TableFacts};
 use super::privileges::lacking;
-use crate::change::TableName;
+use crate::change::{ColumnType, TableName};
+use crate::topology::ColumnShape;
 
 const PRIMARY: &str = "PRIMARY";
 
@@ -17,6 +18,7 @@ const CHECKS: &[(&str, &str, Check)] = &[
     ("key_collation", COLLATION, key_collation),
     ("key_type", KEY_TYPE, key_type),
     ("column_types", TYPES, column_types),
+    ("policy_columns", POLICY, policy),
     ("unique_keys", UNIQUE, unique_keys),
     ("triggers", TRIGGER, triggers),
     ("foreign_key_cascade", CASCADE, cascades),
@@ -32,6 +34,8 @@ const COLLATION: &str = "two spellings can be one row there; the agent folds pri
                          only, and stops the stream at other values rather than guess";
 const KEY_TYPE: &str = "floating point keys do not compare equal after a round trip";
 const TYPES: &str = "capture stops at a type whose rows it can't read exactly";
+const POLICY: &str = "a policy that names columns needs them to be there and of a type that it can \
+                      work with; otherwise the stream stops at the table's first row";
 const UNIQUE: &str = "two regions may give one value to two rows at the same time; only one of \
                       them can stay";
 const TRIGGER: &str = "a trigger's effects are in the binlog, and it fires again where they are \
@@ -179,61 +183,45 @@ fn key_type(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Fin
         .collect()
 }
 
-/// What capture reads, by the first word of the type.
-const REPLICATED: &[&str] = &[
-    "tinyint",
-    "smallint",
-    "mediumint",
-    "int",
-    "bigint",
-    "decimal",
-    "float",
-    "double",
-    "bit",
-    "year",
-    "date",
-    "time",
-    "datetime",
-    "timestamp",
-    "char",
-    "varchar",
-    "binary",
-    "varbinary",
-    "tinytext",
-    "text",
-    "mediumtext",
-    "longtext",
-    "tinyblob",
-    "blob",
-    "mediumblob",
-    "longblob",
-    "enum",
-    "set",
-    "json",
-    "geometry",
-    "point",
-    "linestring",
-    "polygon",
-    "multipoint",
-    "multilinestring",
-    "multipolygon",
-    "geometrycollection",
-    "geomcollection",
-];
+/// By the first word of the type.
+fn column_type(column: &ColumnFacts) -> ColumnType {
+    let text = column.column_type.to_ascii_lowercase();
+    let word = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    if text.contains("compressed") { ColumnType::Unspecified } else { ColumnType::of_sql(word) }
+}
 
 fn column_types(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
-    let known = |column: &&ColumnFacts| {
-        let text = column.column_type.to_ascii_lowercase();
-        let word = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        REPLICATED.contains(&word) && !text.contains("compressed")
-    };
-    let broken = facts.columns.iter().filter(|column| !known(column));
+    let unknown = |column: &&ColumnFacts| column_type(column) == ColumnType::Unspecified;
+    let broken = facts.columns.iter().filter(unknown);
     broken
         .map(|column| {
             let found = format!("column {} is {}", column.name, column.column_type);
             Finding::fail("column_types", TYPES, found)
                 .on(table)
                 .fix("exclude the table in the topology, or change the column's type")
+        })
+        .collect()
+}
+
+fn policy(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> Vec<Finding> {
+    let Some(rule) = database.rules.get(table) else { return Vec::new() };
+    let key = facts.unique_keys.get(PRIMARY).map_or(&[][..], Vec::as_slice);
+    let shape = |column: &ColumnFacts| ColumnShape {
+        name: column.name.clone(),
+        column_type: column_type(column),
+        key: key.contains(&column.name),
+        generated: column.generated,
+        nullable: Some(column.nullable),
+    };
+    let shapes: Vec<_> = facts.columns.iter().map(shape).collect();
+    let wrong = rule.check_columns(&shapes).err().unwrap_or_default();
+    wrong
+        .into_iter()
+        .map(|found| {
+            Finding::fail("policy_columns", POLICY, found).on(table).fix(format!(
+                "change the table, or its rule `tables: {}` in the topology",
+                rule.tables
+            ))
         })
         .collect()
 }

@@ -5,6 +5,7 @@ use crate::doctor::{
     Account, ClockSample, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey, Grant, KafkaFacts,
     PeerFacts, Report, Scope, Severity, TableFacts, TopicFacts, Trigger,
 };
+use crate::topology;
 
 use Severity::{Fail, Pass, Warn};
 
@@ -75,6 +76,7 @@ fn database() -> DatabaseFacts {
             ],
         },
         tables: BTreeMap::from([(table("orders"), orders())]),
+        rules: BTreeMap::new(),
         unmatched: Vec::new(),
         clock: ClockSample { offset_us: 100, round_trip_us: 200 },
     }
@@ -297,6 +299,38 @@ fn tables_that_can_not_be_kept_right_are_named() {
     on_table("foreign_key_cascade", Fail, |t| t.foreign_keys.push(reference("orders", "CASCADE")));
     on_table("foreign_key_scope", Warn, |t| t.foreign_keys.push(reference("other", "NO ACTION")));
     on_database("tables_matched", Warn, |db| db.unmatched.push("shpo.*".to_owned()));
+}
+
+#[test]
+fn a_policy_is_held_against_its_table() {
+    let rule = |policy: &str| {
+        let text = format!(
+            "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"db:1\"], kafka: k }} }}\n\
+             kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: shop.*, {policy} }}]\n"
+        );
+        topology::parse_supporting(&text, topology::KNOWN).unwrap().tables.remove(0)
+    };
+    let on_stock = |wanted, policy: &str, stock: ColumnFacts| {
+        check("policy_columns", wanted, |f| {
+            f.peers.clear();
+            let db = f.database.as_mut().unwrap();
+            db.rules.insert(table("orders"), rule(policy));
+            db.tables.get_mut(&table("orders")).unwrap().columns.push(stock);
+        });
+    };
+    let delta = "policy: delta, delta_columns: [stock]";
+    let nullable = |column: ColumnFacts| ColumnFacts { nullable: true, ..column };
+    on_stock(Pass, delta, column("stock", "int(11)"));
+    on_stock(Pass, delta, column("Stock", "decimal(12,2)"));
+    on_stock(Fail, delta, column("stocks", "int(11)"));
+    on_stock(Fail, delta, column("stock", "double"));
+    on_stock(Fail, delta, nullable(column("stock", "int(11)")));
+    on_stock(Fail, "policy: delta, delta_columns: [id]", column("stock", "int(11)"));
+    let clock = "timestamp_column: changed";
+    on_stock(Pass, clock, column("changed", "timestamp(6)"));
+    on_stock(Pass, clock, column("changed", "bigint(20)"));
+    on_stock(Fail, clock, column("changed", "varchar(20)"));
+    on_stock(Fail, clock, nullable(column("changed", "datetime")));
 }
 
 #[track_caller]

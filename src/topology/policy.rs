@@ -1,0 +1,186 @@
+//! How the conflicts of a table are resolved: the policies and what belongs to them.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::change::RegionId;
+
+/// What the agent of this version keeps right; the topology refuses the rest at its
+/// line. A policy goes by its name, and so do `timestamp_column`, `columns` (groups
+/// of columns) and `on_conflict: transaction`.
+pub const SUPPORTED: &[&str] = &["latest"];
+
+/// Everything that the format knows, whether the agent supports it or not.
+pub const KNOWN: &[&str] = &[
+    "latest",
+    "region_priority",
+    "delta",
+    "insert_only",
+    "home",
+    "timestamp_column",
+    "columns",
+    "on_conflict: transaction",
+];
+
+/// How concurrent writes of one row are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The later write wins, then the higher region id.
+    Latest {
+        /// The table's own column that says what is later, instead of the commit
+        /// time.
+        timestamp_column: Option<String>,
+    },
+    /// The first region in this order wins.
+    RegionPriority {
+        /// Every region of the topology once, the strongest first.
+        priority: Vec<RegionId>,
+    },
+    /// Each change of these columns adds its difference; the others follow `latest`.
+    Delta {
+        /// Numeric columns, one at least.
+        columns: Vec<String>,
+    },
+    /// Inserts unite; an update or a delete stops the stream.
+    InsertOnly,
+    /// Concurrent writes can't happen; if they do, it is an alarm.
+    Home,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::Latest { timestamp_column: None }
+    }
+}
+
+impl Policy {
+    /// Its name in the topology.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.kind().name()
+    }
+
+    const fn kind(&self) -> PolicyName {
+        match self {
+            Self::Latest { .. } => PolicyName::Latest,
+            Self::RegionPriority { .. } => PolicyName::RegionPriority,
+            Self::Delta { .. } => PolicyName::Delta,
+            Self::InsertOnly => PolicyName::InsertOnly,
+            Self::Home => PolicyName::Home,
+        }
+    }
+}
+
+/// How concurrent writes of one column are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ColumnPolicy {
+    /// The later write wins, then the higher region id.
+    Latest {
+        /// The table's own column that says what is later, instead of the commit
+        /// time.
+        timestamp_column: Option<String>,
+    },
+    /// The first region in this order wins.
+    RegionPriority {
+        /// Every region of the topology once, the strongest first.
+        priority: Vec<RegionId>,
+    },
+    /// Each change adds its difference.
+    Delta,
+}
+
+impl ColumnPolicy {
+    /// Its name in the topology.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Latest { .. } => PolicyName::Latest.name(),
+            Self::RegionPriority { .. } => PolicyName::RegionPriority.name(),
+            Self::Delta => PolicyName::Delta.name(),
+        }
+    }
+}
+
+/// Columns with a policy of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnGroup {
+    /// One at least, none of them in another group of the rule.
+    pub columns: Vec<String>,
+    /// How their concurrent writes are resolved.
+    pub policy: ColumnPolicy,
+}
+
+/// What a write that loses takes with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// The row alone loses.
+    #[default]
+    Row,
+    /// The whole transaction loses.
+    Transaction,
+}
+
+impl OnConflict {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Row, Self::Transaction];
+
+    /// Its name in the topology.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::Transaction => "transaction",
+        }
+    }
+}
+
+/// How concurrent writes are resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Policy")]
+pub(super) enum PolicyName {
+    /// The later write wins, by commit time or by `timestamp_column`; then the higher
+    /// region id.
+    Latest,
+    /// The first region in the order `priority` wins.
+    RegionPriority,
+    /// The changes of `delta_columns` add up; the other columns follow `latest`.
+    Delta,
+    /// Inserts unite; updates and deletes stop the stream.
+    InsertOnly,
+    /// Concurrent writes can't happen; if they do, it is an alarm.
+    Home,
+}
+
+impl PolicyName {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Latest, Self::RegionPriority, Self::Delta, Self::InsertOnly, Self::Home];
+
+    /// Those that one column can have.
+    pub(super) const OF_COLUMNS: [Self; 3] = [Self::Latest, Self::RegionPriority, Self::Delta];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::RegionPriority => "region_priority",
+            Self::Delta => "delta",
+            Self::InsertOnly => "insert_only",
+            Self::Home => "home",
+        }
+    }
+}
+
+/// How concurrent writes of a group of columns are resolved.
+#[derive(JsonSchema)]
+#[schemars(rename_all = "snake_case", rename = "ColumnPolicy")]
+#[expect(dead_code, reason = "the schema's view of a column's policy")]
+pub(super) enum ColumnPolicyName {
+    /// The later write wins, by commit time or by `timestamp_column`; then the higher
+    /// region id.
+    Latest,
+    /// The first region in the order `priority` wins.
+    RegionPriority,
+    /// The changes add up.
+    Delta,
+}

@@ -1,0 +1,353 @@
+//! The section `tables`: rules as written, and the checks that need no database.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_yaml::{Location, Spanned};
+
+use super::check::{Problems, did_you_mean};
+use super::policy::{ColumnPolicyName, PolicyName};
+use super::{ColumnGroup, ColumnPolicy, OnConflict, Policy, TablePattern, TableRule};
+use crate::change::RegionId;
+
+type Text = Spanned<String>;
+type List = Spanned<Vec<Text>>;
+
+/// Which tables are replicated, and how their conflicts are resolved.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileRule {
+    /// `schema.table` with `*` and `?`.
+    #[schemars(with = "String")]
+    tables: Text,
+    /// Tables of the pattern that are not replicated.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    exclude: Vec<Text>,
+    /// How concurrent writes of one row are resolved; `latest` when absent.
+    #[serde(default)]
+    #[schemars(with = "PolicyName")]
+    policy: Option<Text>,
+    /// For `latest`: the table's own column that says which write is later.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    timestamp_column: Option<Text>,
+    /// For `region_priority`: every region, the strongest first.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    priority: Option<List>,
+    /// For `delta`: the numeric columns whose changes add up.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    delta_columns: Option<List>,
+    /// Whether a row that loses takes its whole transaction with it; `row` when
+    /// absent.
+    #[serde(default)]
+    #[schemars(with = "OnConflict")]
+    on_conflict: Option<Text>,
+    /// Groups of columns with a policy of their own.
+    #[serde(default)]
+    #[schemars(with = "Vec<FileGroup>")]
+    columns: Option<Spanned<Vec<FileGroup>>>,
+}
+
+/// Columns with a policy of their own.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FileGroup {
+    /// Their names.
+    #[schemars(with = "Vec<String>")]
+    columns: List,
+    /// How their concurrent writes are resolved.
+    #[schemars(with = "ColumnPolicyName")]
+    policy: Text,
+    /// For `latest`: the table's own column that says which write is later.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    timestamp_column: Option<Text>,
+    /// For `region_priority`: every region, the strongest first.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    priority: Option<List>,
+}
+
+/// A policy's options as written, wherever it stands.
+struct Options<'a> {
+    timestamp_column: Option<&'a Text>,
+    priority: Option<&'a List>,
+    delta_columns: Option<&'a List>,
+}
+
+/// Where the rules are read: the regions by name (without id when that is wrong), and
+/// what the agent supports.
+pub(super) struct Rules<'a> {
+    pub(super) regions: &'a BTreeMap<&'a str, Option<RegionId>>,
+    pub(super) supported: &'a [&'a str],
+    pub(super) problems: &'a mut Problems,
+}
+
+impl Rules<'_> {
+    /// The rules; what is wrong is told, and the rest is looked at all the same.
+    pub(super) fn read(&mut self, file: &Spanned<Vec<FileRule>>) -> Vec<TableRule> {
+        let mut rules: Vec<TableRule> = Vec::new();
+        if file.value.is_empty() {
+            let help = Some("add a rule, e.g. `- tables: shop.*`".to_owned());
+            self.problems.add(file.referenced, "no tables are replicated".to_owned(), help);
+        }
+        for written in &file.value {
+            let Some(rule) = self.rule(written) else { continue };
+            if let Some(wider) = rules.iter().find(|held| held.tables.shadows(&rule.tables)) {
+                let message = format!(
+                    "`{}` is never reached: `{}` stands before it",
+                    rule.tables, wider.tables
+                );
+                let help = Some("put the narrower pattern first".to_owned());
+                self.problems.add(written.tables.referenced, message, help);
+            }
+            rules.push(rule);
+        }
+        rules
+    }
+
+    fn rule(&mut self, written: &FileRule) -> Option<TableRule> {
+        let tables = self.pattern(&written.tables);
+        let exclude = written.exclude.iter().filter_map(|text| self.pattern(text)).collect();
+        let kind = match &written.policy {
+            Some(name) => self.policy_name(name, &PolicyName::ALL),
+            None => Some(PolicyName::Latest),
+        };
+        let options = Options {
+            timestamp_column: written.timestamp_column.as_ref(),
+            priority: written.priority.as_ref(),
+            delta_columns: written.delta_columns.as_ref(),
+        };
+        let at = written.policy.as_ref().map_or(written.tables.referenced, |name| name.referenced);
+        let policy = match kind {
+            Some(kind) => self.policy(kind, at, &options),
+            None => Policy::default(),
+        };
+        let on_conflict = self.on_conflict(written.on_conflict.as_ref(), kind);
+        let columns = match &written.columns {
+            Some(groups) => self.groups(groups, kind),
+            None => Vec::new(),
+        };
+        self.disjoint(written, kind);
+        let rule = TableRule { tables: tables?, exclude, policy, on_conflict, columns };
+        self.clocks(written, &rule);
+        Some(rule)
+    }
+
+    fn pattern(&mut self, text: &Text) -> Option<TablePattern> {
+        let parsed: Result<TablePattern, String> = text.value.parse();
+        parsed.map_err(|message| self.problems.add(text.referenced, message, None)).ok()
+    }
+
+    fn policy_name(&mut self, written: &Text, known: &[PolicyName]) -> Option<PolicyName> {
+        let text = written.value.as_str();
+        if let Some(kind) = known.iter().find(|kind| kind.name() == text) {
+            return Some(*kind);
+        }
+        let names: Vec<_> = known.iter().map(|kind| kind.name()).collect();
+        let of_rows = PolicyName::ALL.iter().any(|kind| kind.name() == text);
+        let message = if of_rows {
+            format!("`{text}` is a policy of whole rows, not of columns")
+        } else {
+            format!("unknown policy `{text}`")
+        };
+        let help = did_you_mean(text, names.iter().copied()).filter(|_| !of_rows);
+        let help = help.unwrap_or_else(|| format!("policies are {}", names.join(", ")));
+        self.problems.add(written.referenced, message, Some(help));
+        None
+    }
+
+    /// Tells what the agent can't do yet.
+    fn supported(&mut self, what: &str, at: Location) {
+        if !self.supported.contains(&what) {
+            let help = format!("this version supports {}", self.supported.join(", "));
+            self.problems.add(at, format!("`{what}` is not available yet"), Some(help));
+        }
+    }
+
+    /// The policy with its options; those of another policy are told.
+    fn policy(&mut self, kind: PolicyName, at: Location, options: &Options<'_>) -> Policy {
+        self.supported(kind.name(), at);
+        let placed = [
+            (
+                "timestamp_column",
+                options.timestamp_column.map(|o| o.referenced),
+                PolicyName::Latest,
+            ),
+            ("priority", options.priority.map(|o| o.referenced), PolicyName::RegionPriority),
+            ("delta_columns", options.delta_columns.map(|o| o.referenced), PolicyName::Delta),
+        ];
+        for (name, at, owner) in placed {
+            if let Some(at) = at.filter(|_| owner != kind) {
+                let message = format!("`{name}` does not belong to policy `{}`", kind.name());
+                let help = format!("leave it out, or write `policy: {}`", owner.name());
+                self.problems.add(at, message, Some(help));
+            }
+        }
+        match kind {
+            PolicyName::Latest => Policy::Latest {
+                timestamp_column: options.timestamp_column.map(|column| {
+                    self.supported("timestamp_column", column.referenced);
+                    self.column(column);
+                    column.value.clone()
+                }),
+            },
+            PolicyName::RegionPriority => {
+                Policy::RegionPriority { priority: self.priority(at, options.priority) }
+            }
+            PolicyName::Delta => {
+                let columns = options.delta_columns.map(|list| self.columns(list));
+                if columns.is_none() {
+                    let message = "policy `delta` needs `delta_columns`".to_owned();
+                    let help = "list the numeric columns that add up: `delta_columns: [stock]`";
+                    self.problems.add(at, message, Some(help.to_owned()));
+                }
+                Policy::Delta { columns: columns.unwrap_or_default() }
+            }
+            PolicyName::InsertOnly => Policy::InsertOnly,
+            PolicyName::Home => Policy::Home,
+        }
+    }
+
+    /// The order of regions: each one once.
+    fn priority(&mut self, at: Location, written: Option<&List>) -> Vec<RegionId> {
+        let every = self.regions.keys().copied().collect::<Vec<_>>().join(", ");
+        let Some(list) = written else {
+            let message = "policy `region_priority` needs `priority`".to_owned();
+            let help = format!("list every region, the strongest first: `priority: [{every}]`");
+            self.problems.add(at, message, Some(help));
+            return Vec::new();
+        };
+        let mut seen: Vec<&str> = Vec::new();
+        for name in &list.value {
+            let text = name.value.as_str();
+            let wrong = if !self.regions.contains_key(text) {
+                let help = did_you_mean(text, self.regions.keys().copied());
+                let help = help.unwrap_or_else(|| format!("regions are {every}"));
+                Some((format!("unknown region `{text}` in `priority`"), help))
+            } else if seen.contains(&text) {
+                let message = format!("region `{text}` stands twice in `priority`");
+                Some((message, "keep the first of the two".to_owned()))
+            } else {
+                None
+            };
+            if let Some((message, help)) = wrong {
+                self.problems.add(name.referenced, message, Some(help));
+            }
+            seen.push(text);
+        }
+        let missing: Vec<_> =
+            self.regions.keys().copied().filter(|name| !seen.contains(name)).collect();
+        if !missing.is_empty() {
+            let message = format!("`priority` does not say where {} stands", missing.join(", "));
+            let help = "every region stands in it once, the strongest first".to_owned();
+            self.problems.add(list.referenced, message, Some(help));
+        }
+        seen.iter().filter_map(|name| self.regions.get(name).copied().flatten()).collect()
+    }
+
+    fn on_conflict(&mut self, written: Option<&Text>, kind: Option<PolicyName>) -> OnConflict {
+        let Some(written) = written else { return OnConflict::default() };
+        let known = OnConflict::ALL.map(OnConflict::name);
+        let text = written.value.as_str();
+        let Some(on_conflict) = OnConflict::ALL.into_iter().find(|o| o.name() == text) else {
+            let help = did_you_mean(text, known.into_iter());
+            let help = help.unwrap_or_else(|| format!("it is {}", known.join(" or ")));
+            let message = format!("unknown `on_conflict: {text}`");
+            self.problems.add(written.referenced, message, Some(help));
+            return OnConflict::default();
+        };
+        if on_conflict == OnConflict::Transaction {
+            self.supported("on_conflict: transaction", written.referenced);
+            if kind == Some(PolicyName::Home) {
+                let message = "`on_conflict: transaction` does not belong to policy `home`";
+                let help = "nothing loses there: a concurrent write stops the stream".to_owned();
+                self.problems.add(written.referenced, message.to_owned(), Some(help));
+            }
+        }
+        on_conflict
+    }
+
+    fn column(&mut self, written: &Text) {
+        let name = written.value.as_str();
+        if name.is_empty() || name.chars().count() > 64 {
+            let message = format!("`{name}` is no column name");
+            self.problems.add(written.referenced, message, Some("1 to 64 characters".to_owned()));
+        }
+    }
+
+    fn columns(&mut self, list: &List) -> Vec<String> {
+        if list.value.is_empty() {
+            let help = Some("name one column at least".to_owned());
+            self.problems.add(list.referenced, "the list of columns is empty".to_owned(), help);
+        }
+        for column in &list.value {
+            self.column(column);
+        }
+        list.value.iter().map(|column| column.value.clone()).collect()
+    }
+
+    fn groups(
+        &mut self,
+        groups: &Spanned<Vec<FileGroup>>,
+        kind: Option<PolicyName>,
+    ) -> Vec<ColumnGroup> {
+        self.supported("columns", groups.referenced);
+        if let Some(kind @ (PolicyName::InsertOnly | PolicyName::Home)) = kind {
+            let message = format!("`columns` does not belong to policy `{}`", kind.name());
+            let help = "it is a policy of whole rows: leave `columns` out".to_owned();
+            self.problems.add(groups.referenced, message, Some(help));
+        }
+        groups.value.iter().filter_map(|group| self.group(group)).collect()
+    }
+
+    fn group(&mut self, group: &FileGroup) -> Option<ColumnGroup> {
+        let columns = self.columns(&group.columns);
+        let kind = self.policy_name(&group.policy, &PolicyName::OF_COLUMNS)?;
+        let options = Options {
+            timestamp_column: group.timestamp_column.as_ref(),
+            priority: group.priority.as_ref(),
+            // The group's own columns are those that add up.
+            delta_columns: (kind == PolicyName::Delta).then_some(&group.columns),
+        };
+        let policy = match self.policy(kind, group.policy.referenced, &options) {
+            Policy::Latest { timestamp_column } => ColumnPolicy::Latest { timestamp_column },
+            Policy::RegionPriority { priority } => ColumnPolicy::RegionPriority { priority },
+            Policy::Delta { .. } | Policy::InsertOnly | Policy::Home => ColumnPolicy::Delta,
+        };
+        Some(ColumnGroup { columns, policy })
+    }
+
+    /// A column has one policy.
+    fn disjoint(&mut self, written: &FileRule, kind: Option<PolicyName>) {
+        let groups = written.columns.as_ref().map_or(&[][..], |groups| &groups.value);
+        let deltas = written.delta_columns.as_ref().filter(|_| kind == Some(PolicyName::Delta));
+        let lists = deltas.into_iter().chain(groups.iter().map(|group| &group.columns));
+        let mut seen: Vec<&Text> = Vec::new();
+        for column in lists.flat_map(|list| &list.value) {
+            if let Some(first) = seen.iter().find(|c| c.value.eq_ignore_ascii_case(&column.value)) {
+                let message = format!("column `{}` has two policies", column.value);
+                let help = format!("it stands in line {} already", first.referenced.line());
+                self.problems.add(column.referenced, message, Some(help));
+            }
+            seen.push(column);
+        }
+    }
+
+    /// A column that adds up says nothing about time.
+    fn clocks(&mut self, written: &FileRule, rule: &TableRule) {
+        let groups = written.columns.as_ref().map_or(&[][..], |groups| &groups.value);
+        let clocks = groups.iter().filter_map(|group| group.timestamp_column.as_ref());
+        for clock in written.timestamp_column.as_ref().into_iter().chain(clocks) {
+            if rule.column_policy(&clock.value) == Some(ColumnPolicy::Delta) {
+                let message = format!("`timestamp_column` `{}` is one that adds up", clock.value);
+                let help = "a time is taken as it was written: leave it out of `delta`".to_owned();
+                self.problems.add(clock.referenced, message, Some(help));
+            }
+        }
+    }
+}
