@@ -15,7 +15,7 @@ kafka:
   us: { brokers: [] }
 tables:
   - tables: shop.*
-    policy: delta
+    policy: dleta
   - tables: shop.orders
   - tables: shop
 limits:
