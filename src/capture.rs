@@ -9,6 +9,8 @@
 mod assemble;
 mod bytes;
 mod catalog;
+mod definition;
+mod described;
 mod error;
 mod file;
 mod gtid;

@@ -173,7 +173,9 @@ impl ColumnType {
             "datetime" => Self::Datetime,
             "timestamp" => Self::Timestamp,
             "char" | "varchar" => Self::Char,
-            "binary" | "varbinary" => Self::Binary,
+            // MariaDB's inet types are the bytes of the address.
+            "binary" | "varbinary" | "inet4" | "inet6" => Self::Binary,
+            "uuid" => Self::Uuid,
             "tinytext" | "text" | "mediumtext" | "longtext" => Self::Text,
             "tinyblob" | "blob" | "mediumblob" | "longblob" => Self::Blob,
             "enum" => Self::Enum,

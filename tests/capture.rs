@@ -10,13 +10,16 @@
 #[path = "lab/lab.rs"]
 mod lab;
 
+#[path = "capture/definitions.rs"]
+mod definitions;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use causeway::capture::{
     AppliedMark, CaptureConfig, CaptureError, CaptureEvent, Checkpoint, ErrorKind, current, run,
 };
-use causeway::change::{ColumnType, Kind, Position, RegionId, Row, RowChange, Seq, Table};
+use causeway::change::{Column, ColumnType, Kind, Position, RegionId, Row, RowChange, Seq, Table};
 use causeway::clock::Hlc;
 use lab::db::{Database, Flavour, Settings};
 use mysql_async::prelude::Queryable as _;
@@ -106,6 +109,7 @@ fn expression(table: &Table, at: usize) -> String {
         | ColumnType::Binary
         | ColumnType::Text
         | ColumnType::Blob
+        | ColumnType::Uuid
         | ColumnType::Json
         | ColumnType::Geometry => format!("HEX({name})"),
         ColumnType::Unspecified

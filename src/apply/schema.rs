@@ -223,10 +223,19 @@ fn holds(origin: ColumnType, here: &str) -> bool {
         ColumnType::Datetime => here == "datetime",
         ColumnType::Timestamp => here == "timestamp",
         ColumnType::Char | ColumnType::Text | ColumnType::Json => text,
-        // MariaDB's uuid and inet types travel as the bytes they are stored in.
-        ColumnType::Binary | ColumnType::Blob => {
-            matches!(here, "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob")
-        }
+        // MariaDB's inet types travel as the bytes they are stored in.
+        ColumnType::Binary | ColumnType::Blob => matches!(
+            here,
+            "binary"
+                | "varbinary"
+                | "tinyblob"
+                | "blob"
+                | "mediumblob"
+                | "longblob"
+                | "inet4"
+                | "inet6"
+        ),
+        ColumnType::Uuid => matches!(here, "uuid" | "binary" | "varbinary"),
         ColumnType::Enum => here == "enum",
         ColumnType::Set => here == "set",
         ColumnType::Geometry => matches!(

@@ -108,6 +108,10 @@ impl Assembler {
         applied || self.tables.contains_key(&id) || self.marker.contains_key(&id)
     }
 
+    pub(super) const fn is_mariadb(&self) -> bool {
+        matches!(self.reached, Reached::MariaDb(_))
+    }
+
     pub(super) fn is_map(event: u8) -> bool {
         event == event::TABLE_MAP
     }

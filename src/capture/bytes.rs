@@ -90,8 +90,9 @@ impl Cursor {
     }
 }
 
-/// MariaDB's compressed bytes: a header with the algorithm (zlib) and the width of
-/// the length, the length in big-endian, the deflated bytes.
+/// MariaDB's compressed bytes: a header with the algorithm (zlib), whether zlib's own
+/// header and sum are left out, and the width of the length; the length in
+/// big-endian; the deflated bytes.
 pub(super) fn inflate(mut at: Cursor) -> Result<Bytes, CaptureError> {
     use std::io::Read as _;
     const LENGTH_MAX: u64 = 1 << 30;
@@ -105,10 +106,12 @@ pub(super) fn inflate(mut at: Cursor) -> Result<Bytes, CaptureError> {
     }
     let mut out = Vec::new();
     let rest = at.rest();
-    flate2::read::ZlibDecoder::new(&rest[..])
-        .take(length)
-        .read_to_end(&mut out)
-        .map_err(|_| CaptureError::Corrupt("compressed bytes can't be read"))?;
+    let read = if header & 8 == 0 {
+        flate2::read::ZlibDecoder::new(&rest[..]).take(length).read_to_end(&mut out)
+    } else {
+        flate2::read::DeflateDecoder::new(&rest[..]).take(length).read_to_end(&mut out)
+    };
+    read.map_err(|_| CaptureError::Corrupt("compressed bytes can't be read"))?;
     if u64::try_from(out.len()).ok() != Some(length) {
         return Err(CaptureError::Corrupt("compressed bytes are too short"));
     }

@@ -1,5 +1,10 @@
-//! The source's table definitions, from information_schema, checked against what the
-//! binlog itself says.
+//! What is known of the source's tables.
+//!
+//! An event that describes its columns is taken at its word: the rows that follow were
+//! written with that definition, whatever has become of the table since. The server's
+//! dictionary adds what no event says. Without such events (MySQL before 8, or
+//! `binlog_row_metadata` not FULL) the dictionary must say all, so it is read before
+//! the first row, and again with each schema change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,9 +12,11 @@ use std::sync::Arc;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
-use super::CaptureError;
-use super::table_map::{TableMap, kind};
-use crate::change::{Column, ColumnType, Table};
+use super::definition::{self, Definition, described_column};
+use super::described::Described;
+use super::table_map::{TableMap, Written, kind};
+use super::{CaptureError, Replicates};
+use crate::change::{Table, TableName};
 
 /// A replicated table as its rows are read.
 #[derive(Clone, Debug)]
@@ -27,226 +34,233 @@ impl TableInfo {
     }
 }
 
-/// What the binlog does not say of a column.
-#[derive(Clone, Debug, Default)]
+/// What a column's values don't say of their form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ColumnInfo {
     pub(super) unsigned: bool,
     /// BINARY(n) comes without its trailing zeros.
     pub(super) binary_length: Option<usize>,
     /// Fractional digits, which the old temporal types don't name.
     pub(super) fraction: u8,
+    /// The bytes are a UUID's, in the order in which MariaDB stores it.
+    pub(super) uuid: bool,
 }
 
-/// Reads definitions over a connection of its own.
+/// What a table was found to be, and of which events that holds.
+#[derive(Debug)]
+struct Known {
+    columns: Vec<Written>,
+    described: Option<Vec<Described>>,
+    info: Arc<TableInfo>,
+}
+
+/// Knows tables; asks over a connection of its own.
 #[derive(Debug)]
 pub(super) struct Catalog {
     opts: Opts,
     conn: Option<Conn>,
-    known: HashMap<(String, String), Arc<TableInfo>>,
+    /// Names of collations by number, once asked for.
+    collations: HashMap<usize, String>,
+    /// The server's events describe no columns: definitions are read ahead.
+    ahead: bool,
+    defined: HashMap<TableName, Definition>,
+    known: HashMap<TableName, Known>,
 }
 
 impl Catalog {
     pub(super) fn new(opts: Opts) -> Self {
         let opts = OptsBuilder::from_opts(opts).init(vec!["SET NAMES utf8mb4".to_owned()]).into();
-        Self { opts, conn: None, known: HashMap::new() }
+        Self {
+            opts,
+            conn: None,
+            collations: HashMap::new(),
+            ahead: false,
+            defined: HashMap::new(),
+            known: HashMap::new(),
+        }
     }
 
-    /// Definitions may have changed.
-    pub(super) fn forget(&mut self) {
-        self.known.clear();
+    /// When the server's events don't describe columns, reads all replicated tables'
+    /// definitions: as early as can be, so that only a change of schema while nobody
+    /// followed is missed.
+    pub(super) async fn read_ahead(&mut self, replicates: &Replicates) -> Result<(), CaptureError> {
+        let tables = match self.undescribed().await {
+            Ok(tables) => tables,
+            Err(error) => return Err(self.lost(&error)),
+        };
+        let Some(tables) = tables else { return Ok(()) };
+        self.ahead = true;
+        for (schema, name) in tables {
+            if replicates(&schema, &name) {
+                let name = TableName { schema, name };
+                let definition = self.ask(&name).await?;
+                self.defined.insert(name, definition);
+            }
+        }
+        Ok(())
     }
 
-    /// The table that a map names.
+    /// All tables, unless the server's events describe theirs.
+    async fn undescribed(&mut self) -> Result<Option<Vec<(String, String)>>, mysql_async::Error> {
+        let conn = self.conn().await?;
+        let metadata: Option<(String, String)> =
+            conn.query_first("SHOW GLOBAL VARIABLES LIKE 'binlog_row_metadata'").await?;
+        if metadata.is_some_and(|(_, value)| value.eq_ignore_ascii_case("FULL")) {
+            return Ok(None);
+        }
+        let tables = conn
+            .query(
+                "SELECT CAST(table_schema AS CHAR), CAST(table_name AS CHAR) \
+                 FROM information_schema.tables WHERE table_type = 'BASE TABLE' AND table_schema \
+                 NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')",
+            )
+            .await?;
+        Ok(Some(tables))
+    }
+
+    /// These tables are changed; `*` stands for all of a schema.
+    pub(super) async fn changed(&mut self, tables: &[TableName]) -> Result<(), CaptureError> {
+        for changed in tables {
+            let named = |name: &TableName| {
+                name.schema == changed.schema && (changed.name == "*" || name.name == changed.name)
+            };
+            self.known.retain(|name, _| !named(name));
+            self.defined.retain(|name, _| !named(name));
+            if self.ahead && changed.name != "*" {
+                let definition = self.ask(changed).await?;
+                self.defined.insert(changed.clone(), definition);
+            }
+        }
+        Ok(())
+    }
+
+    /// The table that a map names, as it was when the map was written.
     pub(super) async fn table(&mut self, map: &TableMap) -> Result<Arc<TableInfo>, CaptureError> {
-        let name = (map.schema.clone(), map.table.clone());
-        if let Some(info) = self.known.get(&name).filter(|info| fits(map, info)) {
-            return Ok(Arc::clone(info));
+        let name = TableName { schema: map.schema.clone(), name: map.table.clone() };
+        if let Some(known) = self.known.get(&name)
+            && known.columns == map.columns
+            && known.described == map.described
+        {
+            return Ok(Arc::clone(&known.info));
         }
-        let info = Arc::new(self.read(map).await?);
-        if !fits(map, &info) {
-            return Err(CaptureError::Moved(info.table.full_name().to_string()));
-        }
-        self.known.insert(name, Arc::clone(&info));
+        let info = match &map.described {
+            Some(described) => self.described(&name, map, described).await?,
+            None => self.undescribed_table(&name, map).await?,
+        };
+        let info = Arc::new(info);
+        let known = Known {
+            columns: map.columns.clone(),
+            described: map.described.clone(),
+            info: Arc::clone(&info),
+        };
+        self.known.insert(name, known);
         Ok(info)
     }
 
-    async fn read(&mut self, map: &TableMap) -> Result<TableInfo, CaptureError> {
-        let rows = match self.ask(map).await {
-            Ok(rows) => rows,
-            Err(error) => {
-                self.conn = None;
-                return Err(CaptureError::Away(error.to_string()));
+    async fn undescribed_table(
+        &mut self,
+        name: &TableName,
+        map: &TableMap,
+    ) -> Result<TableInfo, CaptureError> {
+        if let Some(definition) = self.defined.get(name).filter(|held| held.fits(map)) {
+            return definition.table(name);
+        }
+        let definition = self.ask(name).await?;
+        if !definition.fits(map) {
+            return Err(CaptureError::Moved(name.to_string()));
+        }
+        let info = definition.table(name);
+        self.defined.insert(name.clone(), definition);
+        info
+    }
+
+    /// Takes the event at its word; a column that still is what it was adds what the
+    /// event does not say.
+    async fn described(
+        &mut self,
+        name: &TableName,
+        map: &TableMap,
+        described: &[Described],
+    ) -> Result<TableInfo, CaptureError> {
+        let now = self.ask(name).await?;
+        let (schema, table) = (name.schema.clone(), name.name.clone());
+        let mut table = Table { schema, name: table, columns: Vec::new() };
+        let mut columns = Vec::new();
+        let mut same = now.columns.len() == described.len();
+        for (n, (&how, said)) in map.columns.iter().zip(described).enumerate() {
+            let collation = self.collation(said).await?;
+            let (mut column, mut info) = described_column(how, said, collation);
+            let defined = now.columns.iter().find(|defined| defined.is(&column));
+            same &=
+                defined.is_some_and(|defined| defined.column.name == now.columns[n].column.name);
+            if let Some(defined) = defined {
+                defined.check(name)?;
+                column.generated = defined.column.generated;
+                column.r#type = defined.column.r#type;
+                info.fraction = defined.info.fraction;
+                info.uuid = defined.info.uuid;
+            } else if matches!(how.kind, kind::TIME | kind::DATETIME | kind::TIMESTAMP) {
+                // The old temporal types: their fraction stands nowhere else.
+                return Err(CaptureError::Moved(name.to_string()));
             }
-        };
-        let mut table = Table {
-            schema: map.schema.clone(),
-            name: map.table.clone(),
-            columns: Vec::with_capacity(rows.len()),
-        };
-        let mut columns = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (column, info) = row.column(&table.full_name().to_string())?;
             table.columns.push(column);
             columns.push(info);
+        }
+        // Without a primary key the server names a unique one in its place.
+        if same && now.columns.iter().all(|defined| defined.column.key == 0) {
+            table.columns.iter_mut().for_each(|column| column.key = 0);
         }
         Ok(TableInfo { table, columns })
     }
 
-    async fn ask(&mut self, map: &TableMap) -> Result<Vec<Described>, mysql_async::Error> {
-        let conn = match &mut self.conn {
+    async fn collation(&mut self, said: &Described) -> Result<String, CaptureError> {
+        let Some(id) = said.collation else { return Ok("binary".to_owned()) };
+        if self.collations.is_empty() {
+            self.collations = match self.ask_collations().await {
+                Ok(collations) => collations,
+                Err(error) => return Err(self.lost(&error)),
+            };
+        }
+        let name = self.collations.get(&id).cloned();
+        name.ok_or(CaptureError::Corrupt("a column's collation is not one of the server's"))
+    }
+
+    async fn ask_collations(&mut self) -> Result<HashMap<usize, String>, mysql_async::Error> {
+        let conn = self.conn().await?;
+        // MariaDB from 10.10 on has collations whose full name stands here alone.
+        let full = "SELECT id, CAST(full_collation_name AS CHAR) \
+            FROM information_schema.collation_character_set_applicability";
+        let rows: Vec<(usize, String)> = match conn.query(full).await {
+            Err(mysql_async::Error::Server(_)) => {
+                let plain =
+                    "SELECT id, CAST(collation_name AS CHAR) FROM information_schema.collations";
+                conn.query(plain).await?
+            }
+            other => other?,
+        };
+        Ok(rows.into_iter().collect())
+    }
+
+    async fn ask(&mut self, name: &TableName) -> Result<Definition, CaptureError> {
+        let conn = match self.conn().await {
+            Ok(conn) => conn,
+            Err(error) => return Err(self.lost(&error)),
+        };
+        match definition::read(conn, name).await {
+            Ok(definition) => Ok(definition),
+            Err(error) => Err(self.lost(&error)),
+        }
+    }
+
+    async fn conn(&mut self) -> Result<&mut Conn, mysql_async::Error> {
+        Ok(match &mut self.conn {
             Some(conn) => conn,
             none => none.insert(Box::pin(Conn::new(self.opts.clone())).await?),
-        };
-        let rows: Vec<mysql_async::Row> = conn
-            .exec(
-                "SELECT c.column_name, c.data_type, c.column_type, \
-                 IFNULL(c.collation_name, 'binary'), c.extra, IFNULL(k.seq_in_index, 0), \
-                 IFNULL(c.datetime_precision, 0) FROM information_schema.columns c \
-                 LEFT JOIN information_schema.statistics k ON k.table_schema = c.table_schema \
-                 AND k.table_name = c.table_name AND k.column_name = c.column_name \
-                 AND k.index_name = 'PRIMARY' \
-                 WHERE c.table_schema = ? AND c.table_name = ? ORDER BY c.ordinal_position",
-                (&map.schema, &map.table),
-            )
-            .await?;
-        let text = |row: &mysql_async::Row, at: usize| {
-            let bytes: Vec<u8> = row.get(at).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
-        };
-        let described = rows.iter().map(|row| Described {
-            name: text(row, 0),
-            data_type: text(row, 1).to_lowercase(),
-            column_type: text(row, 2),
-            collation: text(row, 3),
-            extra: text(row, 4).to_uppercase(),
-            key: row.get(5).unwrap_or_default(),
-            fraction: row.get(6).unwrap_or_default(),
-        });
-        Ok(described.collect())
+        })
     }
-}
 
-/// A row of information_schema.columns.
-struct Described {
-    name: String,
-    data_type: String,
-    column_type: String,
-    collation: String,
-    extra: String,
-    key: u32,
-    fraction: u8,
-}
-
-impl Described {
-    fn column(self, table: &str) -> Result<(Column, ColumnInfo), CaptureError> {
-        let column_type = ColumnType::of_sql(&self.data_type);
-        if column_type == ColumnType::Unspecified || self.column_type.contains("COMPRESSED") {
-            return Err(CaptureError::Type {
-                table: table.to_owned(),
-                column: self.name,
-                what: self.column_type,
-            });
-        }
-        let labels = if matches!(column_type, ColumnType::Enum | ColumnType::Set) {
-            labels(&self.column_type)
-        } else {
-            Vec::new()
-        };
-        let binary_length = (self.data_type == "binary").then(|| {
-            let digits = self.column_type.trim_start_matches(|c: char| !c.is_ascii_digit());
-            digits.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0)
-        });
-        let generated = (self.extra.contains("GENERATED")
-            && !self.extra.contains("DEFAULT_GENERATED"))
-            || self.extra.contains("VIRTUAL")
-            || self.extra.contains("PERSISTENT");
-        // 1-bit booleans and ZEROFILL columns say so in the type's text as well.
-        let unsigned = self.column_type.contains("unsigned");
-        let info = ColumnInfo { unsigned, binary_length, fraction: self.fraction };
-        let column = Column {
-            name: self.name,
-            r#type: column_type.into(),
-            unsigned,
-            key: self.key,
-            collation: self.collation,
-            labels,
-            generated,
-        };
-        Ok((column, info))
-    }
-}
-
-/// The labels in `enum('a','b''c')`.
-fn labels(column_type: &str) -> Vec<bytes::Bytes> {
-    let mut labels = Vec::new();
-    let mut rest = column_type;
-    while let Some(start) = rest.find('\'') {
-        let mut label = String::new();
-        let mut chars = rest[start + 1..].char_indices().peekable();
-        let mut end = rest.len();
-        while let Some((at, c)) = chars.next() {
-            if c == '\'' {
-                if chars.next_if(|(_, next)| *next == '\'').is_none() {
-                    end = start + 1 + at + 1;
-                    break;
-                }
-                label.push('\'');
-            } else {
-                label.push(c);
-            }
-        }
-        labels.push(label.into());
-        rest = &rest[end..];
-    }
-    labels
-}
-
-/// Whether the definition can be the one that the rows were written with.
-fn fits(map: &TableMap, info: &TableInfo) -> bool {
-    let columns = &info.table.columns;
-    if columns.len() != map.columns.len() {
-        return false;
-    }
-    if let Some(names) = &map.names
-        && !names.iter().zip(columns).all(|(name, column)| name == column.name.as_bytes())
-    {
-        return false;
-    }
-    map.columns.iter().zip(columns).all(|(written, column)| {
-        let wanted = match column.r#type() {
-            ColumnType::Unspecified => return false,
-            ColumnType::Tinyint => &[kind::TINY][..],
-            ColumnType::Smallint => &[kind::SHORT],
-            ColumnType::Mediumint => &[kind::INT24],
-            ColumnType::Int => &[kind::LONG],
-            ColumnType::Bigint => &[kind::LONGLONG],
-            ColumnType::Decimal => &[kind::NEWDECIMAL],
-            ColumnType::Float => &[kind::FLOAT],
-            ColumnType::Double => &[kind::DOUBLE],
-            ColumnType::Bit => &[kind::BIT],
-            ColumnType::Year => &[kind::YEAR],
-            ColumnType::Date => &[kind::DATE],
-            ColumnType::Time => &[kind::TIME, kind::TIME2],
-            ColumnType::Datetime => &[kind::DATETIME, kind::DATETIME2],
-            ColumnType::Timestamp => &[kind::TIMESTAMP, kind::TIMESTAMP2],
-            ColumnType::Char | ColumnType::Binary => {
-                &[kind::STRING, kind::VARCHAR, kind::VAR_STRING]
-            }
-            ColumnType::Text | ColumnType::Blob => &[249, 250, 251, kind::BLOB],
-            ColumnType::Enum => &[kind::ENUM],
-            ColumnType::Set => &[kind::SET],
-            ColumnType::Json => &[kind::JSON],
-            ColumnType::Geometry => &[kind::GEOMETRY],
-        };
-        wanted.contains(&written.kind)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn labels_may_hold_quotes_and_commas() {
-        let labels = super::labels("enum('a','b''c','d,e','')");
-        assert_eq!(labels, ["a", "b'c", "d,e", ""]);
+    fn lost(&mut self, error: &mysql_async::Error) -> CaptureError {
+        self.conn = None;
+        CaptureError::Away(error.to_string())
     }
 }

@@ -116,8 +116,9 @@ impl CaptureError {
             Self::Anonymous => "set gtid_mode=ON",
             Self::Type { .. } => "exclude the table in the topology, or change the column's type",
             Self::Moved(_) => {
-                "the table was altered while capture was behind: seed this region anew, and hold \
-                 writes during schema changes"
+                "the table was altered while capture was behind, and these rows do not describe \
+                 themselves: seed this region anew; binlog_row_metadata=FULL (MariaDB 10.5, MySQL \
+                 8) keeps it from happening again"
             }
         }
     }

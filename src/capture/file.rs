@@ -52,10 +52,11 @@ pub async fn read_file(
         if Assembler::is_map(kind) {
             learn(config, &mut assembler, &mut catalog, data).await?;
         } else if let Some(said) = assembler.event(kind, (timestamp, server, log_pos), data)? {
-            if matches!(said, CaptureEvent::Ddl { .. }) {
-                catalog.forget();
+            let said = said.filtered(&config.replicates);
+            if let CaptureEvent::Ddl { tables, .. } = &said {
+                catalog.changed(tables).await?;
             }
-            each(said.filtered(&config.replicates));
+            each(said);
         }
     }
     Ok(())

@@ -104,6 +104,7 @@ pub async fn run(
 ) -> Result<(), CaptureError> {
     let (mut stream, mut assembler) = Box::pin(connect(&config)).await?;
     let mut catalog = Catalog::new(config.opts.clone());
+    Box::pin(catalog.read_ahead(&config.replicates)).await?;
     loop {
         let next = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -130,13 +131,12 @@ pub async fn run(
         }
         let place = (header.timestamp(), header.server_id(), header.log_pos());
         let Some(said) = assembler.event(kind, place, data)? else { continue };
-        let ddl = matches!(said, CaptureEvent::Ddl { .. });
         let said = said.filtered(&config.replicates);
+        if let CaptureEvent::Ddl { tables, .. } = &said {
+            Box::pin(catalog.changed(tables)).await?;
+        }
         if events.send(said).await.is_err() {
             return Ok(());
-        }
-        if ddl {
-            catalog.forget();
         }
     }
 }
@@ -155,7 +155,7 @@ pub(super) async fn learn(
     if assembler.knows(table_map::table_id(&data)?) {
         return Ok(());
     }
-    let map = table_map::parse(data)?;
+    let map = table_map::parse(data, assembler.is_mariadb())?;
     let info = if (config.replicates)(&map.schema, &map.table) {
         Some(Box::pin(catalog.table(&map)).await?)
     } else {

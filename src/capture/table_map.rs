@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::CaptureError;
 use super::bytes::Cursor;
+use super::described::{self, Described};
 
 /// A TABLE_MAP event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +14,8 @@ pub(super) struct TableMap {
     pub(super) schema: String,
     pub(super) table: String,
     pub(super) columns: Vec<Written>,
-    /// Column names, with `binlog_row_metadata=FULL`.
-    pub(super) names: Option<Vec<Bytes>>,
+    /// What the event says of the columns beside, with `binlog_row_metadata=FULL`.
+    pub(super) described: Option<Vec<Described>>,
 }
 
 /// How a column's values are written: binlog type and its metadata.
@@ -43,6 +44,8 @@ pub(super) mod kind {
     pub(in super::super) const TIMESTAMP2: u8 = 17;
     pub(in super::super) const DATETIME2: u8 = 18;
     pub(in super::super) const TIME2: u8 = 19;
+    pub(in super::super) const BLOB_COMPRESSED: u8 = 140;
+    pub(in super::super) const VARCHAR_COMPRESSED: u8 = 141;
     pub(in super::super) const JSON: u8 = 245;
     pub(in super::super) const NEWDECIMAL: u8 = 246;
     pub(in super::super) const ENUM: u8 = 247;
@@ -53,14 +56,13 @@ pub(super) mod kind {
     pub(in super::super) const GEOMETRY: u8 = 255;
 }
 
-const COLUMN_NAMES: u8 = 4;
-
 /// The id alone, to find a map that is already known.
 pub(super) fn table_id(data: &Bytes) -> Result<u64, CaptureError> {
     Cursor::new(data.clone()).uint_le(6)
 }
 
-pub(super) fn parse(data: Bytes) -> Result<TableMap, CaptureError> {
+/// `mariadb` says whose event it is.
+pub(super) fn parse(data: Bytes, mariadb: bool) -> Result<TableMap, CaptureError> {
     let mut at = Cursor::new(data);
     let id = at.uint_le(6)?;
     at.u16()?;
@@ -76,21 +78,8 @@ pub(super) fn parse(data: Bytes) -> Result<TableMap, CaptureError> {
     let columns =
         kinds.iter().map(|&kind| written(kind, &mut metadata)).collect::<Result<Vec<_>, _>>()?;
     at.take(count.div_ceil(8))?;
-    let mut names = None;
-    while at.len() > 1 {
-        let what = at.u8()?;
-        let length = at.lenenc()?;
-        let mut value = Cursor::new(at.take(length)?);
-        if what == COLUMN_NAMES {
-            let mut all = Vec::with_capacity(count);
-            while !value.is_empty() {
-                let length = value.lenenc()?;
-                all.push(value.take(length)?);
-            }
-            names = Some(all);
-        }
-    }
-    Ok(TableMap { id, schema, table, columns, names })
+    let described = described::parse(&mut at, &columns, mariadb)?;
+    Ok(TableMap { id, schema, table, columns, described })
 }
 
 fn name(at: &mut Cursor) -> Result<String, CaptureError> {
@@ -110,8 +99,10 @@ fn written(mut kind: u8, metadata: &mut Cursor) -> Result<Written, CaptureError>
         | kind::JSON
         | 249..=kind::BLOB
         | kind::GEOMETRY
-        | 140 => u16::from(metadata.u8()?),
-        kind::VARCHAR | kind::VAR_STRING | kind::BIT | 141 => metadata.u16()?,
+        | kind::BLOB_COMPRESSED => u16::from(metadata.u8()?),
+        kind::VARCHAR | kind::VAR_STRING | kind::BIT | kind::VARCHAR_COMPRESSED => {
+            metadata.u16()?
+        }
         kind::NEWDECIMAL => u16::from(metadata.u8()?) << 8 | u16::from(metadata.u8()?),
         kind::STRING | kind::ENUM | kind::SET => {
             // The real type shares its byte with two bits of the length.

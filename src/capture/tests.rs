@@ -30,7 +30,7 @@ fn gtid(seq: u8) -> Bytes {
 fn enter(assembler: &mut Assembler, kind: u8, meta: u16) {
     let columns = vec![Written { kind: 3, meta: 0 }, Written { kind, meta }];
     let (schema, table) = ("s".to_owned(), "t".to_owned());
-    let map = TableMap { id: 7, schema, table, columns, names: None };
+    let map = TableMap { id: 7, schema, table, columns, described: None };
     let info = TableInfo { table: Table::default(), columns: vec![ColumnInfo::default(); 2] };
     assembler.enter_table(map, Some(Arc::new(info)));
 }
@@ -91,7 +91,7 @@ proptest! {
             drop(assembler.event(kind, (1, 1, log_pos), bytes.clone().into()));
             drop(assembler.event(kind, (1, 1, log_pos), bytes.clone().into()));
         }
-        drop(table_map::parse(bytes.into()));
+        drop(table_map::parse(bytes.into(), true));
     }
 
     #[test]

@@ -223,6 +223,25 @@ fn strings(flavour: Flavour) -> Vec<Case> {
             Json,
             vec![(bytes(json.as_bytes()), r#"'{"k": ["é", "it''s", 1.0, null]}'"#)],
         ));
+        let uuid = b"\x12\x3e\x45\x67\xe8\x9b\x12\xd3\xa4\x56\x42\x66\x14\x17\x40\0";
+        let seven = b"\x01\x89\x0a\x5d\xac\x96\x77\x4b\xbc\xce\xb3\x02\x09\x9a\x80\x57";
+        let address = b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\0";
+        for (name, ddl, kind, values) in [
+            (
+                "uu",
+                "UUID",
+                ColumnType::Uuid,
+                vec![
+                    (bytes(uuid), "'123e4567-e89b-12d3-a456-426614174000'"),
+                    (bytes(seven), "'01890a5d-ac96-774b-bcce-b302099a8057'"),
+                    (bytes(&[0; 16]), "'00000000-0000-0000-0000-000000000000'"),
+                ],
+            ),
+            ("i6", "INET6", Binary, vec![(bytes(address), "'2001:db8::'")]),
+            ("i4", "INET4", Binary, vec![(bytes(b"\xc0\0\x02\0"), "'192.0.2.0'")]),
+        ] {
+            all.push(collated("binary", case(name, ddl, kind, values)));
+        }
     }
     all
 }

@@ -187,7 +187,7 @@ fn key_type(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Fin
 fn column_type(column: &ColumnFacts) -> ColumnType {
     let text = column.column_type.to_ascii_lowercase();
     let word = text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-    if text.contains("compressed") { ColumnType::Unspecified } else { ColumnType::of_sql(word) }
+    ColumnType::of_sql(word)
 }
 
 fn column_types(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {

@@ -1,0 +1,313 @@
+//! A table's definition as information_schema has it: the present one, which need not
+//! be the one that a row was written with.
+
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+
+use super::CaptureError;
+use super::catalog::{ColumnInfo, TableInfo};
+use super::described::Described;
+use super::table_map::{TableMap, Written, kind};
+use crate::change::{Column, ColumnType, Table, TableName};
+
+/// A table as it is now; without columns when there is none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Definition {
+    pub(super) columns: Vec<Defined>,
+}
+
+/// A column as it is now.
+#[derive(Clone, Debug)]
+pub(super) struct Defined {
+    pub(super) column: Column,
+    pub(super) info: ColumnInfo,
+    /// The type in the server's words, when it is not replicated.
+    pub(super) refused: Option<String>,
+}
+
+impl Definition {
+    /// Whether it can be the one that the rows were written with, of which the event
+    /// says no more than types.
+    pub(super) fn fits(&self, map: &TableMap) -> bool {
+        self.columns.len() == map.columns.len()
+            && map.columns.iter().zip(&self.columns).all(|(how, now)| now.holds(*how))
+    }
+
+    /// As a table whose rows can be read.
+    pub(super) fn table(&self, name: &TableName) -> Result<TableInfo, CaptureError> {
+        let (mut all, mut infos) = (Vec::new(), Vec::new());
+        for defined in &self.columns {
+            defined.check(name)?;
+            all.push(defined.column.clone());
+            infos.push(defined.info.clone());
+        }
+        let (schema, name) = (name.schema.clone(), name.name.clone());
+        Ok(TableInfo { table: Table { schema, name, columns: all }, columns: infos })
+    }
+}
+
+impl Defined {
+    /// Refuses what is not replicated.
+    pub(super) fn check(&self, table: &TableName) -> Result<(), CaptureError> {
+        match &self.refused {
+            None => Ok(()),
+            Some(what) => Err(CaptureError::Type {
+                table: table.to_string(),
+                column: self.column.name.clone(),
+                what: what.clone(),
+            }),
+        }
+    }
+
+    /// Whether an event writes such a column so.
+    fn holds(&self, how: Written) -> bool {
+        let kinds = match self.column.r#type() {
+            // Refused by name once the rest fits.
+            ColumnType::Unspecified => return true,
+            ColumnType::Tinyint => &[kind::TINY][..],
+            ColumnType::Smallint => &[kind::SHORT],
+            ColumnType::Mediumint => &[kind::INT24],
+            ColumnType::Int => &[kind::LONG],
+            ColumnType::Bigint => &[kind::LONGLONG],
+            ColumnType::Decimal => &[kind::NEWDECIMAL],
+            ColumnType::Float => &[kind::FLOAT],
+            ColumnType::Double => &[kind::DOUBLE],
+            ColumnType::Bit => &[kind::BIT],
+            ColumnType::Year => &[kind::YEAR],
+            ColumnType::Date => &[kind::DATE],
+            ColumnType::Time => &[kind::TIME, kind::TIME2],
+            ColumnType::Datetime => &[kind::DATETIME, kind::DATETIME2],
+            ColumnType::Timestamp => &[kind::TIMESTAMP, kind::TIMESTAMP2],
+            ColumnType::Char | ColumnType::Binary => {
+                &[kind::STRING, kind::VARCHAR, kind::VAR_STRING, kind::VARCHAR_COMPRESSED]
+            }
+            ColumnType::Text | ColumnType::Blob => {
+                &[249, 250, 251, kind::BLOB, kind::BLOB_COMPRESSED]
+            }
+            ColumnType::Enum => &[kind::ENUM],
+            ColumnType::Set => &[kind::SET],
+            ColumnType::Json => &[kind::JSON],
+            ColumnType::Uuid => &[kind::STRING],
+            ColumnType::Geometry => &[kind::GEOMETRY],
+        };
+        kinds.contains(&how.kind)
+    }
+
+    /// Whether it is the column that an event describes: what the event does not say
+    /// is then as it is here.
+    pub(super) fn is(&self, written: &Column) -> bool {
+        let (now, then) = (self.column.r#type(), written.r#type());
+        // The event has UUIDs as BINARY(16).
+        let same_type = now == then
+            || now == ColumnType::Unspecified
+            || now == ColumnType::Uuid && then == ColumnType::Binary;
+        same_type
+            && self.column.name == written.name
+            && self.column.unsigned == written.unsigned
+            && self.column.collation == written.collation
+            && self.column.labels == written.labels
+    }
+}
+
+/// The type of a column that an event describes.
+pub(super) fn described_type(how: Written, binary: bool) -> ColumnType {
+    match how.kind {
+        kind::TINY => ColumnType::Tinyint,
+        kind::SHORT => ColumnType::Smallint,
+        kind::INT24 => ColumnType::Mediumint,
+        kind::LONG => ColumnType::Int,
+        kind::LONGLONG => ColumnType::Bigint,
+        kind::NEWDECIMAL => ColumnType::Decimal,
+        kind::FLOAT => ColumnType::Float,
+        kind::DOUBLE => ColumnType::Double,
+        kind::BIT => ColumnType::Bit,
+        kind::YEAR => ColumnType::Year,
+        kind::DATE => ColumnType::Date,
+        kind::TIME | kind::TIME2 => ColumnType::Time,
+        kind::DATETIME | kind::DATETIME2 => ColumnType::Datetime,
+        kind::TIMESTAMP | kind::TIMESTAMP2 => ColumnType::Timestamp,
+        kind::STRING | kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED if binary => {
+            ColumnType::Binary
+        }
+        kind::STRING | kind::VARCHAR | kind::VAR_STRING | kind::VARCHAR_COMPRESSED => {
+            ColumnType::Char
+        }
+        249..=kind::BLOB | kind::BLOB_COMPRESSED if binary => ColumnType::Blob,
+        249..=kind::BLOB | kind::BLOB_COMPRESSED => ColumnType::Text,
+        kind::ENUM => ColumnType::Enum,
+        kind::SET => ColumnType::Set,
+        kind::JSON => ColumnType::Json,
+        kind::GEOMETRY => ColumnType::Geometry,
+        _ => ColumnType::Unspecified,
+    }
+}
+
+/// A column as an event describes it, with the name of its collation.
+pub(super) fn described_column(
+    how: Written,
+    said: &Described,
+    collation: String,
+) -> (Column, ColumnInfo) {
+    let r#type = described_type(how, collation == "binary");
+    // The dictionary knows no signs of years.
+    let unsigned = said.unsigned && r#type != ColumnType::Year;
+    let column = Column {
+        name: said.name.clone(),
+        r#type: r#type.into(),
+        unsigned,
+        key: said.key,
+        collation,
+        labels: said.labels.clone(),
+        generated: false,
+    };
+    let fixed = how.kind == kind::STRING && r#type == ColumnType::Binary;
+    let info = ColumnInfo {
+        unsigned,
+        binary_length: fixed.then_some(usize::from(how.meta)),
+        ..ColumnInfo::default()
+    };
+    (column, info)
+}
+
+/// Reads a table's definition; the connection speaks utf8mb4.
+pub(super) async fn read(
+    conn: &mut Conn,
+    name: &TableName,
+) -> Result<Definition, mysql_async::Error> {
+    let rows: Vec<mysql_async::Row> = conn
+        .exec(
+            "SELECT c.column_name, c.data_type, c.column_type, \
+             IFNULL(c.collation_name, 'binary'), c.extra, IFNULL(k.seq_in_index, 0), \
+             IFNULL(c.datetime_precision, 0) FROM information_schema.columns c \
+             LEFT JOIN information_schema.statistics k ON k.table_schema = c.table_schema \
+             AND k.table_name = c.table_name AND k.column_name = c.column_name \
+             AND k.index_name = 'PRIMARY' \
+             WHERE c.table_schema = ? AND c.table_name = ? ORDER BY c.ordinal_position",
+            (&name.schema, &name.name),
+        )
+        .await?;
+    let text = |row: &mysql_async::Row, at: usize| {
+        let bytes: Vec<u8> = row.get(at).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let mut columns = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let printed = Printed {
+            name: text(row, 0),
+            data_type: text(row, 1).to_lowercase(),
+            column_type: text(row, 2),
+            collation: text(row, 3),
+            extra: text(row, 4).to_uppercase(),
+            key: row.get(5).unwrap_or_default(),
+            fraction: row.get(6).unwrap_or_default(),
+        };
+        let mut defined = printed.defined();
+        encode_labels(conn, &mut defined.column).await?;
+        columns.push(defined);
+    }
+    Ok(Definition { columns })
+}
+
+/// The dictionary prints labels in UTF-8; rows and events have them in the column's
+/// character set.
+async fn encode_labels(conn: &mut Conn, column: &mut Column) -> Result<(), mysql_async::Error> {
+    let charset = column.collation.split('_').next().unwrap_or_default();
+    if charset.starts_with("utf8") || !charset.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return Ok(());
+    }
+    let wide = ["ucs2", "utf16", "utf16le", "utf32"].contains(&charset);
+    for label in &mut column.labels {
+        if !wide && label.is_ascii() {
+            continue;
+        }
+        let sql = format!("SELECT CAST(CONVERT(? USING {charset}) AS BINARY)");
+        let text = String::from_utf8_lossy(label).into_owned();
+        let encoded: Option<Vec<u8>> = conn.exec_first(sql, (text,)).await?;
+        *label = encoded.unwrap_or_default().into();
+    }
+    Ok(())
+}
+
+/// A row of information_schema.columns.
+struct Printed {
+    name: String,
+    data_type: String,
+    column_type: String,
+    collation: String,
+    extra: String,
+    key: u32,
+    fraction: u8,
+}
+
+impl Printed {
+    fn defined(self) -> Defined {
+        let column_type = ColumnType::of_sql(&self.data_type);
+        let refused = (column_type == ColumnType::Unspecified).then(|| self.column_type.clone());
+        let labels = if matches!(column_type, ColumnType::Enum | ColumnType::Set) {
+            labels(&self.column_type)
+        } else {
+            Vec::new()
+        };
+        let binary_length = match self.data_type.as_str() {
+            "binary" => {
+                let digits = self.column_type.trim_start_matches(|c: char| !c.is_ascii_digit());
+                digits.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+            }
+            "uuid" | "inet6" => Some(16),
+            "inet4" => Some(4),
+            _ => None,
+        };
+        let generated = (self.extra.contains("GENERATED")
+            && !self.extra.contains("DEFAULT_GENERATED"))
+            || self.extra.contains("VIRTUAL")
+            || self.extra.contains("PERSISTENT");
+        // 1-bit booleans and ZEROFILL columns say so in the type's text as well.
+        let unsigned = self.column_type.contains("unsigned");
+        let uuid = column_type == ColumnType::Uuid;
+        let info = ColumnInfo { unsigned, binary_length, fraction: self.fraction, uuid };
+        let column = Column {
+            name: self.name,
+            r#type: column_type.into(),
+            unsigned,
+            key: self.key,
+            collation: self.collation,
+            labels,
+            generated,
+        };
+        Defined { column, info, refused }
+    }
+}
+
+/// The labels in `enum('a','b''c','d\\e')`.
+fn labels(column_type: &str) -> Vec<bytes::Bytes> {
+    let mut labels = Vec::new();
+    let mut chars = column_type.chars().peekable();
+    while chars.by_ref().any(|c| c == '\'') {
+        let mut label = String::new();
+        while let Some(c) = chars.next() {
+            match c {
+                '\'' if chars.next_if_eq(&'\'').is_none() => break,
+                '\\' => match chars.next() {
+                    Some('0') => label.push('\0'),
+                    Some('n') => label.push('\n'),
+                    Some('r') => label.push('\r'),
+                    Some('Z') => label.push('\u{1a}'),
+                    Some(other) => label.push(other),
+                    None => break,
+                },
+                other => label.push(other),
+            }
+        }
+        labels.push(label.into());
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn labels_may_hold_quotes_commas_and_escapes() {
+        let labels = super::labels(r"enum('a','b''c','d,e','','f\\g\nh')");
+        assert_eq!(labels, ["a", "b'c", "d,e", "", "f\\g\nh"]);
+    }
+}
