@@ -34,4 +34,4 @@ soak: setup ## A scenario of chaos/: SCENARIO, SEEDS runs of SECONDS_PER_SEED ea
 
 bench: setup ## Measure catch-up, lag, decoding and memory; writes benches/results.json
 	@cargo build --quiet --release --bin causeway
-	cargo bench
+	cargo bench --quiet --bench capture --bench replication
