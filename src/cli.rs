@@ -11,6 +11,7 @@ mod secret;
 mod settings;
 mod status;
 mod topology;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,9 @@ enum Command {
     Topology(topology::TopologyCommand),
     /// Examine a region before the start: exit status 0 pass, 3 warn, 1 fail, 2 could not run
     Doctor(doctor::DoctorArguments),
+    /// Compare the tables of all regions while they are written: exit status 0 equal,
+    /// 1 differences, 2 could not run or not to the end
+    Verify(verify::VerifyArguments),
     /// Show what a running agent does: exit status 1 if a part does not do as assigned
     Status(status::StatusArguments),
     /// List or release schema changes that hold a stream
@@ -94,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Topology(command) => topology::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Ddl(command) => ddl::run(&command),
         Command::Stream(command) => ddl::run_stream(&command),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 500;
 
 /// From each module to the modules that it may import.
-const IMPORTS: [(&str, &[&str]); 17] = [
+const IMPORTS: [(&str, &[&str]); 19] = [
     // Pure: no I/O, no async.
     ("clock", &[]),
     ("change", &["clock"]),
@@ -18,6 +18,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ("version", &["change", "clock"]),
     ("resolve", &["change", "clock", "version"]),
     ("conf", &["topology"]),
+    ("compare", &["change"]),
     ("status", &[]),
     ("command", &["status"]),
     ("failpoint", &[]),
@@ -27,6 +28,7 @@ const IMPORTS: [(&str, &[&str]); 17] = [
     ("ship", &["change", "clock", "failpoint"]),
     ("apply", &["change", "clock", "failpoint", "resolve", "version"]),
     ("doctor", &["change", "clock", "topology"]),
+    ("verify", &["change", "clock", "compare", "topology"]),
     // The edges: what people and programs touch.
     ("admin", &["clock", "command", "metrics", "status"]),
     (
@@ -47,11 +49,11 @@ const IMPORTS: [(&str, &[&str]); 17] = [
             "version",
         ],
     ),
-    ("cli", &["admin", "agent", "conf", "doctor", "status", "topology"]),
+    ("cli", &["admin", "agent", "compare", "conf", "doctor", "status", "topology", "verify"]),
 ];
 
 /// Modules in which nothing waits and nothing is read or written.
-const PURE: [&str; 5] = ["change", "topology", "version", "resolve", "conf"];
+const PURE: [&str; 6] = ["change", "topology", "version", "resolve", "conf", "compare"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -102,8 +102,7 @@ impl Applier {
                 ..Default::default()
             }),
         };
-        let arrival = Arrival { record, accepted: Accepted::Next, bytes: 100, room: None };
-        self.arrivals.send(arrival).await.unwrap();
+        self.arrivals.send(Arrival { record, accepted: Accepted::Next, bytes: 100 }).await.unwrap();
     }
 
     /// The next batch that is done again, and why.

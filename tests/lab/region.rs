@@ -20,7 +20,8 @@ pub struct Region {
     pub kafka: Kafka,
     /// Its agent, once started.
     pub agent: Option<Agent>,
-    topology: PathBuf,
+    /// Its topology file.
+    pub topology: PathBuf,
 }
 
 impl Region {
@@ -148,11 +149,6 @@ impl Lab {
     /// The way of `reader` to the Kafka of `source`.
     pub fn link(&self, reader: usize, source: usize) -> &Link {
         self.links[reader][source].as_ref().expect("two regions")
-    }
-
-    /// Heals all links.
-    pub fn heal(&self) {
-        self.links.iter().flatten().flatten().for_each(Link::heal);
     }
 
     /// The databases.
