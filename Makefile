@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 
 SEEDS ?= 20
+SCENARIO ?= kill
 SECONDS_PER_SEED ?= 60
 target = $${CARGO_TARGET_DIR:-target}
 
@@ -16,7 +17,7 @@ setup: ## Install what is missing; returns at once when nothing is
 	@scripts/setup
 
 test: setup lint ## Lint, then all tests; one at a time, since each of the large ones runs whole regions
-	@cargo test -- --test-threads=1
+	@cargo test --no-fail-fast -- --test-threads=1
 
 lint: ## Formatting and clippy, warnings are errors
 	@cargo fmt --check
@@ -27,10 +28,10 @@ demo: setup ## Three regions on this machine: replication, a conflict, kills, co
 	cargo build --quiet --bin causeway --example demo
 	exec $(target)/debug/examples/demo
 
-soak: setup ## Kill -9 soak: SEEDS runs of SECONDS_PER_SEED each
-	@CAUSEWAY_SOAK_SEEDS=$(SEEDS) CAUSEWAY_SOAK_SECONDS=$(SECONDS_PER_SEED) \
+soak: setup ## A scenario of chaos/: SCENARIO, SEEDS runs of SECONDS_PER_SEED each
+	@CAUSEWAY_SCENARIO=$(SCENARIO) CAUSEWAY_SOAK_SEEDS=$(SEEDS) CAUSEWAY_SOAK_SECONDS=$(SECONDS_PER_SEED) \
 	  cargo test --test exactly_once -- --nocapture --test-threads=1
 
 bench: setup ## Measure catch-up, lag, decoding and memory; writes benches/results.json
 	@cargo build --quiet --release --bin causeway
-	cargo bench
+	cargo bench --quiet --bench capture --bench replication

@@ -1,11 +1,13 @@
 //! Capture alone: rows and bytes a second on one core, from a binlog file that a real
-//! MariaDB has written. Table definitions come from that server; nothing is sent.
+//! MariaDB has written. Table definitions come from that server; nothing is sent. The
+//! results go into `benches/results.json`.
 #![expect(clippy::unwrap_used, reason = "a benchmark, run by hand")]
-#![expect(clippy::print_stdout, reason = "its table is its output")]
 
 #[expect(dead_code, reason = "each user uses a part of the harness")]
 #[path = "../tests/lab/lab.rs"]
 mod lab;
+#[path = "replication/results.rs"]
+mod results;
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use bytes::Bytes;
 use causeway::capture::{CaptureConfig, CaptureEvent, Source, read_file};
 use causeway::change::Position;
 use lab::db::{Database, Flavour, Settings};
+use serde_json::{Value, json};
 
 const ROUNDS: u32 = 5;
 /// sysbench's table, loaded in bulk and then written in small transactions.
@@ -43,8 +46,12 @@ async fn main() {
     let bulk = last_file(&db).await;
     db.exec(SMALL).await;
     let small = last_file(&db).await;
-    measure(&db, "one large transaction", bulk).await;
-    measure(&db, "small transactions", small).await;
+    let large = measure(&db, "one large transaction", bulk).await;
+    let small = measure(&db, "small transactions", small).await;
+    results::enter(
+        "capture",
+        json!({ "one_large_transaction": large, "small_transactions": small }),
+    );
 }
 
 async fn last_file(db: &Database) -> Bytes {
@@ -54,7 +61,7 @@ async fn last_file(db: &Database) -> Bytes {
     std::fs::read(std::path::Path::new(&folder[0].0).join(name)).unwrap().into()
 }
 
-async fn measure(db: &Database, what: &str, file: Bytes) {
+async fn measure(db: &Database, what: &str, file: Bytes) -> Value {
     let config = CaptureConfig {
         opts: db.opts(),
         server_id: 1,
@@ -77,11 +84,8 @@ async fn measure(db: &Database, what: &str, file: Bytes) {
         .unwrap();
         best = best.min(start.elapsed().as_secs_f64());
     }
-    let rate = |n: usize| f64::from(u32::try_from(n).unwrap()) / best;
-    println!(
-        "{what}: {:.0} rows/s, {:.0} transactions/s, {:.1} MB/s ({rows} rows, best of {ROUNDS})",
-        rate(rows),
-        rate(transactions),
-        rate(file.len()) / 1e6
-    );
+    let rate = |n: usize| (f64::from(u32::try_from(n).unwrap()) / best).round();
+    let (rows_s, txns_s, mb_s) = (rate(rows), rate(transactions), rate(file.len()) / 1e6);
+    say!("{what}: {rows_s} rows/s, {txns_s} transactions/s, {mb_s:.1} MB/s ({rows} rows)");
+    json!({ "rows_per_s": rows_s, "transactions_per_s": txns_s, "mb_per_s": mb_s })
 }

@@ -16,6 +16,7 @@ mod schema;
 mod session;
 mod sql;
 mod stream;
+mod tell;
 
 pub use batch::BatchLimits;
 pub use bootstrap::{Flavor, applied, bootstrap, find_writable, take_epoch};

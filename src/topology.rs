@@ -107,8 +107,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            batch_rows: 2_000,
-            batch_bytes: ByteSize(4 << 20),
+            batch_rows: 10_000,
+            batch_bytes: ByteSize(8 << 20),
             apply_wait: Span::from_millis(5_000),
             clock_offset: Span::from_millis(500),
             heartbeat: Span::from_millis(250),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -13,6 +13,12 @@ use crate::metrics::Stage;
 use crate::ship::{ErrorKind, Inbox, InboxConfig, ShipError};
 use crate::status::StreamState;
 use crate::topology::Region;
+
+/// Bytes of records between a reader and the applier, for each peer: the channel alone
+/// would hold a thousand parts of a large transaction.
+const ARRIVALS_BYTES_MAX: usize = 16 << 20;
+/// How often a reader tells of itself while records come.
+const TELL_EVERY_US: u64 = 100_000;
 
 /// Reads on until cancelled or until the inbox can't be read.
 pub(crate) async fn read(
@@ -52,7 +58,8 @@ async fn forward(
     arrivals: &mpsc::Sender<Arrival>,
 ) -> Result<(), ShipError> {
     let mut inbox = open(shared, peer, config).await?;
-    let mut told = (0, 0);
+    let (mut told, mut told_us) = ((0, 0), 0);
+    let room = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX));
     loop {
         let item = match inbox.next().await {
             Ok(item) => item,
@@ -67,12 +74,10 @@ async fn forward(
             let pair = (peer.id, shared.setup.region.id);
             shared.clocks.heard(pair, beat, item.received_us);
         }
-        shared.metrics.heartbeat(Stage::Inbox, &peer.name, item.received_us);
-        let dropped = inbox.dropped();
-        let metrics = &shared.metrics;
-        metrics.inbox_duplicates.with_label_values(&[&peer.name]).inc_by(dropped.0 - told.0);
-        metrics.inbox_fenced.with_label_values(&[&peer.name]).inc_by(dropped.1 - told.1);
-        told = dropped;
+        if item.received_us.saturating_sub(told_us) >= TELL_EVERY_US {
+            told_us = item.received_us;
+            tell(shared, peer, &inbox, (&mut told, told_us));
+        }
         match &item.record.body {
             RecordBody::Transaction(txn) => {
                 shared.board.arrived(&peer.name, item.record.seq.0, txn.commit_us);
@@ -84,11 +89,25 @@ async fn forward(
                 });
             }
         }
-        let arrival = Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes };
+        let share = u32::try_from(item.bytes.min(ARRIVALS_BYTES_MAX)).expect("16 MiB fit");
+        // The semaphore is never closed.
+        let room = Arc::clone(&room).acquire_many_owned(share).await.ok();
+        let arrival =
+            Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes, room };
         if arrivals.send(arrival).await.is_err() {
             return Ok(());
         }
     }
+}
+
+/// That the reader lives, and what it has dropped since it `told` last.
+fn tell(shared: &Shared, peer: &Region, inbox: &Inbox, (told, now_us): (&mut (u64, u64), u64)) {
+    shared.metrics.heartbeat(Stage::Inbox, &peer.name, now_us);
+    let dropped = inbox.dropped();
+    let metrics = &shared.metrics;
+    metrics.inbox_duplicates.with_label_values(&[&peer.name]).inc_by(dropped.0 - told.0);
+    metrics.inbox_fenced.with_label_values(&[&peer.name]).inc_by(dropped.1 - told.1);
+    *told = dropped;
 }
 
 /// Waits until the inbox is there: the link makes it.

@@ -52,6 +52,7 @@ pub(super) struct Written {
 const STILL_MAX: Duration = Duration::from_millis(250);
 
 /// What a written batch waits for (R7).
+#[derive(Clone)]
 pub(super) struct Gate {
     pub(super) region: RegionId,
     pub(super) index: SharedIndex,
@@ -65,14 +66,14 @@ pub(super) struct Gate {
 }
 
 /// Why no batch takes locks: the last one waited for this in vain.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shut {
     pub(super) until: Until,
     pub(super) since: Instant,
 }
 
 /// What a batch waited for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Until {
     /// Capture.
     Captured(BinlogPoint),
@@ -82,7 +83,7 @@ pub(super) enum Until {
 
 /// Waits until `enough`; standing still it waits `still` at most, moving `all`.
 async fn reached<T>(
-    held: &mut watch::Receiver<T>,
+    mut held: watch::Receiver<T>,
     (still, all): (Duration, Duration),
     enough: impl Fn(&T) -> bool,
 ) -> bool {
@@ -104,21 +105,21 @@ pub(super) fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
 impl Gate {
     /// Holds the batch until capture has passed its point and what it stands on is
     /// durable, then looks again.
-    pub(super) async fn pass(&mut self, written: &Written) -> Result<(), Miss> {
+    pub(super) async fn pass(&self, written: &Written) -> Result<(), Miss> {
         let still = match written.large {
             true => self.wait_max,
             false => STILL_MAX.saturating_mul(1 << self.stood.min(8)).min(self.wait_max),
         };
         let waits = (still, self.wait_max);
         let point = &written.point;
-        if !reached(&mut self.captured, waits, |held| held.covers(point)).await {
+        if !reached(self.captured.clone(), waits, |held| held.covers(point)).await {
             return Err(Miss::CaptureBehind(point.clone()));
         }
         if written.batch.plan.is_stale(&lock(&self.index), written.batch.id) {
             return Err(Miss::Stale);
         }
         if let Some(seq) = written.batch.plan.stands_on(self.region)
-            && !reached(&mut self.acked, waits, |held| *held >= seq).await
+            && !reached(self.acked.clone(), waits, |held| *held >= seq).await
         {
             return Err(Miss::OutboxBehind(seq));
         }
@@ -166,7 +167,7 @@ impl Gate {
 /// Lets a written batch through the gate and commits it. One that does not pass is
 /// rolled back here and now: the younger batch may wait for its locks.
 pub(super) async fn finish(
-    gate: &mut Gate,
+    gate: &Gate,
     session: &mut Session,
     written: Option<&Written>,
 ) -> Result<(), Miss> {

@@ -69,16 +69,16 @@ impl Applier {
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
         lock(&self.index).stage(id, marks, batch.plan.writes.clone());
         let written = Written { batch, point, large: true };
-        match finish(&mut self.gate, session, Some(&written)).await {
+        match finish(&self.gate, session, Some(&written)).await {
             Ok(()) => {
                 self.planned.raise(origin, mark.seq);
-                self.committed_batch(written.batch).await;
+                self.committed_batch(written.batch);
                 Ok(())
             }
             Err(miss) => {
                 if miss.is_unknown() && self.was_committed(session, &written.batch).await? {
                     self.planned.raise(origin, mark.seq);
-                    self.committed_batch(written.batch).await;
+                    self.committed_batch(written.batch);
                     return Ok(());
                 }
                 lock(&self.index).abandon(id);

@@ -4,6 +4,9 @@
 //! whose locks are all taken, waits for capture and commits; it may wait for the
 //! first one's locks, never the other way round, so the pair can't deadlock. When
 //! the first is not committed, both go back to their queues and are planned anew.
+//!
+//! With a deep backlog a third is planned meanwhile, so that the server never waits
+//! for a plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{self, Batch, BatchLimits, Gathered, Heads};
 use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
 use super::stream::{Arrival, Body, Item, Stream, StreamState};
-use super::{AppliedTxn, ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
+use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
 use crate::resolve::PlanError;
@@ -25,16 +28,16 @@ use crate::version::{BatchId, KeyError};
 const TOLD: Duration = Duration::from_secs(1);
 
 pub(super) struct Applier {
-    config: ApplyConfig,
+    pub(super) config: ApplyConfig,
     pub(super) streams: BTreeMap<RegionId, Stream>,
-    told: BTreeMap<RegionId, StreamState>,
-    peers: Vec<RegionId>,
-    committed: Vector,
+    pub(super) told: BTreeMap<RegionId, StreamState>,
+    pub(super) peers: Vec<RegionId>,
+    pub(super) committed: Vector,
     pub(super) planned: Vector,
-    heads: Heads,
+    pub(super) heads: Heads,
     pub(super) index: SharedIndex,
     pub(super) gate: Gate,
-    reports: mpsc::Sender<Report>,
+    pub(super) reports: mpsc::Sender<Report>,
     offset_us: watch::Receiver<i64>,
     pub(super) batches: u64,
     /// Streams that have lost parts of a large transaction: to resume they are read
@@ -45,7 +48,13 @@ pub(super) struct Applier {
     /// Batches of a single transaction still to come, to find the one that fails.
     alone: usize,
     failures: u32,
+    /// Committed batches that are still to be told of, with the time of the commit.
+    pub(super) done: Vec<(Batch, u64)>,
 }
+
+/// Transactions in a queue from which on the next batch is planned ahead. With fewer
+/// it would be small and miss what arrives meanwhile.
+const DEEP: usize = 256;
 
 /// Applies the peers' records until cancelled; the batch in flight is finished
 /// first.
@@ -75,21 +84,24 @@ pub async fn run(
         },
     );
     let mut written: Option<Written> = None;
+    let mut ready: Option<Batch> = None;
     loop {
         if cancel.is_cancelled() && written.is_none() {
             break;
         }
+        let mut ordered = false;
         while let Ok(order) = orders.try_recv() {
             applier.obey(order);
+            ordered = true;
         }
         if applier.again && written.is_none() {
             return Err(ApplyError::Again("a resumed stream".to_owned()));
         }
-        let next = if cancel.is_cancelled() || applier.again || !applier.may_lock() {
-            Gathered::Nothing
-        } else {
-            applier.gather()
-        };
+        let halted = cancel.is_cancelled() || applier.again || !applier.may_lock();
+        if halted || ordered {
+            applier.unplan(ready.take(), &[written.as_ref().map(|written| &written.batch)]);
+        }
+        let next = if halted || ready.is_some() { Gathered::Nothing } else { applier.gather() };
         applier.tell_states().await;
         let batch = match next {
             Gathered::Batch(items) => applier.plan(items),
@@ -97,29 +109,31 @@ pub async fn run(
                 applier.large(origin, &mut first, &cancel).await?;
                 continue;
             }
-            Gathered::Nothing if written.is_none() => {
-                tokio::select! {
-                    () = cancel.cancelled() => {}
-                    order = orders.recv() => if let Some(order) = order { applier.obey(order) },
-                    () = arrival(&mut applier.streams) => {}
-                    () = applier.gate.moved() => {}
-                    () = tokio::time::sleep(Duration::from_millis(200)) => {}
-                }
+            Gathered::Nothing if written.is_none() && ready.is_none() => {
+                applier.idle(&mut orders, &cancel).await;
                 continue;
             }
-            Gathered::Nothing | Gathered::Large(_) => None,
+            Gathered::Nothing | Gathered::Large(_) => ready.take(),
         };
-        let (finished, point) = tokio::join!(
-            Box::pin(finish(&mut applier.gate, &mut first, written.as_ref())),
-            Box::pin(write(&mut second, batch.as_ref()))
+        let gate = applier.gate.clone();
+        let (finished, point, ahead) = tokio::join!(
+            Box::pin(finish(&gate, &mut first, written.as_ref())),
+            Box::pin(write(&mut second, batch.as_ref())),
+            Box::pin(applier.ahead(batch.is_some()))
         );
-        let mut batch = batch;
+        ready = ahead;
         let older = written.take();
+        let mut batch = batch;
+        if finished.is_err() || point.is_err() {
+            let in_flight = [older.as_ref().map(|older| &older.batch), batch.as_ref()];
+            applier.unplan(ready.take(), &in_flight);
+        }
         let finished =
             applier.settle(older, finished, &mut first, (&mut batch, &mut second)).await?;
         written = applier.written(batch, point, finished, &mut second).await?;
         std::mem::swap(&mut first, &mut second);
     }
+    applier.account().await;
     Ok(())
 }
 
@@ -166,6 +180,7 @@ impl Applier {
             limits: config.limits,
             alone: 0,
             failures: 0,
+            done: Vec::new(),
             config,
         }
     }
@@ -208,6 +223,48 @@ impl Applier {
             self.limits
         };
         batch::gather(&mut self.streams, &mut self.planned, self.config.region, limits, latest)
+    }
+
+    /// Waits until there may be something to do.
+    async fn idle(&mut self, orders: &mut mpsc::Receiver<Order>, cancel: &CancellationToken) {
+        self.account().await;
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            order = orders.recv() => if let Some(order) = order { self.obey(order) },
+            () = arrival(&mut self.streams) => {}
+            () = self.gate.moved() => {}
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+        }
+    }
+
+    /// What is done while the server works on the batches in flight: tells of those
+    /// before, and plans the one after them when there is enough for it.
+    async fn ahead(&mut self, plan: bool) -> Option<Batch> {
+        self.account().await;
+        if !plan || self.alone > 0 || !self.is_deep() {
+            return None;
+        }
+        match self.gather() {
+            Gathered::Batch(items) => self.plan(items),
+            Gathered::Large(_) | Gathered::Nothing => None,
+        }
+    }
+
+    fn is_deep(&mut self) -> bool {
+        let mut streams = self.streams.values_mut().filter(|stream| !stream.is_stopped());
+        streams.any(|stream| {
+            stream.fill();
+            stream.queue.len() >= DEEP
+        })
+    }
+
+    /// Puts a planned batch back that was not written; those in flight stand before it.
+    fn unplan(&mut self, ready: Option<Batch>, in_flight: &[Option<&Batch>]) {
+        let Some(ready) = ready else { return };
+        self.give_up(ready);
+        for item in in_flight.iter().flatten().flat_map(|batch| &batch.items) {
+            self.planned.raise(item.dot.origin, item.dot.seq);
+        }
     }
 
     /// Plans and stages the items. A transaction that can't join is left for the
@@ -278,7 +335,7 @@ impl Applier {
         let miss = match finished {
             Err(miss) if !(miss.is_unknown() && self.was_committed(session, &batch).await?) => miss,
             Ok(()) | Err(_) => {
-                self.committed_batch(batch).await;
+                self.committed_batch(batch);
                 return Ok(true);
             }
         };
@@ -368,52 +425,15 @@ impl Applier {
         Ok(())
     }
 
-    pub(super) async fn committed_batch(&mut self, batch: Batch) {
+    pub(super) fn committed_batch(&mut self, batch: Batch) {
         self.failures = 0;
         self.gate.stood = 0;
         self.limits.rows =
             (self.limits.rows + self.limits.rows / 4 + 1).min(self.config.limits.rows);
-        let mut txns = Vec::with_capacity(batch.items.len());
-        let rows = batch.plan.rows();
-        for item in batch.items {
-            self.heads.raise(&item);
+        for item in &batch.items {
             self.committed.raise(item.dot.origin, item.dot.seq);
-            if matches!(item.body, Body::Heartbeat) {
-                continue;
-            }
-            txns.push(AppliedTxn {
-                dot: item.dot,
-                hlc: item.hlc,
-                commit_us: item.commit_us,
-                gtid: item.gtid,
-            });
         }
-        let stable = self.heads.stable(&self.peers, self.config.region, &self.committed);
-        lock(&self.index).collect(&stable);
-        let conflicts = batch.plan.conflicts;
-        if !conflicts.is_empty() {
-            self.report(Report::Conflicts(conflicts)).await;
-        }
-        self.report(Report::Applied { txns, rows, at_us: wall_us(), stable }).await;
-    }
-
-    async fn report(&self, report: Report) {
-        if self.reports.send(report).await.is_err() {
-            tracing::debug!("nobody listens to the applier's reports");
-        }
-    }
-
-    async fn tell_states(&mut self) {
-        let mut changed = Vec::new();
-        for (&origin, stream) in &self.streams {
-            if self.told.get(&origin) != Some(&stream.state) {
-                changed.push((origin, stream.state.clone()));
-            }
-        }
-        for (origin, state) in changed {
-            self.told.insert(origin, state.clone());
-            self.report(Report::State(origin, state)).await;
-        }
+        self.done.push((batch, wall_us()));
     }
 }
 

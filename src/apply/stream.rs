@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, TableChange, Vector};
 use crate::clock::Hlc;
@@ -17,6 +17,8 @@ pub struct Arrival {
     pub accepted: Accepted,
     /// Its size in Kafka.
     pub bytes: usize,
+    /// Its share of what may wait for the applier; given back when that takes it.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 /// A queued record.
@@ -60,7 +62,7 @@ pub(super) enum Body {
 
 impl Item {
     fn new(arrival: Arrival) -> Self {
-        let Arrival { record, accepted, bytes } = arrival;
+        let Arrival { record, accepted, bytes, room: _ } = arrival;
         let (commit_us, body) = match record.body {
             RecordBody::Start(_) | RecordBody::Heartbeat(_) => {
                 let body =
@@ -138,7 +140,9 @@ pub(super) struct Stream {
 }
 
 /// Records held per stream beside the channel: enough for two batches.
-const QUEUE_MAX: usize = 2048;
+const QUEUE_MAX: usize = 8192;
+/// Their bytes in Kafka: a part of a large transaction is larger than many small ones.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 impl Stream {
     pub(super) fn new(origin: RegionId, arrivals: mpsc::Receiver<Arrival>) -> Self {
@@ -153,9 +157,13 @@ impl Stream {
 
     /// Takes what has arrived, up to the limit.
     pub(super) fn fill(&mut self) {
-        while self.queue.len() < QUEUE_MAX {
+        let mut bytes: usize = self.queue.iter().map(|item| item.bytes).sum();
+        while self.queue.len() < QUEUE_MAX && bytes < QUEUE_BYTES_MAX {
             match self.arrivals.try_recv() {
-                Ok(arrival) => self.push(arrival),
+                Ok(arrival) => {
+                    bytes += arrival.bytes;
+                    self.push(arrival);
+                }
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => {
                     self.closed = true;

@@ -102,7 +102,8 @@ impl Applier {
                 ..Default::default()
             }),
         };
-        self.arrivals.send(Arrival { record, accepted: Accepted::Next, bytes: 100 }).await.unwrap();
+        let arrival = Arrival { record, accepted: Accepted::Next, bytes: 100, room: None };
+        self.arrivals.send(arrival).await.unwrap();
     }
 
     /// The next batch that is done again, and why.

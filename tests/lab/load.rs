@@ -1,7 +1,7 @@
 //! Writers: inserts, updates and deletes on keys of their own and on shared ones, from
 //! a seed, that know afterwards what was acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -62,6 +62,17 @@ pub struct Written {
     pub unknown: BTreeSet<Entry>,
     /// Transactions that were committed, of every kind.
     pub transactions: u64,
+    /// By region.
+    pub shipped: BTreeMap<u8, Shipped>,
+}
+
+/// How many transactions of a region's clients belong into its outbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shipped {
+    /// Committed, and they changed a row.
+    pub certain: u64,
+    /// Nobody knows.
+    pub unknown: u64,
 }
 
 /// Running writers.
@@ -119,6 +130,11 @@ impl Load {
             all.acked.extend(written.acked);
             all.unknown.extend(written.unknown);
             all.transactions += written.transactions;
+            for (region, shipped) in written.shipped {
+                let sum = all.shipped.entry(region).or_default();
+                sum.certain += shipped.certain;
+                sum.unknown += shipped.unknown;
+            }
         }
         all
     }
@@ -153,12 +169,15 @@ impl Writer {
             let began = Instant::now();
             let one =
                 tokio::time::timeout(Duration::from_secs(30), self.transaction(open, n)).await;
-            if matches!(one, Ok(Ok(()))) {
+            let shipped = self.written.shipped.entry(self.region).or_default();
+            if let Ok(Ok(changed)) = one {
+                shipped.certain += u64::from(changed);
                 self.written.transactions += 1;
                 seen.committed.fetch_add(1, Ordering::Relaxed);
                 let took = u64::try_from(began.elapsed().as_micros()).unwrap();
                 seen.slowest_us.fetch_max(took, Ordering::Relaxed);
             } else {
+                shipped.unknown += 1;
                 conn = None;
             }
             tokio::time::sleep(pause).await;
@@ -166,25 +185,33 @@ impl Writer {
         self.written
     }
 
-    async fn transaction(&mut self, conn: &mut Conn, n: u64) -> Result<(), Error> {
-        match self.dice.below(10) {
-            0..=3 => self.journal(conn, n).await,
-            4..=6 => conn.query_drop(self.item()).await,
+    /// Whether it changed a row.
+    async fn transaction(&mut self, conn: &mut Conn, n: u64) -> Result<bool, Error> {
+        let sql = match self.dice.below(10) {
+            0..=3 => return self.journal(conn, n).await.map(|()| true),
+            4..=6 => self.item(),
             7 => {
                 let mut ids = [self.shared_key(), self.shared_key()];
                 ids.sort_unstable();
-                conn.query_drop(format!(
+                format!(
                     "UPDATE shop.item SET n = n + 1, region = {} WHERE id IN ({}, {})",
                     self.region, ids[0], ids[1]
-                ))
-                .await
+                )
             }
-            8 => {
-                let sql = format!("INSERT INTO shop.parent (region) VALUES ({})", self.region);
-                conn.query_drop(sql).await
+            8 => format!("INSERT INTO shop.parent (region) VALUES ({})", self.region),
+            _ => {
+                let last = "SELECT id FROM shop.parent ORDER BY id DESC LIMIT 1";
+                let Some(parent) = conn.query_first::<u64, _>(last).await? else {
+                    return Ok(false);
+                };
+                format!(
+                    "INSERT INTO shop.child (parent_id, region) VALUES ({parent}, {})",
+                    self.region
+                )
             }
-            _ => self.child(conn).await,
-        }
+        };
+        conn.query_drop(sql).await?;
+        Ok(conn.affected_rows() > 0)
     }
 
     /// A row that must be there exactly once, and a change of a shared row with it.
@@ -202,18 +229,6 @@ impl Writer {
         conn.query_drop("COMMIT").await?;
         self.written.unknown.remove(&entry);
         self.written.acked.insert(entry);
-        Ok(())
-    }
-
-    async fn child(&self, conn: &mut Conn) -> Result<(), Error> {
-        let last = "SELECT id FROM shop.parent ORDER BY id DESC LIMIT 1";
-        if let Some(parent) = conn.query_first::<u64, _>(last).await? {
-            conn.query_drop(format!(
-                "INSERT INTO shop.child (parent_id, region) VALUES ({parent}, {})",
-                self.region
-            ))
-            .await?;
-        }
         Ok(())
     }
 

@@ -151,6 +151,11 @@ impl Lab {
         self.links[reader][source].as_ref().expect("two regions")
     }
 
+    /// Heals all links.
+    pub fn heal(&self) {
+        self.links.iter().flatten().flatten().for_each(Link::heal);
+    }
+
     /// The databases.
     pub fn databases(&self) -> Vec<&Database> {
         self.regions.iter().map(|region| &region.db).collect()

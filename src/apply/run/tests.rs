@@ -37,7 +37,7 @@ fn insert(origin: u8, seq: u64, key: &str) -> Arrival {
         position: Position::default(),
         body: RecordBody::Transaction(body),
     };
-    Arrival { record, accepted: Accepted::Next, bytes: 100 }
+    Arrival { record, accepted: Accepted::Next, bytes: 100, room: None }
 }
 
 /// What the applier is joined to.
@@ -169,4 +169,17 @@ async fn a_local_write_counts_once_it_is_durable_in_the_outbox() {
     assert!(matches!(applier.gate.pass(&written).await, Err(Miss::OutboxBehind(_))));
     ends.acked.send_replace(Seq(7));
     assert!(applier.gate.pass(&written).await.is_ok());
+}
+
+/// With a batch in flight whose commit is still to come.
+#[test]
+fn what_was_planned_ahead_and_put_back_is_planned_again_after_what_is_in_flight() {
+    let (mut applier, ends) = applier();
+    let in_flight = written(&mut applier, &ends);
+    ends.send(insert(2, 2, "b"));
+    let Gathered::Batch(items) = applier.gather() else { panic!("nothing to apply") };
+    let ahead = applier.plan(items);
+    applier.unplan(ahead, &[Some(&in_flight.batch)]);
+    assert_eq!(applier.planned.get(region(2)), Seq(1));
+    assert_eq!(batch_of(&mut applier), Some(vec![dot(2, 2)]));
 }
