@@ -8,7 +8,7 @@ SCENARIO ?= kill
 SECONDS_PER_SEED ?= 60
 target = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help setup test lint demo soak bench
+.PHONY: help setup test lint demo soak sim bench
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ demo: setup ## Three regions on this machine: replication, a conflict, kills, co
 soak: setup ## A scenario of chaos/: SCENARIO, SEEDS runs of SECONDS_PER_SEED each
 	@CAUSEWAY_SCENARIO=$(SCENARIO) CAUSEWAY_SOAK_SEEDS=$(SEEDS) CAUSEWAY_SOAK_SECONDS=$(SECONDS_PER_SEED) \
 	  cargo test --test exactly_once -- --nocapture --test-threads=1
+
+sim: ## Simulate SEEDS runs of the core; says how to run a failing seed again
+	@CAUSEWAY_SIM_SEEDS=$(SEEDS) cargo test --lib -- sim::regions --nocapture
 
 bench: setup ## Measure catch-up, lag, decoding and memory; writes benches/results.json
 	@cargo build --quiet --release --bin causeway

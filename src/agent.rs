@@ -14,6 +14,7 @@ mod links;
 mod observe;
 mod readers;
 mod rebuild;
+mod rules;
 mod session;
 mod stamp;
 
@@ -33,6 +34,7 @@ use crate::change::RegionId;
 use crate::clock::wall_us;
 use crate::command::COMMANDS_MAX;
 use crate::metrics::Metrics;
+use crate::resolve::Rulebook;
 use crate::ship::{Cluster, TopicSettings};
 use crate::status::{AgentState, AgentStatus, CaptureState, StatusBoard, StreamStatus};
 use crate::topology::{Region, Topic, Topology};
@@ -68,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) control: Control,
     pub(crate) clocks: clocks::Clocks,
+    pub(crate) book: Rulebook,
 }
 
 impl Shared {
@@ -114,6 +117,7 @@ pub async fn run(setup: Setup, cancel: CancellationToken) -> std::io::Result<()>
         names: setup.topology.names(),
         control: Control::default(),
         clocks: clocks::Clocks::default(),
+        book: rules::book(&setup.topology),
         board,
         metrics,
         setup,

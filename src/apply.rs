@@ -5,6 +5,7 @@
 //! causal order (R3), the marker that capture recognises (R4), no blind overwrite
 //! (R7). Decisions are [`crate::resolve`]'s; this module carries them out.
 
+mod advice;
 mod batch;
 mod bootstrap;
 mod error;

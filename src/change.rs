@@ -14,6 +14,8 @@ pub use record::{RECORD_VERSION, Record, RecordBody, RecordError};
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::mutant::{self, Mutant};
+
 /// The messages of the record format, generated from the `.proto` file.
 pub mod pb {
     #![expect(missing_docs, reason = "generated code")]
@@ -98,10 +100,15 @@ impl Vector {
         self.get(dot.origin) >= dot.seq
     }
 
-    /// The first origin of which `other` has seen more, with that seq.
+    /// What region `me`, which has applied this, lacks of what the author of one of
+    /// `origin`'s transactions had seen (R3): it must come first. An origin's own
+    /// transactions come in order anyway, and `me` has all of its own.
     #[must_use]
-    pub fn missing(&self, other: &Self) -> Option<Dot> {
-        other.iter().find(|dot| !self.covers(*dot))
+    pub fn awaits(&self, deps: &Self, origin: RegionId, me: RegionId) -> Option<Dot> {
+        if mutant::is(Mutant::DepsIgnored) {
+            return None;
+        }
+        deps.iter().find(|dot| dot.origin != me && dot.origin != origin && !self.covers(*dot))
     }
 
     /// In order of region id.

@@ -16,8 +16,11 @@ pub mod conf;
 pub mod doctor;
 pub mod failpoint;
 pub mod metrics;
+mod mutant;
 pub mod resolve;
 pub mod ship;
+#[cfg(test)]
+mod sim;
 pub mod status;
 pub mod topology;
 pub mod verify;

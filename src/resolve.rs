@@ -4,31 +4,21 @@
 //! A [`Planner`] takes the transactions of one batch in the order in which they
 //! apply, joins their writes of one row into one operation, and remembers on which
 //! versions each decision stands, so that the applier can look again (R7).
+//!
+//! Invariant (R6): what a row shows is a function of the set of writes known of it,
+//! of its group and of its unique values, whatever the order of their arrival.
+//! docs/conflicts.md says for each policy which function.
 
+mod conflict;
+mod merge;
+mod number;
 mod plan;
+mod policy;
+mod stand;
+mod touch;
 
-pub use plan::{Conflict, Incoming, Plan, PlanError, Planner, TablePlan};
-
-use crate::version::{Version, Write};
-
-/// Whether an incoming write stands against the survivors of its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It had seen them all.
-    Follows,
-    /// Concurrent, and it wins.
-    Wins,
-    /// Concurrent, and it loses.
-    Loses,
-}
-
-/// Policy `latest`: among concurrent versions the greater (hlc, region) stands.
-#[must_use]
-pub fn latest(write: &Write, survivors: &[Version]) -> Verdict {
-    let concurrent = survivors.iter().filter(|v| !write.saw(v)).max_by_key(|v| v.rank());
-    match concurrent {
-        None => Verdict::Follows,
-        Some(best) if write.version.rank() > best.rank() => Verdict::Wins,
-        Some(_) => Verdict::Loses,
-    }
-}
+pub use conflict::{Conflict, ConflictKind, Side};
+pub use number::Number;
+pub use plan::{Incoming, MergeRow, Plan, PlanError, Planner, TablePlan};
+pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};
+pub use touch::{Touched, touched};

@@ -81,7 +81,7 @@ fn text(name: &str, collation: &str, key: u32) -> Column {
 }
 
 fn table(name: &str, columns: Vec<Column>) -> Table {
-    Table { schema: "s".to_owned(), name: name.to_owned(), columns }
+    Table { schema: "s".to_owned(), name: name.to_owned(), columns, ..Default::default() }
 }
 
 fn int(n: i64) -> Value {
@@ -101,11 +101,11 @@ fn row(values: Vec<Value>) -> Row {
 }
 
 fn puts(table: &Table, rows: Vec<Row>) -> TablePlan {
-    TablePlan { table: table.clone(), removes: vec![], puts: rows }
+    TablePlan { table: table.clone(), removes: vec![], puts: rows, merges: vec![] }
 }
 
 fn removes(table: &Table, rows: Vec<Row>) -> TablePlan {
-    TablePlan { table: table.clone(), removes: rows, puts: vec![] }
+    TablePlan { table: table.clone(), removes: rows, puts: vec![], merges: vec![] }
 }
 
 macro_rules! on_both {

@@ -12,11 +12,13 @@ const FILE_LINES_MAX: usize = 500;
 /// From each module to the modules that it may import.
 const IMPORTS: [(&str, &[&str]); 19] = [
     // Pure: no I/O, no async.
-    ("clock", &[]),
-    ("change", &["clock"]),
+    ("mutant", &[]),
+    ("clock", &["mutant"]),
+    ("change", &["clock", "mutant"]),
     ("topology", &["change"]),
-    ("version", &["change", "clock"]),
-    ("resolve", &["change", "clock", "version"]),
+    ("version", &["change", "clock", "mutant"]),
+    ("resolve", &["change", "clock", "mutant", "version"]),
+    ("sim", &["change", "clock", "mutant", "resolve", "version"]),
     ("conf", &["topology"]),
     ("compare", &["change"]),
     ("status", &[]),

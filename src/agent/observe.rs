@@ -77,17 +77,12 @@ fn applied(shared: &Shared, txns: &[AppliedTxn], rows: usize, at_us: u64) {
 }
 
 fn count(shared: &Shared, conflict: &Conflict) {
-    let name = shared.name(conflict.incoming.dot.origin);
-    let kind = match (conflict.existing.removed, conflict.incoming.removed) {
-        (true, true) => "delete_delete",
-        (true, false) => "delete_update",
-        (false, true) => "update_delete",
-        (false, false) => "update_update",
-    };
-    shared.metrics.conflicts.with_label_values(&[name, kind, "latest"]).inc();
+    let name = shared.name(conflict.incoming.version.dot.origin);
+    let kind = conflict.kind.name();
+    shared.metrics.conflicts.with_label_values(&[name, kind, conflict.policy]).inc();
     shared.board.stream(name, |stream| stream.conflicts += 1);
     tracing::debug!(
-        table = conflict.table,
+        table = %conflict.table.full_name(),
         kind,
         incoming_wins = conflict.incoming_wins,
         "conflict resolved"

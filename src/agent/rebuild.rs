@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{AgentError, Shared};
-use crate::change::{Dot, Record, RecordBody, RegionId, Seq, Vector};
+use crate::change::{Dot, Record, RecordBody, RegionId, Seq};
 use crate::failpoint;
+use crate::resolve::{Incoming, Rulebook, touched};
 use crate::ship::{InboxConfig, head, read_range};
-use crate::version::{Index, RowKey, Version, Write};
+use crate::version::{Heads, Index, Write, needed};
 
 /// The index of everything after the stable vector, up to what the outbox holds and
 /// what is applied.
@@ -32,58 +33,68 @@ pub(crate) async fn index(
         let (topic, _) = &topics[&origin];
         InboxConfig { cluster: shared.cluster(topic), topic: topic.name.clone(), origin, after }
     };
-    let mut heads = BTreeMap::new();
+    let mut heads = Heads::default();
     for (&origin, &(_, seq)) in topics.iter().filter(|(origin, _)| **origin != me) {
         let record = Box::pin(head(&config(origin, Seq(0)), seq)).await?;
-        heads.insert(origin, record.map(|record| record.deps).unwrap_or_default());
+        if let Some(record) = record {
+            heads.raise(origin, &Arc::new(record.deps));
+        }
     }
-    let stable = stable(me, &heads, applied);
+    let peers: Vec<_> = shared.peers().map(|peer| peer.id).collect();
+    let mine = applied.iter().map(|(&origin, &seq)| Dot { origin, seq }).collect();
+    let stable = heads.stable(&peers, me, &mine);
     let mut writes = Vec::new();
     for (n, (&origin, &(_, through))) in topics.iter().enumerate() {
         if n == 1 {
             failpoint::hit("rebuild.halfway");
         }
         let from = config(origin, stable.get(origin));
-        let (mut failed, mut open) = (None, Vec::new());
-        let each = |record| {
-            if let Err(error) = enter(record, &mut open, &mut writes) {
-                failed = Some(error);
-            }
-        };
-        Box::pin(read_range(&from, through, each)).await?;
-        if let Some(error) = failed {
-            return Err(error);
+        Box::pin(read(shared, &from, through, &mut writes)).await?;
+    }
+    // What is stable and concurrent with something unstable that is kept counts too.
+    let kept = needed(&stable, &writes);
+    for &origin in topics.keys() {
+        let (from, through) = (kept.get(origin), stable.get(origin));
+        if from < through {
+            Box::pin(read(shared, &config(origin, from), through, &mut writes)).await?;
         }
     }
     writes.sort_by_key(|write| write.version.rank());
     let mut index = Index::default();
-    index.collect(&stable);
     tracing::info!(versions = writes.len(), "index rebuilt");
     for write in &writes {
         index.restore(write);
     }
+    index.collect(&stable);
     Ok(index)
 }
 
-/// Per origin what every region is known to have applied.
-fn stable(
-    me: RegionId,
-    heads: &BTreeMap<RegionId, Vector>,
-    applied: &BTreeMap<RegionId, Seq>,
-) -> Vector {
-    let least = |origin: RegionId| {
-        let others = heads.iter().filter(|(peer, _)| **peer != origin);
-        let seen = others.map(|(_, deps)| deps.get(origin));
-        let mine = (origin != me).then(|| applied.get(&origin).copied().unwrap_or_default());
-        seen.chain(mine).min().unwrap_or_default()
+/// Reads a topic's writes, up to and with `through`.
+async fn read(
+    shared: &Shared,
+    from: &InboxConfig,
+    through: Seq,
+    writes: &mut Vec<Write>,
+) -> Result<(), AgentError> {
+    let (mut failed, mut open) = (None, Vec::new());
+    let each = |record| {
+        if let Err(error) = enter(&shared.book, record, &mut open, writes) {
+            failed = Some(error);
+        }
     };
-    heads.keys().copied().chain([me]).map(|origin| Dot { origin, seq: least(origin) }).collect()
+    Box::pin(read_range(from, through, each)).await?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Adds a record's writes to those of the transaction that is `open`, and these to
 /// `writes` with its last part. Parts that an abort or a new epoch makes void count for
 /// nothing: their seq is given again.
-fn enter(record: Record, open: &mut Vec<Write>, writes: &mut Vec<Write>) -> Result<(), AgentError> {
+fn enter(
+    book: &Rulebook,
+    record: Record,
+    open: &mut Vec<Write>,
+    writes: &mut Vec<Write>,
+) -> Result<(), AgentError> {
     let txn = match record.body {
         RecordBody::Transaction(txn) if !txn.aborted => txn,
         RecordBody::Transaction(_) | RecordBody::Start(_) => {
@@ -95,18 +106,14 @@ fn enter(record: Record, open: &mut Vec<Write>, writes: &mut Vec<Write>) -> Resu
     if txn.part == 0 {
         open.clear();
     }
-    let dot = Dot { origin: record.origin, seq: record.seq };
-    let deps = Arc::new(record.deps);
-    for change in &txn.changes {
-        let Some(table) = &change.table else { continue };
-        let key = table.key_columns();
-        for row in &change.rows {
-            for (hash, removed) in RowKey::touched(table, &key, row)? {
-                let version = Version { dot, hlc: record.hlc, removed };
-                open.push(Write { key: hash, version, deps: Arc::clone(&deps) });
-            }
-        }
-    }
+    let incoming = Incoming {
+        dot: Dot { origin: record.origin, seq: record.seq },
+        hlc: record.hlc,
+        deps: &Arc::new(record.deps),
+        gtid: &record.gtid,
+        changes: &txn.changes,
+    };
+    open.extend(touched(book, &incoming)?.into_iter().map(|one| one.write));
     if txn.last {
         writes.append(open);
     }
@@ -116,12 +123,19 @@ fn enter(record: Record, open: &mut Vec<Write>, writes: &mut Vec<Write>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Column, Kind, Position, Row, RowChange, Table, TableChange, Value, pb};
+    use crate::change::{
+        Column, Kind, Position, Row, RowChange, Table, TableChange, Value, Vector, pb,
+    };
     use crate::clock::Hlc;
 
     fn part(part: u32, last: bool, aborted: bool, ids: &[i64]) -> Record {
         let column = Column { name: "id".into(), key: 1, ..Default::default() };
-        let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+        let table = Table {
+            schema: "s".into(),
+            name: "t".into(),
+            columns: vec![column],
+            ..Default::default()
+        };
         let row = |id: &i64| Row { values: vec![Value::new(Kind::Int(*id))] };
         let rows = ids.iter().map(|id| RowChange { before: None, after: Some(row(id)) }).collect();
         let changes = vec![TableChange { table: Some(table), rows }];
@@ -147,7 +161,7 @@ mod tests {
     fn check(records: Vec<Record>, wanted: usize) {
         let (mut open, mut writes) = (Vec::new(), Vec::new());
         for record in records {
-            enter(record, &mut open, &mut writes).unwrap();
+            enter(&Rulebook::default(), record, &mut open, &mut writes).unwrap();
         }
         assert_eq!(writes.len(), wanted);
     }

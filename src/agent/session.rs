@@ -182,7 +182,13 @@ fn start_capture(
     let (captured, point) = watch::channel(start);
     let acked = outbox.acked();
     let clock = Clock::new(tail.hlc, limits.clock_offset.micros());
-    let stamper = Stamper::new(setup.region.id, owned.epoch, tail, clock, Arc::clone(&index));
+    let stamper = Stamper::new(
+        setup.region.id,
+        owned.epoch,
+        tail,
+        clock,
+        (Arc::clone(&index), shared.book.clone()),
+    );
     let stamping = Stamping {
         shared: Arc::clone(shared),
         stamper,
@@ -243,6 +249,7 @@ fn start_apply(
             txns: usize::MAX,
         },
         wait_max: limits.apply_wait.get(),
+        book: shared.book.clone(),
         ahead_us_max: limits.clock_offset.micros(),
     };
     let cancelled = cancel.clone();

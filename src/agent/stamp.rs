@@ -8,8 +8,9 @@ use crate::apply::SharedIndex;
 use crate::capture::{AppliedMark, CaptureEvent, Checkpoint};
 use crate::change::{Dot, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb};
 use crate::clock::{Clock, CommitTime, Hlc};
+use crate::resolve::{Incoming, Rulebook, touched};
 use crate::ship::Tail;
-use crate::version::{Index, KeyError, RowKey, Version, Write};
+use crate::version::{Index, KeyError, Write};
 
 /// A transaction whose parts are on their way.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ struct Open {
     hlc: Hlc,
     deps: Arc<Vector>,
     commit_us: u64,
-    keys: Vec<(RowKey, bool)>,
+    writes: Vec<Write>,
 }
 
 /// The state of stamping: starts at the outbox's tail, moves with every event.
@@ -31,6 +32,7 @@ pub(crate) struct Stamper {
     seen: Vector,
     position: Position,
     index: SharedIndex,
+    book: Rulebook,
     open: Option<Open>,
 }
 
@@ -40,7 +42,7 @@ impl Stamper {
         epoch: u64,
         tail: &Tail,
         clock: Clock,
-        index: SharedIndex,
+        (index, book): (SharedIndex, Rulebook),
     ) -> Self {
         Self {
             region,
@@ -50,6 +52,7 @@ impl Stamper {
             seen: tail.deps.clone(),
             position: tail.position.clone(),
             index,
+            book,
             open: None,
         }
     }
@@ -88,16 +91,18 @@ impl Stamper {
             hlc: self.clock.stamp(part.commit, trusted_us),
             deps: Arc::new(self.seen.clone()),
             commit_us: part.commit.near(trusted_us),
-            keys: Vec::new(),
+            writes: Vec::new(),
         });
         let mut open = open;
-        for change in &part.changes {
-            let Some(table) = &change.table else { continue };
-            let key = table.key_columns();
-            for row in &change.rows {
-                open.keys.extend(RowKey::touched(table, &key, row)?);
-            }
-        }
+        let incoming = Incoming {
+            dot: Dot { origin: self.region, seq: open.seq },
+            hlc: open.hlc,
+            deps: &open.deps,
+            gtid: &part.gtid,
+            changes: &part.changes,
+        };
+        let touched = touched(&self.book, &incoming)?;
+        open.writes.extend(touched.into_iter().map(|one| one.write));
         if part.last {
             self.position = part.after.position;
             self.seq = open.seq;
@@ -127,11 +132,9 @@ impl Stamper {
     }
 
     fn enter(&self, open: &Open) {
-        let dot = Dot { origin: self.region, seq: open.seq };
         let mut index = lock(&self.index);
-        for &(key, removed) in &open.keys {
-            let version = Version { dot, hlc: open.hlc, removed };
-            index.enter_local(&Write { key, version, deps: Arc::clone(&open.deps) });
+        for write in &open.writes {
+            index.enter_local(write);
         }
     }
 

@@ -2,12 +2,11 @@
 //! after what its author had seen (R2, R3).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::stream::{Body, Item, Stream, StreamState};
 use crate::change::{Dot, RegionId, Vector};
 use crate::clock::Hlc;
-use crate::resolve::{Incoming, Plan, PlanError, Planner};
+use crate::resolve::{Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index};
 
 /// Bounds of one batch.
@@ -119,8 +118,12 @@ pub(super) fn gather(
 }
 
 /// Plans the items; when one can't join, gives the place where it stands and why.
-pub(super) fn plan(index: &Index, items: &[Item]) -> Result<Plan, (usize, PlanError)> {
-    let mut planner = Planner::new(index);
+pub(super) fn plan(
+    index: &Index,
+    book: &Rulebook,
+    items: &[Item],
+) -> Result<Plan, (usize, PlanError)> {
+    let mut planner = Planner::new(index, book);
     for (at, item) in items.iter().enumerate() {
         let (Body::Whole(changes) | Body::Part { changes, .. }) = &item.body else { continue };
         planner.add(&incoming(item, changes)).map_err(|error| (at, error))?;
@@ -129,7 +132,8 @@ pub(super) fn plan(index: &Index, items: &[Item]) -> Result<Plan, (usize, PlanEr
 }
 
 fn incoming<'a>(item: &'a Item, changes: &'a [crate::change::TableChange]) -> Incoming<'a> {
-    Incoming { dot: item.dot, hlc: item.hlc, deps: &item.deps, changes }
+    let gtid = &item.gtid;
+    Incoming { dot: item.dot, hlc: item.hlc, deps: &item.deps, gtid, changes }
 }
 
 /// Puts items back at the fronts of their queues, as they were.
@@ -138,30 +142,5 @@ pub(super) fn put_back(streams: &mut BTreeMap<RegionId, Stream>, items: Vec<Item
         if let Some(stream) = streams.get_mut(&item.dot.origin) {
             stream.queue.push_front(item);
         }
-    }
-}
-
-/// What each region's last applied record had seen: the least of it is stable.
-#[derive(Debug, Default)]
-pub(super) struct Heads(BTreeMap<RegionId, Arc<Vector>>);
-
-impl Heads {
-    pub(super) fn raise(&mut self, item: &Item) {
-        self.0.insert(item.dot.origin, Arc::clone(&item.deps));
-    }
-
-    /// Per origin what every region has applied; an origin or a region not heard of
-    /// yet keeps it at 0.
-    pub(super) fn stable(&self, peers: &[RegionId], me: RegionId, applied: &Vector) -> Vector {
-        let regions = peers.iter().copied().chain([me]);
-        let least = |origin: RegionId| {
-            let others = peers.iter().filter(|&&peer| peer != origin);
-            let seen = others.map(|peer| {
-                self.0.get(peer).map_or_else(Default::default, |deps| deps.get(origin))
-            });
-            let mine = (origin != me).then(|| applied.get(origin));
-            seen.chain(mine).min().unwrap_or_default()
-        };
-        regions.map(|origin| Dot { origin, seq: least(origin) }).collect()
     }
 }

@@ -11,7 +11,7 @@ use super::gate::SharedIndex;
 use super::stream::{Arrival, StreamState};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::Hlc;
-use crate::resolve::Conflict;
+use crate::resolve::{Conflict, Rulebook};
 
 /// What the applier is told at start.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct ApplyConfig {
     pub limits: BatchLimits,
     /// How long a batch may hold its locks while it waits for capture and outbox.
     pub wait_max: Duration,
+    /// The tables' policies.
+    pub book: Rulebook,
     /// How far a record's stamp may lie ahead of the trusted time.
     pub ahead_us_max: u64,
 }

@@ -7,9 +7,10 @@
 
 use tokio_util::sync::CancellationToken;
 
+use super::advice::plan_advice;
 use super::batch::{self, Batch};
 use super::gate::{Written, finish, lock, miss_text};
-use super::run::{Applier, halt, plan_advice};
+use super::run::{Applier, halt};
 use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::RegionId;
@@ -33,7 +34,8 @@ impl Applier {
         session.begin(slot, &[mark]).await?;
         let mut whole = Plan::default();
         let point = loop {
-            let plan = batch::plan(&lock(&self.index), std::slice::from_ref(&item));
+            let plan =
+                batch::plan(&lock(&self.index), &self.config.book, std::slice::from_ref(&item));
             let mut plan = match plan {
                 Ok(plan) => plan,
                 Err((_, error)) => {

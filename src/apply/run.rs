@@ -15,14 +15,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, Batch, BatchLimits, Gathered, Heads};
+use super::advice::plan_advice;
+use super::batch::{self, Batch, BatchLimits, Gathered};
 use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
 use super::stream::{Arrival, Body, Item, Stream, StreamState};
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
-use crate::resolve::PlanError;
-use crate::version::{BatchId, KeyError};
+use crate::version::{BatchId, Heads};
 
 /// After how long a shut gate shows in the streams' state.
 const TOLD: Duration = Duration::from_secs(1);
@@ -274,7 +274,7 @@ impl Applier {
         let id = BatchId(self.batches);
         let mut index = lock(&self.index);
         let plan = loop {
-            match batch::plan(&index, &items) {
+            match batch::plan(&index, &self.config.book, &items) {
                 Ok(plan) => break plan,
                 Err((at, error)) => {
                     let rest = items.split_off(at);
@@ -466,20 +466,6 @@ pub(super) fn halt(
     tracing::error!(origin = origin.get(), reason, advice, "stream halted");
     if let Some(stream) = streams.get_mut(&origin) {
         stream.state = StreamState::Halted { reason: reason.to_owned(), advice: advice.to_owned() };
-    }
-}
-
-pub(super) fn plan_advice(error: &PlanError) -> &'static str {
-    match error {
-        PlanError::Key(KeyError::NoKey(_)) => {
-            "give the table a primary key, or exclude it in the topology"
-        }
-        PlanError::Key(KeyError::Collation { .. }) => {
-            "give the key column a binary collation (…_bin) in all regions, then resume"
-        }
-        PlanError::Key(KeyError::Null(_)) | PlanError::Shape(_) => {
-            "exclude the table in the topology, and report this record"
-        }
     }
 }
 

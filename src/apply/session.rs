@@ -155,13 +155,20 @@ impl Session {
         for plan in tables {
             let (_, mapping) =
                 &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
+            if mapping.unique && !plan.merges.is_empty() {
+                return Err(ApplyError::Differs {
+                    table: plan.table.full_name().to_string(),
+                    what: "a further unique key, which its rule can't be kept right with,"
+                        .to_owned(),
+                });
+            }
             if mapping.unique && mapping.own_columns {
                 return Err(ApplyError::Differs {
                     table: plan.table.full_name().to_string(),
                     what: "the list of columns, with further unique keys,".to_owned(),
                 });
             }
-            sql::table(&mut self.pending, dialect, mapping, &plan.removes, &plan.puts);
+            sql::table(&mut self.pending, dialect, mapping, plan);
         }
         let point = match self.flavor {
             Flavor::MariaDb => "SELECT @@global.gtid_binlog_pos, 0",

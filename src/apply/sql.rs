@@ -3,12 +3,15 @@
 //! Multi-row statements in the text protocol: one round trip for a whole batch, one
 //! parse for some hundred rows. `upsert_rate` in tests/apply_sql.rs measures them.
 
+mod merge;
+
 use std::io::Write as _;
 use std::sync::Arc;
 
 use super::bootstrap::Flavor;
 use super::schema::{Form, Mapping, Target};
 use crate::change::{Kind, Row, Value};
+use crate::resolve::TablePlan;
 
 /// Rows of one INSERT.
 const INSERT_ROWS_MAX: usize = 1_000;
@@ -60,23 +63,19 @@ pub(super) struct Dialect {
     pub(super) statement_bytes_max: usize,
 }
 
-/// Appends the statements that make `removes` go and `puts` stand.
+/// Appends the statements that make a plan's removes go, its puts stand and its
+/// merges change what is there.
 ///
 /// With further unique keys an upsert could hit the wrong row, so the rows are
 /// deleted by primary key first and inserted anew: a swap of unique values applies,
 /// and a collision with a row outside is an error, never an overwrite.
-pub(super) fn table(
-    out: &mut Script,
-    dialect: Dialect,
-    mapping: &Mapping,
-    removes: &[Row],
-    puts: &[Row],
-) {
-    delete(out, dialect, mapping, removes);
+pub(super) fn table(out: &mut Script, dialect: Dialect, mapping: &Mapping, plan: &TablePlan) {
+    delete(out, dialect, mapping, &plan.removes);
     if mapping.unique {
-        delete(out, dialect, mapping, puts);
+        delete(out, dialect, mapping, &plan.puts);
     }
-    insert(out, dialect, mapping, puts);
+    insert(out, dialect, mapping, &plan.puts);
+    merge::merge(out, mapping, &plan.merges);
 }
 
 /// By primary key. The index is forced, so that no plan ever scans, and locks, the

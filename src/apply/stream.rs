@@ -188,10 +188,6 @@ impl Stream {
         if front.hlc.0 > latest_us {
             return Some(StreamState::ClockAhead { ahead_us: front.hlc.0 - latest_us });
         }
-        let missing = front
-            .deps
-            .iter()
-            .find(|dot| dot.origin != me && dot.origin != self.origin && !applied.covers(*dot));
-        missing.map(StreamState::WaitingDeps)
+        applied.awaits(&front.deps, self.origin, me).map(StreamState::WaitingDeps)
     }
 }

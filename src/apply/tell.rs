@@ -12,7 +12,7 @@ impl Applier {
             let mut txns = Vec::with_capacity(batch.items.len());
             let rows = batch.plan.rows();
             for item in batch.items {
-                self.heads.raise(&item);
+                self.heads.raise(item.dot.origin, &item.deps);
                 if matches!(item.body, Body::Heartbeat) {
                     continue;
                 }

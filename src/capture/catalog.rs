@@ -184,7 +184,8 @@ impl Catalog {
     ) -> Result<TableInfo, CaptureError> {
         let now = self.ask(name).await?;
         let (schema, table) = (name.schema.clone(), name.name.clone());
-        let mut table = Table { schema, name: table, columns: Vec::new() };
+        let unique_keys = Vec::new();
+        let mut table = Table { schema, name: table, columns: Vec::new(), unique_keys };
         let mut columns = Vec::new();
         let mut same = now.columns.len() == described.len();
         for (n, (&how, said)) in map.columns.iter().zip(described).enumerate() {
@@ -210,6 +211,7 @@ impl Catalog {
         if same && now.columns.iter().all(|defined| defined.column.key == 0) {
             table.columns.iter_mut().for_each(|column| column.key = 0);
         }
+        table.unique_keys = now.unique_keys(&table.columns);
         Ok(TableInfo { table, columns })
     }
 

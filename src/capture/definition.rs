@@ -1,6 +1,8 @@
 //! A table's definition as information_schema has it: the present one, which need not
 //! be the one that a row was written with.
 
+use std::collections::BTreeMap;
+
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
@@ -8,12 +10,15 @@ use super::CaptureError;
 use super::catalog::{ColumnInfo, TableInfo};
 use super::described::Described;
 use super::table_map::{TableMap, Written, kind};
+use crate::change::pb::UniqueKey;
 use crate::change::{Column, ColumnType, Table, TableName};
 
 /// A table as it is now; without columns when there is none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Definition {
     pub(super) columns: Vec<Defined>,
+    /// The unique keys beside the primary key, by the names of their columns.
+    unique: Vec<Vec<String>>,
 }
 
 /// A column as it is now.
@@ -42,7 +47,19 @@ impl Definition {
             infos.push(defined.info.clone());
         }
         let (schema, name) = (name.schema.clone(), name.name.clone());
-        Ok(TableInfo { table: Table { schema, name, columns: all }, columns: infos })
+        let unique_keys = self.unique_keys(&all);
+        Ok(TableInfo { table: Table { schema, name, columns: all, unique_keys }, columns: infos })
+    }
+
+    /// The unique keys over these columns; one with a column that is not among them,
+    /// or of an expression, is left to the servers.
+    pub(super) fn unique_keys(&self, columns: &[Column]) -> Vec<UniqueKey> {
+        let place = |name: &String| {
+            let at = columns.iter().position(|column| column.name == *name)?;
+            u32::try_from(at).ok()
+        };
+        let keys = self.unique.iter().map(|names| names.iter().map(place).collect());
+        keys.filter_map(|columns: Option<Vec<u32>>| Some(UniqueKey { columns: columns? })).collect()
     }
 }
 
@@ -205,7 +222,27 @@ pub(super) async fn read(
         encode_labels(conn, &mut defined.column).await?;
         columns.push(defined);
     }
-    Ok(Definition { columns })
+    Ok(Definition { columns, unique: read_unique(conn, name).await? })
+}
+
+async fn read_unique(
+    conn: &mut Conn,
+    name: &TableName,
+) -> Result<Vec<Vec<String>>, mysql_async::Error> {
+    // An expression has no column: its name is then one that no column has.
+    let rows: Vec<(String, String)> = conn
+        .exec(
+            "SELECT CAST(index_name AS CHAR), CAST(IFNULL(column_name, '') AS CHAR) \
+             FROM information_schema.statistics WHERE table_schema = ? AND table_name = ? \
+             AND non_unique = 0 AND index_name <> 'PRIMARY' ORDER BY index_name, seq_in_index",
+            (&name.schema, &name.name),
+        )
+        .await?;
+    let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, column) in rows {
+        keys.entry(key).or_default().push(column);
+    }
+    Ok(keys.into_values().collect())
 }
 
 /// The dictionary prints labels in UTF-8; rows and events have them in the column's

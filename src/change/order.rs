@@ -6,6 +6,7 @@
 //! after the first copy, so whatever is not exactly the next is dropped.
 
 use super::{Record, RecordBody, Seq};
+use crate::mutant::{self, Mutant};
 
 /// The reader's verdict on a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +105,9 @@ impl ReaderOrder {
             }
             RecordBody::Transaction(txn) => {
                 if record.seq <= self.seq {
+                    if mutant::is(Mutant::DuplicatesTaken) {
+                        return Ok(Accepted::Next);
+                    }
                     return Ok(Accepted::Duplicate);
                 }
                 if record.seq > self.seq.next() {

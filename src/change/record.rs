@@ -191,6 +191,7 @@ mod tests {
             schema: "s".into(),
             name: "t".into(),
             columns: vec![pb::Column { name: "id".into(), ..Default::default() }],
+            ..Default::default()
         };
         record.body = RecordBody::Transaction(pb::Transaction {
             changes: vec![pb::TableChange {

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use super::{Verdict, latest};
+use super::merge::{self, Effect};
+use super::stand::{self, Places, Shown};
+use super::{Allow, Conflict, ConflictKind, Number, Rulebook, Side, Touched, touched};
 use crate::change::{Dot, RegionId, Row, Seq, Table, TableChange, Vector};
 use crate::clock::Hlc;
-use crate::version::{BatchId, Index, KeyError, RowKey, Version, Versions, Write};
+use crate::mutant::{self, Mutant};
+use crate::version::{Action, BatchId, Index, KeyError, RowKey, Seen, Version, Write};
 
 /// A peer's transaction, or one part of it.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +22,21 @@ pub struct Incoming<'a> {
     pub hlc: Hlc,
     /// What its author had seen.
     pub deps: &'a Arc<Vector>,
+    /// The source's own name of it.
+    pub gtid: &'a str,
     /// Its changes, in binlog order.
     pub changes: &'a [TableChange],
+}
+
+/// A change relative to the row that is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MergeRow {
+    /// The row to insert when none is there; `set` columns are taken from it.
+    pub row: Row,
+    /// Places of columns to set.
+    pub set: Vec<usize>,
+    /// Places of columns to add to, and what.
+    pub add: Vec<(usize, Number)>,
 }
 
 /// The operations on one table: at most one per key, so their order is free.
@@ -33,19 +48,8 @@ pub struct TablePlan {
     pub removes: Vec<Row>,
     /// Rows that must stand as given afterwards.
     pub puts: Vec<Row>,
-}
-
-/// Two concurrent writes of one row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// `schema.table`.
-    pub table: String,
-    /// The write that came.
-    pub incoming: Version,
-    /// The best that was here.
-    pub existing: Version,
-    /// Whether the incoming one stands.
-    pub incoming_wins: bool,
+    /// Rows that change relative to what is there.
+    pub merges: Vec<MergeRow>,
 }
 
 /// What a batch does.
@@ -59,7 +63,7 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// [`Index::local_writes`] when the plan was made.
     pub local_writes: u64,
-    /// Per key the versions that were here.
+    /// Per place the transactions that were here.
     basis: Vec<(RowKey, SmallVec<[Dot; 2]>)>,
 }
 
@@ -67,10 +71,12 @@ impl Plan {
     /// Whether some row changed since the plan, staged as batch `id`, was made.
     #[must_use]
     pub fn is_stale(&self, index: &Index, id: BatchId) -> bool {
-        let moved = |(key, dots): &(RowKey, SmallVec<[Dot; 2]>)| {
-            dots_of(&index.versions_before(*key, id)) != *dots
+        let moved = |(place, dots): &(RowKey, SmallVec<[Dot; 2]>)| {
+            index.seen_before(*place, id).dots() != *dots
         };
-        index.local_writes() != self.local_writes && self.basis.iter().any(moved)
+        index.local_writes() != self.local_writes
+            && self.basis.iter().any(moved)
+            && !mutant::is(Mutant::NoSecondLook)
     }
 
     /// The highest local transaction that a decision stands on: it must be durable
@@ -94,14 +100,8 @@ impl Plan {
     /// Rows to write.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.tables.iter().map(|t| t.puts.len() + t.removes.len()).sum()
+        self.tables.iter().map(|t| t.puts.len() + t.removes.len() + t.merges.len()).sum()
     }
-}
-
-fn dots_of(versions: &Versions) -> SmallVec<[Dot; 2]> {
-    let mut dots: SmallVec<[Dot; 2]> = versions.iter().map(|v| v.dot).collect();
-    dots.sort_unstable();
-    dots
 }
 
 /// Why a transaction can't join the plan.
@@ -113,43 +113,65 @@ pub enum PlanError {
     /// The table's shape changed: it belongs in a batch of its own.
     #[error("the shape of {0} changed")]
     Shape(String),
+    /// An update or a delete under `insert_only`.
+    #[error("a row of {table}, which is insert_only, was changed by an {action}")]
+    NotInsert {
+        /// The table.
+        table: String,
+        /// What came.
+        action: &'static str,
+    },
+    /// Two regions wrote one row under `home`.
+    #[error("two regions wrote one row of {0}, which is home")]
+    NotHome(String),
+    /// The rule does not fit the table.
+    #[error("the rule of {table} does not fit it: {why}")]
+    Unfit {
+        /// The table.
+        table: String,
+        /// What does not fit.
+        why: String,
+    },
+    /// A sum of changes is no exact number of at most 38 digits.
+    #[error("a changed column of {0} does not add up")]
+    Sum(String),
 }
 
-#[derive(Debug)]
-struct RowState {
-    versions: Versions,
-    /// Its place in its table's operations.
-    op: Option<usize>,
-}
-
-#[derive(Debug)]
-enum Op {
-    Put(Row),
-    Remove(Row),
+#[derive(Debug, Default)]
+struct Place {
+    seen: Seen,
+    /// Where its operation is: table, place.
+    op: Option<(usize, usize)>,
 }
 
 #[derive(Debug)]
 struct TableOps {
-    table: Table,
-    key: Vec<usize>,
-    ops: Vec<Op>,
+    table: Arc<Table>,
+    ops: Vec<Option<Effect>>,
 }
 
 /// Makes the plan of one batch.
 #[derive(Debug)]
 pub struct Planner<'a> {
     index: &'a Index,
-    rows: HashMap<RowKey, RowState>,
+    book: &'a Rulebook,
+    places: HashMap<RowKey, Place>,
     tables: Vec<TableOps>,
     plan: Plan,
+}
+
+impl Places for HashMap<RowKey, Place> {
+    fn seen(&self, place: RowKey) -> &Seen {
+        &self.get(&place).expect("every place of a group is loaded").seen
+    }
 }
 
 impl<'a> Planner<'a> {
     /// An empty batch over the versions known here.
     #[must_use]
-    pub fn new(index: &'a Index) -> Self {
+    pub fn new(index: &'a Index, book: &'a Rulebook) -> Self {
         let plan = Plan { local_writes: index.local_writes(), ..Plan::default() };
-        Self { index, rows: HashMap::new(), tables: Vec::new(), plan }
+        Self { index, book, places: HashMap::new(), tables: Vec::new(), plan }
     }
 
     /// Adds a transaction, after those added before.
@@ -157,30 +179,30 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// [`PlanError`]; the planner must then be thrown away.
     pub fn add(&mut self, txn: &Incoming<'_>) -> Result<(), PlanError> {
-        for change in txn.changes {
-            let Some(table) = &change.table else { continue };
-            let at = self.table(table)?;
-            for row in &change.rows {
-                let key = |row| RowKey::of(&self.tables[at].table, &self.tables[at].key, row);
-                match (&row.before, &row.after) {
-                    (Some(before), Some(after)) => {
-                        let (old, new) = (key(before)?, key(after)?);
-                        if old != new {
-                            self.write(txn, at, old, Op::Remove(before.clone()));
-                        }
-                        self.write(txn, at, new, Op::Put(after.clone()));
-                    }
-                    (None, Some(after)) => {
-                        let new = key(after)?;
-                        self.write(txn, at, new, Op::Put(after.clone()));
-                    }
-                    (Some(before), None) => {
-                        let old = key(before)?;
-                        self.write(txn, at, old, Op::Remove(before.clone()));
-                    }
-                    (None, None) => {}
-                }
+        let writes = touched(self.book, txn)?;
+        let mut shows: Vec<(RowKey, Option<usize>)> = Vec::new();
+        for (n, one) in writes.iter().enumerate() {
+            self.check_shape(&one.table)?;
+            for place in one.write.places() {
+                self.load(place);
             }
+            self.meet(one, txn.gtid)?;
+            let key = one.write.key;
+            let plain = one.write.body.is_none() && self.places.seen(key).history.is_empty();
+            if plain {
+                self.plain(one);
+            } else {
+                self.victims(&one.write, &mut shows);
+                shows.push((key, Some(n)));
+            }
+            for place in one.write.places() {
+                let held = self.places.get_mut(&place).expect("it was just loaded");
+                held.seen.enter(place, &one.write);
+            }
+            self.plan.writes.push(one.write.clone());
+        }
+        for (key, n) in shows {
+            self.show(key, n.map(|n| &writes[n]))?;
         }
         Ok(())
     }
@@ -188,72 +210,248 @@ impl<'a> Planner<'a> {
     /// The plan.
     #[must_use]
     pub fn finish(mut self) -> Plan {
-        for ops in self.tables {
-            let mut table = TablePlan { table: ops.table, removes: vec![], puts: vec![] };
-            for op in ops.ops {
+        for TableOps { table, ops } in self.tables {
+            let table = Table::clone(&table);
+            let mut plan = TablePlan { table, removes: vec![], puts: vec![], merges: vec![] };
+            for op in ops.into_iter().flatten() {
                 match op {
-                    Op::Put(row) => table.puts.push(row),
-                    Op::Remove(row) => table.removes.push(row),
+                    Effect::Put(row) => plan.puts.push(row),
+                    Effect::Remove(row) => plan.removes.push(row),
+                    Effect::Merge(row) => plan.merges.push(row),
                 }
             }
-            if !(table.puts.is_empty() && table.removes.is_empty()) {
-                self.plan.tables.push(table);
+            if plan.puts.len() + plan.removes.len() + plan.merges.len() > 0 {
+                self.plan.tables.push(plan);
             }
         }
         self.plan
     }
 
-    fn table(&mut self, table: &Table) -> Result<usize, PlanError> {
-        let same_name =
-            |ops: &TableOps| ops.table.name == table.name && ops.table.schema == table.schema;
-        if let Some(at) = self.tables.iter().position(same_name) {
-            if self.tables[at].table != *table {
-                return Err(PlanError::Shape(table.full_name().to_string()));
-            }
-            return Ok(at);
-        }
-        let key = table.key_columns();
-        self.tables.push(TableOps { table: table.clone(), key, ops: Vec::new() });
-        Ok(self.tables.len() - 1)
-    }
-
-    fn write(&mut self, txn: &Incoming<'_>, table: usize, key: RowKey, op: Op) {
-        let removed = matches!(op, Op::Remove(_));
-        let version = Version { dot: txn.dot, hlc: txn.hlc, removed };
-        let write = Write { key, version, deps: Arc::clone(txn.deps) };
-        let state = match self.rows.entry(key) {
-            Entry::Occupied(held) => held.into_mut(),
-            Entry::Vacant(free) => {
-                let versions = self.index.versions(key);
-                self.plan.basis.push((key, dots_of(&versions)));
-                free.insert(RowState { versions, op: None })
-            }
-        };
-        let verdict = latest(&write, &state.versions);
-        if verdict != Verdict::Follows {
-            let concurrent = state.versions.iter().filter(|v| !write.saw(v));
-            if let Some(best) = concurrent.max_by_key(|v| v.rank()) {
-                self.plan.conflicts.push(Conflict {
-                    table: self.tables[table].table.full_name().to_string(),
-                    incoming: version,
-                    existing: *best,
-                    incoming_wins: verdict == Verdict::Wins,
-                });
-            }
-        }
-        write.enter(&mut state.versions);
-        self.plan.writes.push(write);
-        if verdict == Verdict::Loses {
+    fn load(&mut self, place: RowKey) {
+        if self.places.contains_key(&place) {
             return;
         }
-        let ops = &mut self.tables[table].ops;
-        match state.op {
-            Some(at) => ops[at] = op,
-            None => {
-                state.op = Some(ops.len());
-                ops.push(op);
+        let mut seen = self.index.seen(place);
+        if mutant::is(Mutant::NaiveUniqueEviction) {
+            seen.history.retain(|held| {
+                let row = self.index.seen(held.key);
+                row.versions.iter().any(|v| v.dot == held.version.dot)
+            });
+        }
+        self.plan.basis.push((place, seen.dots()));
+        self.places.insert(place, Place { seen, op: None });
+    }
+
+    fn check_shape(&self, table: &Table) -> Result<(), PlanError> {
+        let same_name =
+            |ops: &&TableOps| ops.table.name == table.name && ops.table.schema == table.schema;
+        match self.tables.iter().find(same_name) {
+            Some(ops) if *ops.table != *table => {
+                Err(PlanError::Shape(table.full_name().to_string()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes what the write is in conflict with, and refuses what its policy refuses.
+    fn meet(&mut self, one: &Touched<'_>, gtid: &str) -> Result<(), PlanError> {
+        let Touched { write, table, policy, .. } = one;
+        let action = write.version.action;
+        if let Some(why) = policy.unfit.clone() {
+            return Err(PlanError::Unfit { table: table.full_name().to_string(), why });
+        }
+        if policy.allow == Allow::Inserts && action != Action::Insert {
+            let table = table.full_name().to_string();
+            return Err(PlanError::NotInsert { table, action: action.name() });
+        }
+        let seen = self.places.seen(write.key);
+        let rank = |version: &Version, write: Option<&Write>| {
+            policy.order.rank(version, write.and_then(|w| w.body.as_deref()))
+        };
+        let held = |dot: Dot| seen.history.iter().find(|held| held.version.dot == dot);
+        let concurrent = seen.versions.iter().filter(|v| !write.saw(v));
+        let best = concurrent.max_by_key(|v| rank(v, held(v.dot)));
+        let mut found = Vec::new();
+        if let Some(best) = best {
+            let existing = held(best.dot).and_then(|held| held.body.as_deref());
+            let merged = match (&policy.merge, write.body.as_deref(), existing) {
+                (Some(merge), Some(a), Some(b)) => merge::commute(merge, table, a, b),
+                _ => false,
+            };
+            let kind = ConflictKind::Row { existing: best.action, incoming: action };
+            let wins = rank(&write.version, Some(write)) > rank(best, held(best.dot));
+            if !(action == Action::Delete && best.action == Action::Delete) {
+                found.push((kind, *best, existing, wins, merged));
             }
         }
+        for claim in write.body.iter().flat_map(|body| &body.claims) {
+            let others = self.places.seen(*claim).history.iter();
+            for other in others.filter(|o| o.key != write.key && o.is_concurrent(write)) {
+                let wins = stand::beats(write, other);
+                let body = other.body.as_deref();
+                found.push((ConflictKind::UniqueKey, other.version, body, wins, false));
+            }
+        }
+        if policy.allow == Allow::Unopposed && !found.is_empty() {
+            return Err(PlanError::NotHome(table.full_name().to_string()));
+        }
+        for (kind, version, body, incoming_wins, merged) in found {
+            let conflict = Conflict {
+                table: Arc::clone(table),
+                kind,
+                policy: policy.name(),
+                incoming: Side {
+                    version: write.version,
+                    gtid: Some(gtid.to_owned()),
+                    before: one.before.cloned(),
+                    after: one.after.cloned(),
+                },
+                existing: Side {
+                    version,
+                    gtid: None,
+                    before: body.and_then(|body| body.before.clone()),
+                    after: body.and_then(|body| body.after.clone()),
+                },
+                incoming_wins,
+                merged,
+            };
+            self.plan.conflicts.push(conflict);
+        }
+        Ok(())
+    }
+
+    /// A write whose version says all: the later stamp stands.
+    fn plain(&mut self, one: &Touched<'_>) {
+        let seen = self.places.seen(one.write.key);
+        let mine = one.write.version.rank();
+        let loses = |v: &Version| {
+            if mutant::is(Mutant::EqualStampsKeepOwn) { v.hlc < mine.0 } else { v.rank() < mine }
+        };
+        if seen.versions.iter().all(|v| one.write.saw(v) || loses(v)) {
+            self.operate(&one.table, one.write.key, own(one));
+        }
+    }
+
+    /// Loads the rows that the write may make void, and that may make it void.
+    fn victims(&mut self, write: &Write, shows: &mut Vec<(RowKey, Option<usize>)>) {
+        let mut groups: Vec<Arc<[RowKey]>> = Vec::new();
+        let group = |held: &Write| held.body.as_ref().and_then(|body| body.group.clone());
+        groups.extend(group(write));
+        for held in &self.places.seen(write.key).history {
+            groups.extend(group(held).inspect(|keys| {
+                if stand::beats(write, held) {
+                    shows.extend(keys.iter().map(|&key| (key, None)));
+                }
+            }));
+        }
+        for claim in write.body.iter().flat_map(|body| &body.claims) {
+            for held in &self.places.seen(*claim).history {
+                groups.extend(group(held));
+                if stand::beats(write, held) && held.key != write.key {
+                    shows.push((held.key, None));
+                    let keys = group(held);
+                    shows.extend(keys.iter().flat_map(|keys| keys.iter()).map(|&key| (key, None)));
+                }
+            }
+        }
+        let keys = shows.iter().map(|(key, _)| *key).chain([write.key]);
+        groups.extend(keys.map(|key| -> Arc<[RowKey]> { Arc::new([key]) }));
+        self.load_groups(groups);
+    }
+
+    /// Loads rows, the groups of their writes, and the unique values of these.
+    fn load_groups(&mut self, mut groups: Vec<Arc<[RowKey]>>) {
+        let mut done = HashSet::new();
+        while let Some(group) = groups.pop() {
+            for &key in &*group {
+                if !done.insert(key) {
+                    continue;
+                }
+                self.load(key);
+                let history = &self.places.seen(key).history;
+                let bodies = history.iter().filter_map(|held| held.body.as_ref());
+                let mut claims = Vec::new();
+                for body in bodies {
+                    groups.extend(body.group.clone());
+                    claims.extend(body.claims.iter().copied());
+                }
+                for claim in claims {
+                    self.load(claim);
+                }
+            }
+        }
+    }
+
+    /// Works out what a row shows, and makes it so. `one` is the write that came to it.
+    fn show(&mut self, key: RowKey, one: Option<&Touched<'_>>) -> Result<(), PlanError> {
+        if let Some(one) = one
+            && let (Some(merge), Some(body)) = (&one.policy.merge, one.write.body.as_deref())
+        {
+            let history = &self.places.seen(key).history;
+            let effect = merge::effect(merge, &one.table, history, (&one.write, body));
+            let effect = effect.ok_or_else(|| PlanError::Sum(one.table.full_name().to_string()))?;
+            return self.join(&one.table, key, effect);
+        }
+        let history = &self.places.seen(key).history;
+        let kept = history.iter().find_map(|held| held.body.as_ref());
+        let (table, policy) = match (one, kept) {
+            (Some(one), _) => (Arc::clone(&one.table), Arc::clone(&one.policy)),
+            (None, Some(body)) => self.book.of(&body.table),
+            (None, None) => return Ok(()),
+        };
+        // A row that merges is decided by its own writes alone.
+        if one.is_none() && policy.merge.is_some() {
+            return Ok(());
+        }
+        match stand::shown(&policy, &self.places, key) {
+            Some(Shown::Row(row)) => self.operate(&table, key, Effect::Put(row)),
+            Some(Shown::Nothing(row)) => self.operate(&table, key, Effect::Remove(row)),
+            Some(Shown::As(version)) => {
+                if let Some(one) = one.filter(|one| one.write.version.dot == version.dot) {
+                    self.operate(&table, key, own(one));
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, table: &Arc<Table>, key: RowKey, later: Effect) -> Result<(), PlanError> {
+        let held = self.places.get(&key).and_then(|place| place.op);
+        let earlier = held.and_then(|(table, at)| self.tables[table].ops[at].take());
+        let effect = match earlier {
+            Some(earlier) => merge::join(earlier, later)
+                .ok_or_else(|| PlanError::Sum(table.full_name().to_string()))?,
+            None => later,
+        };
+        self.operate(table, key, effect);
+        Ok(())
+    }
+
+    /// The operation on a row, in place of an earlier one.
+    fn operate(&mut self, table: &Arc<Table>, key: RowKey, effect: Effect) {
+        let place = self.places.get_mut(&key).expect("a row is loaded before it is decided");
+        if let Some((table, at)) = place.op {
+            self.tables[table].ops[at] = Some(effect);
+            return;
+        }
+        let same = |ops: &TableOps| {
+            Arc::ptr_eq(&ops.table, table) || ops.table.full_name() == table.full_name()
+        };
+        let at = self.tables.iter().position(same).unwrap_or_else(|| {
+            self.tables.push(TableOps { table: Arc::clone(table), ops: Vec::new() });
+            self.tables.len() - 1
+        });
+        place.op = Some((at, self.tables[at].ops.len()));
+        self.tables[at].ops.push(Some(effect));
+    }
+}
+
+/// What a write makes of its row when it stands.
+fn own(one: &Touched<'_>) -> Effect {
+    match one.after {
+        Some(row) => Effect::Put(row.clone()),
+        None => Effect::Remove(one.before.expect("a touched row was there or is").clone()),
     }
 }
 

@@ -200,6 +200,7 @@ mod tests {
                 column("total", ColumnType::Decimal),
                 column("changed", ColumnType::Datetime),
             ],
+            unique_keys: Vec::new(),
         };
         let found = topology.rule("shop", "goods").unwrap().check(&table).err().unwrap_or_default();
         assert_eq!(found.len(), wanted.len(), "{found:?}");

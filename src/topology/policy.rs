@@ -8,7 +8,7 @@ use crate::change::RegionId;
 /// What the agent of this version keeps right; the topology refuses the rest at its
 /// line. A policy goes by its name, and so do `timestamp_column`, `columns` (groups
 /// of columns) and `on_conflict: transaction`.
-pub const SUPPORTED: &[&str] = &["latest"];
+pub const SUPPORTED: &[&str] = KNOWN;
 
 /// Everything that the format knows, whether the agent supports it or not.
 pub const KNOWN: &[&str] = &[

@@ -1,11 +1,14 @@
 //! The index of recent versions.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-use super::{RowKey, Versions, Write};
+use super::{Action, RowKey, Version, Versions, Write};
 use crate::change::{Dot, RegionId, Seq, Vector};
+use crate::mutant::{self, Mutant};
 
 /// Numbers the applier's batches of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +23,67 @@ struct Staged {
     keys: Vec<RowKey>,
 }
 
-/// Key → surviving versions, for everything that is not stable.
+/// What is known of one place: a row, or a unique value.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The surviving versions of the row; none for a unique value.
+    pub versions: Versions,
+    /// Writes that were kept, in the order of their arrival, seen by others or not.
+    pub history: Vec<Write>,
+}
+
+impl Seen {
+    /// Takes a write in at `place`, after those before it.
+    pub fn enter(&mut self, place: RowKey, write: &Write) {
+        let own = place == write.key;
+        if write.body.is_some() || own && !self.history.is_empty() {
+            if own && self.history.is_empty() {
+                self.history.extend(self.versions.iter().map(|&version| unread(place, version)));
+            }
+            let same =
+                |held: &Write| held.version.dot == write.version.dot && held.key == write.key;
+            match self.history.iter_mut().rfind(|held| same(held)) {
+                Some(held) => held.clone_from(write),
+                None => self.history.push(write.clone()),
+            }
+        }
+        if own {
+            write.enter(&mut self.versions);
+        }
+    }
+
+    /// Forgets what is stable and has nothing unstable concurrent with it.
+    fn sweep(&mut self, stable: &Vector) {
+        let open: Vec<Write> =
+            self.history.iter().filter(|w| !stable.covers(w.version.dot)).cloned().collect();
+        self.history.retain(|held| {
+            !stable.covers(held.version.dot) || open.iter().any(|w| w.is_concurrent(held))
+        });
+        let history = &self.history;
+        self.versions.retain(|v| {
+            !stable.covers(v.dot) || history.iter().any(|held| held.version.dot == v.dot)
+        });
+    }
+
+    /// Every transaction that a decision about this place stands on.
+    #[must_use]
+    pub fn dots(&self) -> SmallVec<[Dot; 2]> {
+        let kept = self.history.iter().map(|held| held.version.dot);
+        let mut dots: SmallVec<[Dot; 2]> =
+            self.versions.iter().map(|v| v.dot).chain(kept).collect();
+        dots.sort_unstable();
+        dots.dedup();
+        dots
+    }
+}
+
+/// A version that was here before the first kept write came: its author can't have
+/// seen that one, nor what comes after it from elsewhere.
+fn unread(key: RowKey, version: Version) -> Write {
+    Write { key, version, deps: Arc::default(), body: None }
+}
+
+/// Place → what is known of it, for everything that is not stable.
 ///
 /// Capture calls [`enter_local`](Self::enter_local) and [`marker`](Self::marker) in
 /// binlog order; the applier calls [`stage`](Self::stage) in the order in which its
@@ -28,6 +91,8 @@ struct Staged {
 #[derive(Debug, Default)]
 pub struct Index {
     rows: HashMap<RowKey, Versions>,
+    /// Only where something is kept.
+    kept: HashMap<RowKey, Vec<Write>>,
     overlay: HashMap<RowKey, Vec<(BatchId, Write)>>,
     staged: VecDeque<Staged>,
     /// Per origin the entries in seq order, for collection.
@@ -37,22 +102,27 @@ pub struct Index {
 }
 
 impl Index {
-    /// The surviving versions of a row, with the applier's own batches in flight.
+    /// What is known of a place, with the applier's own batches in flight.
     #[must_use]
-    pub fn versions(&self, key: RowKey) -> Versions {
-        self.versions_before(key, BatchId(u64::MAX))
+    pub fn seen(&self, place: RowKey) -> Seen {
+        self.seen_before(place, BatchId(u64::MAX))
     }
 
     /// The same without batch `before` and those staged after it.
     #[must_use]
-    pub fn versions_before(&self, key: RowKey, before: BatchId) -> Versions {
-        let mut versions = self.rows.get(&key).cloned().unwrap_or_default();
-        if let Some(pending) = self.overlay.get(&key) {
+    pub fn seen_before(&self, place: RowKey, before: BatchId) -> Seen {
+        let mut seen = Seen {
+            versions: self.rows.get(&place).cloned().unwrap_or_default(),
+            history: self.kept.get(&place).cloned().unwrap_or_default(),
+        };
+        if let Some(pending) = self.overlay.get(&place)
+            && !mutant::is(Mutant::OverlayIgnored)
+        {
             for (_, write) in pending.iter().take_while(|(batch, _)| *batch < before) {
-                write.enter(&mut versions);
+                seen.enter(place, write);
             }
         }
-        versions
+        seen
     }
 
     /// Counts the local writes entered: while it stands still, no second look is
@@ -71,7 +141,7 @@ impl Index {
     /// Whether no row is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.rows.is_empty() && self.kept.is_empty()
     }
 
     /// A write of this region's own, in binlog order.
@@ -83,14 +153,19 @@ impl Index {
     /// A write read again from a topic at start; they come in order of their stamps,
     /// which respects what saw what.
     pub fn restore(&mut self, write: &Write) {
+        if mutant::is(Mutant::NoRebuild) {
+            return;
+        }
         self.enter(write);
     }
 
     /// The applier is about to commit `writes` with these marker rows.
     pub fn stage(&mut self, id: BatchId, marks: Vec<Dot>, writes: Vec<Write>) {
-        let keys = writes.iter().map(|write| write.key).collect();
+        let keys = writes.iter().flat_map(Write::places).collect();
         for write in writes {
-            self.overlay.entry(write.key).or_default().push((id, write));
+            for place in write.places() {
+                self.overlay.entry(place).or_default().push((id, write.clone()));
+            }
         }
         self.staged.push_back(Staged { id, marks, keys });
     }
@@ -118,7 +193,7 @@ impl Index {
         let batch = self.staged.remove(at).expect("the position was just found");
         for key in batch.keys {
             for write in self.take(batch.id, key) {
-                self.enter(&write);
+                self.enter_at(key, &write);
             }
         }
     }
@@ -128,17 +203,42 @@ impl Index {
         for dot in stable.iter() {
             self.stable.raise(dot.origin, dot.seq);
         }
+        let mut places = Vec::new();
         for (&origin, queue) in &mut self.order {
             let seq = self.stable.get(origin);
             while queue.front().is_some_and(|&(entered, _)| entered <= seq) {
-                let (_, key) = queue.pop_front().expect("the front was just seen");
-                if let Some(versions) = self.rows.get_mut(&key) {
-                    versions.retain(|v| !(v.dot.origin == origin && v.dot.seq <= seq));
-                    if versions.is_empty() {
-                        self.rows.remove(&key);
-                    }
+                let (_, place) = queue.pop_front().expect("the front was just seen");
+                places.push(place);
+            }
+        }
+        for place in places {
+            self.sweep(place);
+        }
+    }
+
+    fn sweep(&mut self, place: RowKey) {
+        let Self { rows, kept, stable, .. } = self;
+        let Some(history) = kept.get_mut(&place) else {
+            if let Some(versions) = rows.get_mut(&place) {
+                versions.retain(|v| !stable.covers(v.dot));
+                if versions.is_empty() {
+                    rows.remove(&place);
                 }
             }
+            return;
+        };
+        let mut seen = Seen {
+            versions: rows.remove(&place).unwrap_or_default(),
+            history: std::mem::take(history),
+        };
+        seen.sweep(stable);
+        if seen.history.is_empty() {
+            kept.remove(&place);
+        } else {
+            *history = seen.history;
+        }
+        if !seen.versions.is_empty() {
+            rows.insert(place, seen.versions);
         }
     }
 
@@ -149,15 +249,36 @@ impl Index {
     }
 
     fn enter(&mut self, write: &Write) {
-        let dot = write.version.dot;
-        if self.stable.covers(dot) {
-            return;
+        for place in write.places() {
+            self.enter_at(place, write);
         }
-        write.enter(self.rows.entry(write.key).or_default());
-        self.order.entry(dot.origin).or_default().push_back((dot.seq, write.key));
     }
 
-    /// Takes a batch's writes of one key out of the overlay.
+    fn enter_at(&mut self, place: RowKey, write: &Write) {
+        let dot = write.version.dot;
+        if write.body.is_none() && !self.kept.contains_key(&place) {
+            let gone = write.version.action == Action::Delete && mutant::is(Mutant::NoTombstones);
+            if self.stable.covers(dot) || gone {
+                return;
+            }
+            write.enter(self.rows.entry(place).or_default());
+        } else {
+            let mut seen = Seen {
+                versions: self.rows.remove(&place).unwrap_or_default(),
+                history: self.kept.remove(&place).unwrap_or_default(),
+            };
+            seen.enter(place, write);
+            if !seen.versions.is_empty() {
+                self.rows.insert(place, seen.versions);
+            }
+            if !seen.history.is_empty() {
+                self.kept.insert(place, seen.history);
+            }
+        }
+        self.order.entry(dot.origin).or_default().push_back((dot.seq, place));
+    }
+
+    /// Takes a batch's writes of one place out of the overlay.
     fn take(&mut self, id: BatchId, key: RowKey) -> Vec<Write> {
         let Some(pending) = self.overlay.get_mut(&key) else {
             return Vec::new();
@@ -172,11 +293,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::clock::Hlc;
-    use crate::version::Version;
 
     fn dot(origin: u8, seq: u64) -> Dot {
         Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
@@ -185,13 +303,14 @@ mod tests {
     fn write(origin: u8, seq: u64, deps: &[Dot]) -> Write {
         Write {
             key: RowKey(1),
-            version: Version { dot: dot(origin, seq), hlc: Hlc(seq), removed: false },
+            version: Version { dot: dot(origin, seq), hlc: Hlc(seq), action: Action::Update },
             deps: Arc::new(deps.iter().copied().collect()),
+            body: None,
         }
     }
 
     fn dots(index: &Index) -> Vec<Dot> {
-        index.versions(RowKey(1)).iter().map(|v| v.dot).collect()
+        index.seen(RowKey(1)).versions.iter().map(|v| v.dot).collect()
     }
 
     #[test]

@@ -70,25 +70,66 @@ impl RowKey {
     }
 }
 
+/// One row that a change touches.
+#[derive(Clone, Copy, Debug)]
+pub struct Touch<'a> {
+    /// Its identity.
+    pub key: RowKey,
+    /// The row before, if it was there.
+    pub before: Option<&'a Row>,
+    /// The row after, if it is there.
+    pub after: Option<&'a Row>,
+    /// The change moved a row from one key to another: a delete and an insert.
+    pub moved: bool,
+}
+
 impl RowKey {
-    /// The rows that a change touches, each with whether it is gone afterwards: a
-    /// change of the primary key removes one row and writes another.
+    /// The rows that a change touches: a change of the primary key removes one row and
+    /// writes another.
     ///
     /// # Errors
     /// [`KeyError`], as [`RowKey::of`].
-    pub fn touched(
+    pub fn touched<'a>(
         table: &Table,
         key: &[usize],
-        change: &RowChange,
-    ) -> Result<SmallVec<[(Self, bool); 2]>, KeyError> {
-        let before = change.before.as_ref().map(|row| Self::of(table, key, row)).transpose()?;
-        let after = change.after.as_ref().map(|row| Self::of(table, key, row)).transpose()?;
-        let removed = before.filter(|before| after != Some(*before));
-        Ok(removed
-            .map(|key| (key, true))
-            .into_iter()
-            .chain(after.map(|key| (key, false)))
-            .collect())
+        change: &'a RowChange,
+    ) -> Result<SmallVec<[Touch<'a>; 2]>, KeyError> {
+        let of = |row| Self::of(table, key, row);
+        let mut touched = SmallVec::new();
+        let (before, after) = (change.before.as_ref(), change.after.as_ref());
+        match (before.map(of).transpose()?, after.map(of).transpose()?) {
+            (Some(old), Some(new)) if old != new => {
+                touched.push(Touch { key: old, before, after: None, moved: true });
+                touched.push(Touch { key: new, before: None, after, moved: true });
+            }
+            (old, new) => {
+                let key = old.or(new);
+                touched.extend(key.map(|key| Touch { key, before, after, moved: false }));
+            }
+        }
+        Ok(touched)
+    }
+
+    /// The identity of the value that `row` holds of a further unique key; none when
+    /// a part of it is NULL, which claims nothing. `number` is the key's place among
+    /// the table's. A character whose equality only the server can tell counts as its
+    /// bytes: what that misses, the server refuses.
+    #[must_use]
+    pub fn claim(table: &Table, number: usize, columns: &[usize], row: &Row) -> Option<Self> {
+        let mut hash = Xxh3::new();
+        part(&mut hash, b"unique");
+        part(&mut hash, table.schema.as_bytes());
+        part(&mut hash, table.name.as_bytes());
+        part(&mut hash, &(number as u64).to_le_bytes());
+        for &at in columns {
+            let kind = row.values.get(at)?.kind.as_ref()?;
+            if !value(&mut hash, &table.columns[at], kind)
+                && let Kind::Bytes(bytes) = kind
+            {
+                part(&mut hash, bytes);
+            }
+        }
+        Some(Self(hash.digest128()))
     }
 }
 
@@ -154,7 +195,12 @@ mod tests {
             collation: collation.into(),
             ..Default::default()
         };
-        let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+        let table = Table {
+            schema: "s".into(),
+            name: "t".into(),
+            columns: vec![column],
+            ..Default::default()
+        };
         let row = Row { values: vec![Value::new(Kind::Bytes(text.to_owned().into()))] };
         RowKey::of(&table, &[0], &row)
     }

@@ -12,6 +12,7 @@ use causeway::change::{
     RowChange, Seq, Table, TableChange, Value, Vector, pb,
 };
 use causeway::clock::Hlc;
+use causeway::resolve::Rulebook;
 use causeway::version::Index;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -59,6 +60,7 @@ impl Applier {
             flavor: Flavor::MariaDb,
             epoch,
             limits: BatchLimits { rows: 100, bytes: 1 << 20, txns: 1 },
+            book: Rulebook::default(),
             wait_max: Duration::from_secs(600),
             ahead_us_max: 1,
         };
@@ -81,6 +83,7 @@ impl Applier {
     /// The peer writes `n` into the row that all share.
     async fn send(&self, seq: u64, n: i64) {
         let table = Table {
+            unique_keys: Vec::new(),
             schema: "s".to_owned(),
             name: "t".to_owned(),
             columns: vec![column("id", ColumnType::Int, 1), column("n", ColumnType::Int, 0)],

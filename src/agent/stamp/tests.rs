@@ -17,7 +17,7 @@ fn stamper() -> Stamper {
         epoch: 1,
     };
     let index = Arc::new(Mutex::new(Index::default()));
-    Stamper::new(region(1), 2, &tail, Clock::new(tail.hlc, 500_000), index)
+    Stamper::new(region(1), 2, &tail, Clock::new(tail.hlc, 500_000), (index, Rulebook::default()))
 }
 
 fn after(seq: u64) -> Checkpoint {
@@ -27,7 +27,8 @@ fn after(seq: u64) -> Checkpoint {
 
 fn changes(part: u32, last: bool, id: i64) -> CaptureEvent {
     let column = Column { name: "id".into(), key: 1, ..Default::default() };
-    let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+    let table =
+        Table { schema: "s".into(), name: "t".into(), columns: vec![column], ..Default::default() };
     let row = Row { values: vec![Value::new(Kind::Int(id))] };
     CaptureEvent::Changes {
         gtid: "0-1-5".into(),

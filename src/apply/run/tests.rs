@@ -7,7 +7,8 @@ use crate::change::{
     TableChange, Value, pb,
 };
 use crate::clock::Hlc;
-use crate::version::{Index, RowKey, Version, Write};
+use crate::resolve::Rulebook;
+use crate::version::{Action, Index, RowKey, Version, Write};
 
 fn region(id: u8) -> RegionId {
     RegionId::new(id).unwrap()
@@ -22,7 +23,8 @@ fn insert(origin: u8, seq: u64, key: &str) -> Arrival {
         collation: "utf8mb4_general_ci".into(),
         ..Default::default()
     };
-    let table = Table { schema: "s".into(), name: "t".into(), columns: vec![column] };
+    let table =
+        Table { schema: "s".into(), name: "t".into(), columns: vec![column], ..Default::default() };
     let row = Row { values: vec![Value::new(Kind::Bytes(key.to_owned().into()))] };
     let rows = vec![RowChange { before: None, after: Some(row) }];
     let changes = vec![TableChange { table: Some(table), rows }];
@@ -67,6 +69,7 @@ fn applier() -> (Applier, Ends) {
         epoch: 1,
         limits: BatchLimits { rows: 100, bytes: 1 << 20, txns: 100 },
         wait_max: Duration::from_millis(50),
+        book: Rulebook::default(),
         ahead_us_max: 1,
     };
     let (captured_tx, captured) = watch::channel(BinlogPoint::Domains(BTreeMap::new()));
@@ -125,10 +128,11 @@ fn enter_local(applier: &Applier, seq: u64, key: &str) {
     let RecordBody::Transaction(txn) = insert(1, seq, key).record.body else { unreachable!() };
     let change = &txn.changes[0];
     let table = change.table.as_ref().unwrap();
-    let (key, removed) = RowKey::touched(table, &table.key_columns(), &change.rows[0]).unwrap()[0];
-    let version = Version { dot: dot(1, seq), hlc: Hlc(seq), removed };
+    let touched = RowKey::touched(table, &table.key_columns(), &change.rows[0]).unwrap();
+    let (key, action) = (touched[0].key, Action::Insert);
+    let version = Version { dot: dot(1, seq), hlc: Hlc(seq), action };
     let deps = Arc::new(Vector::default());
-    lock(&applier.index).enter_local(&Write { key, version, deps });
+    lock(&applier.index).enter_local(&Write { key, version, deps, body: None });
 }
 
 /// A batch of one row, written, whose locks were taken when the binlog ended at 5.

@@ -15,6 +15,7 @@ fn change(rows: Vec<(Option<Row>, Option<Row>)>) -> Vec<TableChange> {
         schema: "s".into(),
         name: "t".into(),
         columns: vec![column("id", 1), column("v", 0)],
+        ..Default::default()
     };
     let rows = rows.into_iter().map(|(before, after)| RowChange { before, after }).collect();
     vec![TableChange { table: Some(table), rows }]
@@ -29,9 +30,10 @@ impl Txn {
 }
 
 fn plan(index: &Index, txns: &[Txn]) -> Plan {
-    let mut planner = Planner::new(index);
+    let book = Rulebook::default();
+    let mut planner = Planner::new(index, &book);
     for Txn(dot, hlc, deps, changes) in txns {
-        planner.add(&Incoming { dot: *dot, hlc: Hlc(*hlc), deps, changes }).unwrap();
+        planner.add(&Incoming { dot: *dot, hlc: Hlc(*hlc), deps, gtid: "", changes }).unwrap();
     }
     planner.finish()
 }

@@ -1,0 +1,52 @@
+//! Changes relative to the row that is there: sums, and columns that stand alone.
+
+use std::io::Write as _;
+
+use super::{Script, value};
+use crate::apply::schema::Mapping;
+use crate::resolve::MergeRow;
+
+/// Appends one statement for each row: it inserts the row, or where one is there sets
+/// the columns that the write won and adds to those that add up.
+pub(super) fn merge(out: &mut Script, mapping: &Mapping, rows: &[MergeRow]) {
+    for merge in rows.iter().filter(|merge| !(merge.set.is_empty() && merge.add.is_empty())) {
+        out.add("INSERT INTO ");
+        out.add(&mapping.name);
+        for (n, column) in mapping.columns.iter().enumerate() {
+            out.add(if n == 0 { "(" } else { "," });
+            out.add(&column.name);
+        }
+        out.add(")VALUES");
+        for (n, column) in mapping.columns.iter().enumerate() {
+            out.add(if n == 0 { "(" } else { "," });
+            value(&mut out.text, &column.form, &merge.row.values[column.at]);
+        }
+        out.add(")ON DUPLICATE KEY UPDATE ");
+        let mut first = true;
+        for column in &mapping.columns {
+            let add = merge.add.iter().find(|(at, _)| *at == column.at);
+            if add.is_none() && !merge.set.contains(&column.at) {
+                continue;
+            }
+            out.add(if first { "" } else { "," });
+            first = false;
+            out.add(&column.name);
+            out.add("=");
+            match add {
+                Some((_, number)) => {
+                    out.add(&column.name);
+                    write!(out.text, "+({number})").expect("a Vec takes all");
+                }
+                None => value(&mut out.text, &column.form, &merge.row.values[column.at]),
+            }
+        }
+        if first {
+            // The columns are not here: nothing to set.
+            let key = &mapping.columns[mapping.key[0]].name;
+            out.add(key);
+            out.add("=");
+            out.add(key);
+        }
+        out.end(&mapping.full);
+    }
+}

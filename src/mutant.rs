@@ -1,0 +1,83 @@
+//! Deliberate bugs, one at a time, that the simulator must find. In a build that is no
+//! test none of them exists.
+
+/// A deliberate bug of the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// `latest` compares stamps alone: at equal ones each region keeps its own.
+    EqualStampsKeepOwn,
+    /// Deletes leave no tombstone.
+    NoTombstones,
+    /// Versions are forgotten once this region has them.
+    CollectEarly,
+    /// The applier does not look again before it commits (R7).
+    NoSecondLook,
+    /// Transactions apply before what their authors had seen (R3).
+    DepsIgnored,
+    /// The stamp is the receiver's time.
+    #[cfg(test)]
+    StampAtApply,
+    /// A peer's stamps do not move the clock.
+    ClockIgnoresPeers,
+    /// Batches that capture has not read back count for nothing.
+    OverlayIgnored,
+    /// A restart rebuilds no index.
+    NoRebuild,
+    /// A record that came before is taken again.
+    DuplicatesTaken,
+    /// A unique value is lost to the rows that hold it at the time only.
+    NaiveUniqueEviction,
+    /// The two halves of a key change are decided each by itself.
+    KeyChangeSplit,
+    /// A priority region's old write beats one that had seen it.
+    PriorityOverCausality,
+    /// A sum is overwritten by the author's value.
+    DeltaSets,
+    /// A delete leaves what was added before it.
+    DeltaIgnoresDeletes,
+}
+
+#[cfg(test)]
+thread_local! {
+    static ON: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this bug is on in this thread.
+#[cfg(test)]
+pub(crate) fn is(mutant: Mutant) -> bool {
+    ON.get() == Some(mutant)
+}
+
+/// No bug is on.
+#[cfg(not(test))]
+pub(crate) const fn is(_: Mutant) -> bool {
+    false
+}
+
+/// Turns one bug on, or none.
+#[cfg(test)]
+pub(crate) fn set(mutant: Option<Mutant>) {
+    ON.set(mutant);
+}
+
+#[cfg(test)]
+impl Mutant {
+    /// Every bug.
+    pub(crate) const ALL: [Self; 15] = [
+        Self::EqualStampsKeepOwn,
+        Self::NoTombstones,
+        Self::CollectEarly,
+        Self::NoSecondLook,
+        Self::DepsIgnored,
+        Self::StampAtApply,
+        Self::ClockIgnoresPeers,
+        Self::OverlayIgnored,
+        Self::NoRebuild,
+        Self::DuplicatesTaken,
+        Self::NaiveUniqueEviction,
+        Self::KeyChangeSplit,
+        Self::PriorityOverCausality,
+        Self::DeltaSets,
+        Self::DeltaIgnoresDeletes,
+    ];
+}

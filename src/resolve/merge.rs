@@ -1,0 +1,167 @@
+//! Rows whose columns have rules of their own: sums, and groups resolved apart.
+//!
+//! The last delete, by stamp, is the floor: what is older than it is gone, what is
+//! later stands on nothing. Without a floor a change is relative to the row that is
+//! there, whatever it holds: so it needs no reading of that row, and applies in any
+//! order.
+
+use super::plan::MergeRow;
+use super::{ColumnGroup, Merge, Number, Policy};
+use crate::change::{Row, Table, Value};
+use crate::mutant::{self, Mutant};
+use crate::version::{Body, Write};
+
+/// What a write makes of its row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Effect {
+    Put(Row),
+    Remove(Row),
+    Merge(MergeRow),
+}
+
+/// A kept write with its body.
+type Held<'a> = (&'a Write, &'a Body);
+
+/// What `write`, which `history` holds with all others of its row, makes of it. `None`
+/// when a sum has too many digits or a column is no exact number.
+pub(super) fn effect(
+    merge: &Merge,
+    table: &Table,
+    history: &[Write],
+    write: Held<'_>,
+) -> Option<Effect> {
+    let held: Vec<Held<'_>> =
+        history.iter().filter_map(|w| w.body.as_deref().map(|body| (w, body))).collect();
+    let floor = held.iter().filter(|(_, body)| body.after.is_none());
+    let floor = floor
+        .max_by_key(|(w, _)| w.version.rank())
+        .filter(|_| !(mutant::is(Mutant::DeltaIgnoresDeletes) && write.1.after.is_some()));
+    let groups = || merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
+    let Some((floor, gone)) = floor else {
+        return relative(merge, groups(), &held, write).map(Effect::Merge);
+    };
+    let live: Vec<Held<'_>> =
+        held.iter().copied().filter(|(w, _)| w.version.rank() > floor.version.rank()).collect();
+    let Some((_, last)) = live.iter().max_by_key(|(w, _)| w.version.rank()) else {
+        return Some(Effect::Remove(gone.before.clone()?));
+    };
+    let mut row = last.after.clone()?;
+    for &at in &merge.deltas {
+        let mut sum = Number::ZERO;
+        for (_, body) in &live {
+            sum = sum.plus(change(body, at)?)?;
+        }
+        row.values[at] = sum.to_value(&row.values[at])?;
+    }
+    for group in groups() {
+        if let Some((_, winner)) = winner(&group, &live) {
+            copy(&mut row, winner.after.as_ref()?, &group.columns);
+        }
+    }
+    Some(Effect::Put(row))
+}
+
+/// The change to a row that is there, or to nothing.
+fn relative(
+    merge: &Merge,
+    groups: impl Iterator<Item = ColumnGroup>,
+    held: &[Held<'_>],
+    (_, body): Held<'_>,
+) -> Option<MergeRow> {
+    let mut row = body.after.clone()?;
+    let (mut set, mut add) = (Vec::new(), Vec::new());
+    for group in groups.filter(|group| touches(body, &group.columns)) {
+        if let Some((_, winner)) = winner(&group, held) {
+            copy(&mut row, winner.after.as_ref()?, &group.columns);
+            set.extend(group.columns);
+        }
+    }
+    for &at in &merge.deltas {
+        let change = change(body, at)?;
+        if mutant::is(Mutant::DeltaSets) {
+            set.push(at);
+        } else if !change.is_zero() {
+            add.push((at, change));
+        }
+    }
+    Some(MergeRow { row, set, add })
+}
+
+fn copy(row: &mut Row, from: &Row, columns: &[usize]) {
+    for &at in columns {
+        if let (Some(to), Some(value)) = (row.values.get_mut(at), from.values.get(at)) {
+            to.clone_from(value);
+        }
+    }
+}
+
+/// What a write adds to a column: an insert all of its value.
+fn change(body: &Body, at: usize) -> Option<Number> {
+    let of = |row: &Option<Row>| {
+        row.as_ref().and_then(|row| row.values.get(at)).map_or(Some(Number::ZERO), Number::of)
+    };
+    of(&body.after)?.minus(of(&body.before)?)
+}
+
+fn touches(body: &Body, columns: &[usize]) -> bool {
+    match (&body.before, &body.after) {
+        (Some(before), Some(after)) => !Policy::same(before, after, columns),
+        (None, Some(_)) => true,
+        (_, None) => false,
+    }
+}
+
+/// The write that a group of columns takes its values from.
+fn winner<'a>(group: &ColumnGroup, held: &[Held<'a>]) -> Option<Held<'a>> {
+    let touching: Vec<Held<'a>> =
+        held.iter().copied().filter(|(_, body)| touches(body, &group.columns)).collect();
+    let survives = |write: &Write| {
+        !touching.iter().any(|(w, _)| w.version.dot != write.version.dot && w.saw(&write.version))
+    };
+    let survivors = touching.iter().copied().filter(|(w, _)| survives(w));
+    survivors.max_by_key(|(w, body)| group.order.rank(&w.version, Some(body)))
+}
+
+/// Joins a later effect on a row with an earlier one of the same batch. `None` when a
+/// sum does not fit.
+pub(super) fn join(earlier: Effect, later: Effect) -> Option<Effect> {
+    let Effect::Merge(later) = later else { return Some(later) };
+    match earlier {
+        Effect::Put(mut row) => {
+            copy(&mut row, &later.row, &later.set);
+            for (at, change) in later.add {
+                let value: &mut Value = row.values.get_mut(at)?;
+                *value = Number::of(value)?.plus(change)?.to_value(value)?;
+            }
+            Some(Effect::Put(row))
+        }
+        Effect::Merge(mut row) => {
+            copy(&mut row.row, &later.row, &later.set);
+            for at in later.set {
+                if !row.set.contains(&at) {
+                    row.set.push(at);
+                }
+            }
+            for (at, change) in later.add {
+                let value = row.row.values.get_mut(at)?;
+                *value = Number::of(value)?.plus(change)?.to_value(value)?;
+                match row.add.iter_mut().find(|(held, _)| *held == at) {
+                    Some((_, held)) => *held = held.plus(change)?,
+                    None => row.add.push((at, change)),
+                }
+            }
+            Some(Effect::Merge(row))
+        }
+        // The row was gone: what comes stands on nothing.
+        Effect::Remove(_) => Some(Effect::Put(later.row)),
+    }
+}
+
+/// Whether two concurrent writes of a row both stand: they touch no column group both.
+pub(super) fn commute(merge: &Merge, table: &Table, a: &Body, b: &Body) -> bool {
+    if a.after.is_none() || b.after.is_none() || a.before.is_none() || b.before.is_none() {
+        return false;
+    }
+    let mut groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
+    !groups.any(|group| touches(a, &group.columns) && touches(b, &group.columns))
+}

@@ -1,0 +1,204 @@
+//! Policies as resolution reads them: columns by place, regions by id.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::change::{Kind, RegionId, Row, Table, Value};
+use crate::clock::Hlc;
+use crate::mutant::{self, Mutant};
+use crate::version::{Body, Version};
+
+/// How concurrent writes of one table's rows are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Which of concurrent writes stands.
+    pub order: Order,
+    /// Columns with rules of their own; only under [`Order::Latest`].
+    pub merge: Option<Merge>,
+    /// What may come at all.
+    pub allow: Allow,
+    /// Tables under the same number win or lose by transaction; only under
+    /// [`Order::Latest`], without `merge`.
+    pub atomic: Option<u16>,
+    /// Why the table's rows can't be kept right under its rule.
+    pub unfit: Option<String>,
+}
+
+/// A total order of writes. Any order but `Latest` may let a write stand that
+/// another's author had not seen and that is older.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// The later stamp, then the higher region.
+    #[default]
+    Latest,
+    /// The region that stands first; those that are absent come last.
+    Priority(Vec<RegionId>),
+    /// The greater value of the column at this place; a delete counts with the value
+    /// of the row that it removed.
+    Column(usize),
+}
+
+/// What may come at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allow {
+    /// Everything.
+    #[default]
+    All,
+    /// Inserts: updates and deletes stop the stream.
+    Inserts,
+    /// What is concurrent with nothing: a conflict stops the stream.
+    Unopposed,
+}
+
+/// Columns with rules of their own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// Places of numeric columns whose changes add up.
+    pub deltas: Vec<usize>,
+    /// Columns that are resolved apart from the rest of the row.
+    pub groups: Vec<ColumnGroup>,
+}
+
+/// Columns that are resolved together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnGroup {
+    /// Their places.
+    pub columns: Vec<usize>,
+    /// Which of concurrent changes stands.
+    pub order: Order,
+}
+
+/// A write's place in an order; greater stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    weight: Weight,
+    stamp: (Hlc, RegionId),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    Least,
+    Number(i128),
+    Text(Vec<u8>),
+}
+
+impl Order {
+    /// Where a write stands in this order.
+    #[must_use]
+    pub fn rank(&self, version: &Version, body: Option<&Body>) -> Rank {
+        let weight = match self {
+            Self::Latest => Weight::Least,
+            Self::Priority(regions) => {
+                let place = regions.iter().position(|&region| region == version.dot.origin);
+                place.map_or(Weight::Least, |place| {
+                    Weight::Number(i128::try_from(regions.len() - place).unwrap_or(0))
+                })
+            }
+            Self::Column(at) => {
+                let row = body.and_then(|body| body.after.as_ref().or(body.before.as_ref()));
+                row.and_then(|row| row.values.get(*at)).map_or(Weight::Least, weight)
+            }
+        };
+        Rank { weight, stamp: version.rank() }
+    }
+}
+
+fn weight(value: &Value) -> Weight {
+    match &value.kind {
+        Some(Kind::Int(n)) => Weight::Number(i128::from(*n)),
+        Some(Kind::Uint(n)) => Weight::Number(i128::from(*n)),
+        // A time as the servers print it; all of one column have one form.
+        Some(Kind::Literal(text)) => Weight::Text(text.to_vec()),
+        Some(Kind::Float(_) | Kind::Double(_) | Kind::Bytes(_)) | None => Weight::Least,
+    }
+}
+
+impl Policy {
+    /// Its name in conflict logs and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match (&self.allow, &self.order, &self.merge) {
+            (Allow::Inserts, ..) => "insert_only",
+            (Allow::Unopposed, ..) => "home",
+            (_, Order::Priority(_), _) => "region_priority",
+            (_, Order::Column(_), _) => "timestamp_column",
+            (_, Order::Latest, Some(_)) => "delta",
+            (_, Order::Latest, None) => "latest",
+        }
+    }
+
+    /// Whether the writes of `table` have to be kept whole until they are stable.
+    #[must_use]
+    pub fn keeps(&self, table: &Table) -> bool {
+        self.order != Order::Latest
+            || self.merge.is_some()
+            || self.atomic.is_some()
+            || !table.unique_keys.is_empty()
+    }
+
+    /// Whether the rows of one transaction can win or lose together.
+    #[must_use]
+    pub fn groups(&self) -> bool {
+        self.order == Order::Latest && self.merge.is_none() && !mutant::is(Mutant::KeyChangeSplit)
+    }
+
+    /// Columns in no group and not in the key: a group of their own under `latest`.
+    pub(super) fn rest(merge: &Merge, table: &Table) -> ColumnGroup {
+        let named = |at: &usize| {
+            merge.deltas.contains(at) || merge.groups.iter().any(|g| g.columns.contains(at))
+        };
+        let columns =
+            (0..table.columns.len()).filter(|at| !named(at) && table.columns[*at].key == 0);
+        ColumnGroup { columns: columns.collect(), order: Order::Latest }
+    }
+
+    pub(super) fn same(a: &Row, b: &Row, columns: &[usize]) -> bool {
+        columns.iter().all(|&at| a.values.get(at) == b.values.get(at))
+    }
+}
+
+type Rules = dyn Fn(&Table) -> Policy + Send + Sync;
+type Known = HashMap<(String, String), (Arc<Table>, Arc<Policy>)>;
+
+/// The policies of all tables, each worked out once for each shape of its table.
+#[derive(Clone)]
+pub struct Rulebook {
+    rules: Arc<Rules>,
+    known: Arc<Mutex<Known>>,
+}
+
+impl fmt::Debug for Rulebook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rulebook").finish_non_exhaustive()
+    }
+}
+
+impl Default for Rulebook {
+    /// `latest` for all.
+    fn default() -> Self {
+        Self::new(|_| Policy::default())
+    }
+}
+
+impl Rulebook {
+    /// The policies that `rules` gives.
+    pub fn new(rules: impl Fn(&Table) -> Policy + Send + Sync + 'static) -> Self {
+        Self { rules: Arc::new(rules), known: Arc::default() }
+    }
+
+    /// A table's policy, with the table to share.
+    #[must_use]
+    pub fn of(&self, table: &Table) -> (Arc<Table>, Arc<Policy>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (table.schema.clone(), table.name.clone());
+        if let Some((held, policy)) = known.get(&name)
+            && **held == *table
+        {
+            return (Arc::clone(held), Arc::clone(policy));
+        }
+        let found = (Arc::new(table.clone()), Arc::new((self.rules)(table)));
+        known.insert(name, (Arc::clone(&found.0), Arc::clone(&found.1)));
+        found
+    }
+}

@@ -1,0 +1,96 @@
+//! Which write a row shows, and when a write is void: pure functions of what is seen.
+//!
+//! A write is *void* when one of the rows of its group, or one of its unique values,
+//! was written by a concurrent transaction with the later stamp. That never ends: no
+//! write that comes later can make it valid again, so all regions agree whatever came
+//! first. A row whose best write is void shows what was before that write; in a table
+//! with further unique keys it goes, since its old values may be taken.
+
+use super::{Order, Policy};
+use crate::change::Row;
+use crate::mutant::{self, Mutant};
+use crate::version::{Body, RowKey, Seen, Version, Write};
+
+/// What a row shows.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Shown {
+    /// This row.
+    Row(Row),
+    /// Nothing; a row with the key, to find it by.
+    Nothing(Row),
+    /// What the version's own write left.
+    As(Version),
+}
+
+/// What the writes of a row and of its group are looked up in.
+pub(super) trait Places {
+    fn seen(&self, place: RowKey) -> &Seen;
+}
+
+fn body<'a>(seen: &'a Seen, version: &Version) -> Option<&'a Write> {
+    seen.history.iter().find(|held| held.version.dot == version.dot)
+}
+
+/// The version that stands among the survivors.
+pub(super) fn best<'a>(policy: &Policy, seen: &'a Seen) -> Option<&'a Version> {
+    if mutant::is(Mutant::PriorityOverCausality) && policy.order != Order::Latest {
+        let all = seen.history.iter();
+        let best = all.max_by_key(|w| policy.order.rank(&w.version, w.body.as_deref()));
+        return best.map(|write| &write.version);
+    }
+    seen.versions.iter().max_by_key(|version| {
+        let write = body(seen, version);
+        policy.order.rank(version, write.and_then(|write| write.body.as_deref()))
+    })
+}
+
+/// What the row shows; `None` when nothing is known of it.
+pub(super) fn shown(policy: &Policy, places: &impl Places, key: RowKey) -> Option<Shown> {
+    let seen = places.seen(key);
+    let version = best(policy, seen)?;
+    let Some((write, body)) =
+        body(seen, version).and_then(|write| write.body.as_deref().map(|body| (write, body)))
+    else {
+        return Some(Shown::As(*version));
+    };
+    let row = if !is_void(places, write, body) {
+        body.after.as_ref()
+    } else if body.table.unique_keys.is_empty() {
+        body.before.as_ref()
+    } else {
+        None
+    };
+    Some(match row {
+        Some(row) => Shown::Row(row.clone()),
+        None => {
+            let known = body.after.as_ref().or(body.before.as_ref());
+            Shown::Nothing(known.expect("a kept write has a row").clone())
+        }
+    })
+}
+
+/// Whether the write can't stand, for its unique values or for its group.
+pub(super) fn is_void(places: &impl Places, write: &Write, body: &Body) -> bool {
+    let lost = |half: &Write| {
+        half.body.iter().flat_map(|body| &body.claims).any(|&claim| {
+            places
+                .seen(claim)
+                .history
+                .iter()
+                .any(|other| beats(other, half) && other.key != half.key)
+        })
+    };
+    let Some(group) = &body.group else { return lost(write) };
+    group.iter().any(|&member| {
+        let history = &places.seen(member).history;
+        let half = history.iter().find(|held| held.version.dot == write.version.dot);
+        half.is_some_and(|half| lost(half) || history.iter().any(|other| beats(other, half)))
+    })
+}
+
+/// Whether `write` is concurrent with the other and later.
+pub(super) fn beats(write: &Write, other: &Write) -> bool {
+    write.version.dot != other.version.dot
+        && write.is_concurrent(other)
+        && write.version.rank() > other.version.rank()
+}

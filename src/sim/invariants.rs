@@ -1,0 +1,22 @@
+//! What must hold at the end of every run, one in each file.
+
+mod clock_bound;
+mod convergence;
+mod exact_conflicts;
+mod exactly_once;
+mod explained;
+mod sums;
+
+use super::oracle;
+use super::world::World;
+
+/// The first invariant that does not hold.
+pub(super) fn check(world: &World) -> Result<(), String> {
+    let history = oracle::history(world);
+    convergence::check(world)?;
+    exactly_once::check(world)?;
+    clock_bound::check(world)?;
+    exact_conflicts::check(world, &history)?;
+    sums::check(world, &history)?;
+    explained::check(world, &history)
+}

@@ -1,0 +1,102 @@
+//! The simulated tables: one for each policy.
+
+use crate::change::pb::UniqueKey;
+use crate::change::{Column, ColumnType, Kind, RegionId, Row, Table, Value};
+use crate::resolve::{Allow, ColumnGroup, Merge, Order, Policy, Rulebook};
+
+/// Which table; each has columns `id`, `a`, `b`, `n`, `u`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Name {
+    Latest,
+    Unique,
+    Priority,
+    Timestamp,
+    Delta,
+    Groups,
+    Atomic,
+    AtomicToo,
+    Journal,
+}
+
+pub(super) const ALL: [Name; 9] = [
+    Name::Latest,
+    Name::Unique,
+    Name::Priority,
+    Name::Timestamp,
+    Name::Delta,
+    Name::Groups,
+    Name::Atomic,
+    Name::AtomicToo,
+    Name::Journal,
+];
+
+pub(super) const ID: usize = 0;
+pub(super) const A: usize = 1;
+pub(super) const B: usize = 2;
+pub(super) const N: usize = 3;
+pub(super) const U: usize = 4;
+
+impl Name {
+    pub(super) fn text(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    pub(super) fn table(self) -> Table {
+        let column = |name: &str, key| Column {
+            name: name.into(),
+            r#type: ColumnType::Bigint.into(),
+            key,
+            ..Default::default()
+        };
+        let columns = ["id", "a", "b", "n", "u"];
+        let columns = columns.iter().enumerate().map(|(n, name)| column(name, u32::from(n == 0)));
+        let unique_keys =
+            if self == Self::Unique { vec![UniqueKey { columns: vec![4] }] } else { vec![] };
+        Table { schema: "s".into(), name: self.text(), columns: columns.collect(), unique_keys }
+    }
+
+    /// What the regions' policy is: of three to five regions the odd ids come first.
+    pub(super) fn policy(self) -> Policy {
+        let regions = [3, 5, 1, 4, 2].map(|id| RegionId::new(id).expect("a small id"));
+        let priority = || Order::Priority(regions.to_vec());
+        let plain = Policy::default();
+        match self {
+            Self::Latest | Self::Unique => plain,
+            Self::Priority => Policy { order: priority(), ..plain },
+            Self::Timestamp => Policy { order: Order::Column(B), ..plain },
+            Self::Delta => {
+                let merge = Merge { deltas: vec![N], groups: vec![] };
+                Policy { merge: Some(merge), ..plain }
+            }
+            Self::Groups => {
+                let groups = vec![
+                    ColumnGroup { columns: vec![A], order: priority() },
+                    ColumnGroup { columns: vec![B], order: Order::Latest },
+                ];
+                Policy { merge: Some(Merge { deltas: vec![N], groups }), ..plain }
+            }
+            Self::Atomic | Self::AtomicToo => Policy { atomic: Some(1), ..plain },
+            Self::Journal => Policy { allow: Allow::Inserts, ..plain },
+        }
+    }
+}
+
+pub(super) fn of(table: &Table) -> Name {
+    ALL.into_iter().find(|name| name.text() == table.name).expect("a simulated table")
+}
+
+pub(super) fn book() -> Rulebook {
+    Rulebook::new(|table| of(table).policy())
+}
+
+pub(super) fn row(values: [Option<i64>; 5]) -> Row {
+    let value = |v: Option<i64>| v.map_or(Value::NULL, |v| Value::new(Kind::Int(v)));
+    Row { values: values.into_iter().map(value).collect() }
+}
+
+pub(super) fn int(row: &Row, at: usize) -> Option<i64> {
+    match row.values[at].kind {
+        Some(Kind::Int(n)) => Some(n),
+        _ => None,
+    }
+}

@@ -1,0 +1,178 @@
+//! A run as data: drawn from a seed, cut down by [`super::shrink`], printed as it is.
+
+use std::fmt;
+
+use super::schema::{ALL, Name};
+
+/// A small random generator (SplitMix64, Steele et al. 2014).
+#[derive(Clone, Debug)]
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `n` - 1.
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[usize::try_from(self.below(of.len() as u64)).expect("an index fits")]
+    }
+}
+
+/// What a client does to a row; a step that its database refuses is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// Inserts, or updates: `a`, `b`, an increment of `n`, and `u` (0 is NULL).
+    Write {
+        table: Name,
+        id: i64,
+        a: Option<i64>,
+        b: Option<i64>,
+        n: i64,
+        u: i64,
+    },
+    Delete {
+        table: Name,
+        id: i64,
+    },
+    /// Gives the row another key.
+    Move {
+        table: Name,
+        id: i64,
+        to: i64,
+    },
+    /// Two rows change their unique values for each other's.
+    Swap {
+        id: i64,
+        with: i64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// A client's transaction commits in a region's database.
+    Commit { region: usize, ops: Vec<Op> },
+    /// Capture takes what the database committed next.
+    Capture { region: usize },
+    /// A record of `from` reaches `to`; `again` one that it has already.
+    Deliver { from: usize, to: usize, again: bool },
+    /// The applier plans a batch of at most so many transactions.
+    Plan { region: usize, txns: usize },
+    /// It writes the batch: the rows are locked from here on.
+    Write { region: usize },
+    /// All three at once.
+    Apply { region: usize, txns: usize },
+    /// It looks again, and commits or takes the batch back.
+    Finish { region: usize },
+    /// The agent dies and starts anew.
+    Crash { region: usize },
+    /// An idle region says what it has seen.
+    Beat { region: usize },
+    /// Time passes.
+    Wait { us: u64 },
+    /// A region's clock is set.
+    Skew { region: usize, us: i64 },
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Script {
+    pub(super) regions: usize,
+    pub(super) steps: Vec<Step>,
+}
+
+/// Client transactions of a script.
+const TXNS: usize = 110;
+
+impl Script {
+    pub(super) fn random(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let regions = 3 + usize::try_from(rng.below(3)).expect("small");
+        // Few tables at a time, so that their rows meet often.
+        let tables: Vec<Name> = (0..2).map(|_| rng.pick(&ALL)).collect();
+        let keys = 1 + rng.below(4);
+        let mut steps = Vec::new();
+        let mut txns = 0;
+        let mut journal = 0;
+        // How eager the agents are in this run, and which pair is cut off for now.
+        let busy = 1 + rng.below(4);
+        let mut cut = None;
+        while txns < TXNS {
+            let region = usize::try_from(rng.below(regions as u64)).expect("small");
+            let to = (region + 1 + usize::try_from(rng.below(regions as u64 - 1)).expect("small"))
+                % regions;
+            if rng.below(40) == 0 {
+                cut = (rng.below(2) == 0).then_some((region, to));
+            }
+            steps.push(match rng.below(16 + 12 * busy) {
+                0..8 => {
+                    txns += 1;
+                    let count = 1 + rng.below(3);
+                    let mut op = || op(&mut rng, &tables, keys, &mut journal);
+                    Step::Commit { region, ops: (0..count).map(|_| op()).collect() }
+                }
+                8 => Step::Crash { region },
+                9..12 => Step::Wait { us: rng.below(3) },
+                12 => {
+                    let us = i64::try_from(rng.below(9)).expect("small") - 4;
+                    Step::Skew { region, us: us * 3 }
+                }
+                13..16 => Step::Beat { region },
+                n => match n % 6 {
+                    0 | 1 => Step::Capture { region },
+                    2 | 3 if cut == Some((region, to)) => continue,
+                    2 => Step::Deliver { from: region, to, again: rng.below(10) == 0 },
+                    3 => Step::Deliver { from: region, to, again: false },
+                    4 => {
+                        let txns = 1 + usize::try_from(rng.below(5)).expect("small");
+                        if rng.below(2) == 0 {
+                            Step::Plan { region, txns }
+                        } else {
+                            Step::Apply { region, txns }
+                        }
+                    }
+                    _ if rng.below(2) == 0 => Step::Write { region },
+                    _ => Step::Finish { region },
+                },
+            });
+        }
+        Self { regions, steps }
+    }
+}
+
+fn op(rng: &mut Rng, tables: &[Name], keys: u64, journal: &mut i64) -> Op {
+    let signed = |n: u64| i64::try_from(n).expect("small");
+    let table = rng.pick(tables);
+    if table == Name::Journal {
+        *journal += 1;
+        return Op::Write { table, id: 1000 + *journal, a: Some(1), b: None, n: 0, u: 0 };
+    }
+    let id = signed(rng.below(keys)) + 1;
+    match rng.below(12) {
+        0 | 1 => Op::Delete { table, id },
+        2 => Op::Move { table, id, to: signed(rng.below(keys + 2)) + 1 },
+        3 if table == Name::Unique => Op::Swap { id, with: signed(rng.below(keys)) + 1 },
+        _ => {
+            let some = |rng: &mut Rng| (rng.below(3) > 0).then(|| signed(rng.below(90)) + 10);
+            let (a, b) = (some(rng), some(rng));
+            Op::Write { table, id, a, b, n: signed(rng.below(9)) - 4, u: signed(rng.below(4)) }
+        }
+    }
+}
+
+impl fmt::Display for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Script {{ regions: {}, steps: vec![", self.regions)?;
+        for step in &self.steps {
+            writeln!(f, "    {step:?},")?;
+        }
+        write!(f, "] }}")
+    }
+}

@@ -1,0 +1,49 @@
+//! What is stable: what every region is known to have applied.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Write;
+use crate::change::{Dot, RegionId, Vector};
+use crate::mutant::{self, Mutant};
+
+/// What each peer's last applied record had seen.
+#[derive(Clone, Debug, Default)]
+pub struct Heads(BTreeMap<RegionId, Arc<Vector>>);
+
+impl Heads {
+    /// A record of `origin` was applied whose author had seen `deps`.
+    pub fn raise(&mut self, origin: RegionId, deps: &Arc<Vector>) {
+        self.0.insert(origin, Arc::clone(deps));
+    }
+
+    /// Per origin what every region has applied; an origin or a region not heard of
+    /// yet keeps it at 0. `applied` is what this region, `me`, has of its `peers`.
+    #[must_use]
+    pub fn stable(&self, peers: &[RegionId], me: RegionId, applied: &Vector) -> Vector {
+        let regions = peers.iter().copied().chain([me]);
+        let least = |origin: RegionId| {
+            let others = peers.iter().filter(|&&peer| peer != origin);
+            let seen = others.map(|peer| {
+                self.0.get(peer).map_or_else(Default::default, |deps| deps.get(origin))
+            });
+            let mine = (origin != me).then(|| applied.get(origin));
+            let known = seen.chain(mine);
+            let least = if mutant::is(Mutant::CollectEarly) { known.max() } else { known.min() };
+            least.unwrap_or_default()
+        };
+        regions.map(|origin| Dot { origin, seq: least(origin) }).collect()
+    }
+}
+
+/// After what a write can be concurrent with one of those that are kept: the least of
+/// what the authors of these had seen. What a restart has to read again begins there.
+#[must_use]
+pub fn needed(stable: &Vector, writes: &[Write]) -> Vector {
+    let kept: Vec<_> = writes.iter().filter(|write| write.body.is_some()).collect();
+    let least = |dot: Dot| {
+        let others = kept.iter().filter(|write| write.version.dot.origin != dot.origin);
+        others.map(|write| write.deps.get(dot.origin)).chain([dot.seq]).min().unwrap_or(dot.seq)
+    };
+    stable.iter().map(|dot| Dot { seq: least(dot), ..dot }).collect()
+}
