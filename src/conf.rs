@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::topology::Span;
+use crate::yaml::{self, Problem, Span};
 
 /// An agent's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -50,6 +50,7 @@ pub struct DatabaseConf {
     /// The id under which the agent reads the binlog, unique among the replicas of
     /// the database; 4000000 plus the region's id when absent.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub server_id: Option<u32>,
     /// Ask for TLS.
     #[serde(default)]
@@ -97,7 +98,8 @@ pub enum LogFormat {
 /// Reads the settings.
 ///
 /// # Errors
-/// The parser's message with its place.
-pub fn parse(text: &str) -> Result<AgentConf, String> {
-    serde_yaml::from_str(text).map_err(|error| error.to_string())
+/// Every problem with its place, in the order of the file.
+pub fn parse(text: &str) -> Result<AgentConf, Vec<Problem>> {
+    let (conf, problems) = yaml::read(text).map_err(|problem| vec![problem])?;
+    problems.none_or(conf)
 }

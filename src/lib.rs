@@ -25,3 +25,4 @@ pub mod status;
 pub mod topology;
 pub mod verify;
 pub mod version;
+pub mod yaml;

@@ -10,13 +10,11 @@ mod limits;
 mod pattern;
 mod policy;
 mod rules;
-mod units;
 
-pub use check::{Problem, did_you_mean, parse, parse_supporting};
+pub use check::{parse, parse_supporting};
 pub use fit::ColumnShape;
 pub use pattern::TablePattern;
 pub use policy::{ColumnGroup, ColumnPolicy, KNOWN, OnConflict, Policy, SUPPORTED};
-pub use units::{ByteSize, Span};
 
 use std::collections::BTreeMap;
 
@@ -25,6 +23,8 @@ use serde::Deserialize;
 
 use crate::change::RegionId;
 
+pub use crate::yaml::{ByteSize, Problem, Span, did_you_mean};
+
 /// Databases that are never replicated.
 pub const NEVER_REPLICATED: [&str; 5] =
     ["causeway", "mysql", "information_schema", "performance_schema", "sys"];
@@ -32,7 +32,7 @@ pub const NEVER_REPLICATED: [&str; 5] =
 /// A checked topology.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
-    /// In the order of the file.
+    /// In order of their names.
     pub regions: Vec<Region>,
     /// First match decides.
     pub tables: Vec<TableRule>,
@@ -88,6 +88,7 @@ pub struct TableRule {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Row changes that commit together at a peer, 1 to 100000.
+    #[schemars(range(min = 1, max = 100_000))]
     pub batch_rows: u32,
     /// Bytes of records that commit together at a peer, 16KiB to 256MiB.
     pub batch_bytes: ByteSize,

@@ -15,11 +15,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("mutant", &[]),
     ("clock", &["mutant"]),
     ("change", &["clock", "mutant"]),
-    ("topology", &["change"]),
+    ("yaml", &[]),
+    ("topology", &["change", "yaml"]),
     ("version", &["change", "clock", "mutant"]),
     ("resolve", &["change", "clock", "mutant", "version"]),
     ("sim", &["change", "clock", "mutant", "resolve", "version"]),
-    ("conf", &["topology"]),
+    ("conf", &["yaml"]),
     ("compare", &["change"]),
     ("status", &[]),
     ("command", &["status"]),
@@ -55,7 +56,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules in which nothing waits and nothing is read or written.
-const PURE: [&str; 6] = ["change", "topology", "version", "resolve", "conf", "compare"];
+const PURE: [&str; 7] = ["change", "topology", "version", "resolve", "conf", "compare", "yaml"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

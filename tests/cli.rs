@@ -12,7 +12,7 @@ regions:
   ap-south: { id: 99, databases: ['db'], kafka: us }
 kafka:
   eu-west: { brokers: ['k:9092'] }
-  us: { brokers: [] }
+  us: { borkers: [] }
 tables:
   - tables: shop.*
     policy: dleta
@@ -20,7 +20,10 @@ tables:
   - tables: shop
 limits:
   heartbeat: 10h
+  retention: 7
   record_bytes: 1B
+  record_byte: 1B
+colour: red
 ";
 
 fn causeway(folder: &Path, arguments: &[&str]) -> Output {
@@ -68,6 +71,8 @@ fn problems_are_data_for_programs() {
 fn a_topology_is_drawn() {
     insta::assert_snapshot!(shown(&["topology", "graph", "good.yaml"]));
     insta::assert_snapshot!(shown(&["topology", "graph", "-o", "dot", "good.yaml"]));
+    insta::assert_snapshot!(shown(&["topology", "graph", "-o", "mermaid", "good.yaml"]));
+    insta::assert_snapshot!(shown(&["topology", "graph", "-o", "json", "good.yaml"]));
 }
 
 #[track_caller]

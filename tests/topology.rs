@@ -48,13 +48,19 @@ fn a_wrong_name_is_named_with_its_place_and_a_guess() {
 
 #[test]
 fn unknown_fields_are_refused() {
-    check("    id: 2", "    id: 2\n    colour: red", "colour");
+    check("    id: 2", "    id: 2\n    colour: red", "11:5\n");
+    check("    id: 2", "    id: 2\n    colour: red", "unknown field `colour`");
+    check("    databases: [\"db1.us", "    datbases: [\"db1.us", "did you mean `databases`?");
 }
 
 #[test]
 fn units_are_needed() {
-    check("heartbeat: 250ms", "heartbeat: 250", "`250` is no duration");
-    check("heartbeat: 250ms", "heartbeat: 3h", "limits.heartbeat 3h is out of range");
+    check(
+        "heartbeat: 250ms",
+        "heartbeat: 250",
+        "heartbeat: expected a duration such as 250ms, found `250`",
+    );
+    check("heartbeat: 250ms", "heartbeat: 3h", "heartbeat 3h is out of range");
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn check_rule(rule: &str, wanted: &[&str]) {
 #[test]
 fn an_unknown_policy_is_told_with_a_guess() {
     check("policy: latest", "policy: lastest", "did you mean `latest`?");
-    check("policy: latest", "policy: newest", "policies are latest, region_priority");
+    check("policy: latest", "policy: newest", "it is one of latest, region_priority");
 }
 
 #[test]
@@ -194,7 +200,10 @@ fn groups_of_columns_are_checked() {
     }
     let two = "[a, b], policy: latest }\n      - { columns: [c, B], policy: delta";
     check_rule(&group("latest", two), &["32:24: column `B` has two policies"]);
-    check_rule(&group("latest", "[a], policy: home"), &["is a policy of whole rows"]);
+    check_rule(
+        &group("latest", "[a], policy: home"),
+        &["it is one of latest, region_priority, delta"],
+    );
     check_rule(&group("latest", "[a], policy: dleta"), &["did you mean `delta`?"]);
     check_rule(&group("latest", "[], policy: latest"), &["the list of columns is empty"]);
     check_rule(
@@ -234,13 +243,52 @@ fn what_the_agent_does_not_support_is_refused_by_name() {
 #[test]
 fn a_limit_is_told_at_its_own_line() {
     check("retention: 7d", "retention: 7", "--> t.yaml:33:14");
-    check("heartbeat: 250ms", "batch_rows: many", "`many` is no whole number");
+    check("heartbeat: 250ms", "batch_rows: many", "batch_rows: expected a whole number");
+    check("heartbeat: 250ms", "batch_rows: 0", "batch_rows 0 is out of range");
 }
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let text = GOOD.replace("id: 2", "id: 1").replace("kafka: us-east", "kafka: x");
-    assert!(topology::parse(&text).unwrap_err().len() >= 2);
+    let text = GOOD
+        .replace("id: 2", "id: two")
+        .replace("kafka: us-east", "kafka: us-eats")
+        .replace("policy: latest", "polcy: latest")
+        .replace("250ms", "12");
+    let problems = topology::parse(&text).unwrap_err();
+    let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let wanted = [
+        "10:9: id: expected a whole number, found `two`",
+        "12:12: unknown Kafka cluster `us-eats`",
+        "22:5: no region uses Kafka cluster `us-east`",
+        "29:5: unknown field `polcy`",
+        "32:14: heartbeat: expected a duration such as 250ms, found `12`",
+    ];
+    assert_eq!(shown, wanted);
+}
+
+/// Of what can't be read nothing more is said.
+#[test]
+fn what_follows_from_a_told_problem_is_not_told() {
+    #[track_caller]
+    fn alone(from: &str, to: &str, wanted: &str) {
+        let order = "    policy: region_priority\n    priority: [us-east, eu-west, ap-south]\n";
+        let text = GOOD.replacen("    policy: latest\n", order, 1);
+        assert!(text.contains(from), "{from:?}");
+        let text = text.replacen(from, to, 1);
+        let problems = topology::parse_supporting(&text, topology::KNOWN).unwrap_err();
+        let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, [wanted]);
+    }
+    alone("id: 2", "id: two", "10:9: id: expected a whole number, found `two`");
+    alone("kafka: us-east", "kafka: [a]", "12:12: kafka: expected text, found a list");
+    alone("    kafka: us-east\n", "", "10:5: us-east lacks the field `kafka`");
+    alone("[us-east, eu", "[[], eu", "30:16: priority: expected text, found a list");
+    alone("policy: region", "policy: regional", "29:13: unknown policy `regional_priority`");
+    let from = GOOD.find("regions:\n").unwrap()..GOOD.find("kafka:\n  eu").unwrap();
+    alone(&GOOD[from], "regions: 5\n\n", "4:10: regions: expected names with values, found `5`");
+    let from = GOOD.find("kafka:\n  eu").unwrap()..GOOD.find("tables:\n").unwrap();
+    alone(&GOOD[from], "kafka: []\n\n", "18:8: kafka: expected names with values, found a list");
+    alone("- tables: shop.*", "- tables: {}", "27:13: tables: expected text, found fields");
 }
 
 #[test]
@@ -250,24 +298,66 @@ fn the_schema_in_conf_is_the_one_of_the_code() {
     assert!(schema == kept, "run: causeway topology schema > conf/topology.schema.json");
 }
 
+/// Whatever the text, nothing panics and every problem has its place.
+#[track_caller]
+fn check_places(text: &str) {
+    for problem in topology::parse(text).err().into_iter().flatten() {
+        assert!(problem.line > 0 && problem.column > 0, "{problem:?} of\n{text}");
+    }
+    for problem in causeway::conf::parse(text).err().into_iter().flatten() {
+        assert!(problem.line > 0 && problem.column > 0, "{problem:?} of\n{text}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_panics_the_parser(text in ".{0,200}") {
-        drop(topology::parse(&text));
+        check_places(&text);
     }
 
     #[test]
     fn no_changed_character_panics_the_parser(at in 0usize..GOOD.len(), to in ".") {
         if GOOD.is_char_boundary(at) {
-            let text = format!("{}{to}{}", &GOOD[..at], &GOOD[at..]);
-            drop(topology::parse(&text));
+            check_places(&format!("{}{to}{}", &GOOD[..at], &GOOD[at..]));
+        }
+    }
+
+    /// Any value in the place of any other: what the schema lets through, the types
+    /// take.
+    #[test]
+    fn no_changed_value_is_told_without_its_place(
+        line in 0usize..60,
+        to in proptest::sample::select(vec![
+            "", " 5", " -1", " 4294967296", " 99999999999999999999", " true", " x", " ''", " []",
+            " [5, x]", " {}", " { file: x }", " { a: b }", " 250ms", " 1KiB", " *a", " &a x", " !x y",
+        ]),
+    ) {
+        for text in [GOOD, CONF] {
+            let changed: Vec<_> = text
+                .lines()
+                .enumerate()
+                .map(|(at, text)| match text.find(':') {
+                    Some(colon) if at == line => format!("{}{to}", &text[..=colon]),
+                    _ => text.to_owned(),
+                })
+                .collect();
+            check_places(&(changed.join("\n") + "\n"));
         }
     }
 }
 
+const CONF: &str = include_str!("../conf/agent.yaml");
+
 #[test]
-fn the_example_of_the_settings_is_valid() {
-    let conf = causeway::conf::parse(include_str!("../conf/agent.yaml")).unwrap();
+fn the_settings_are_checked_like_a_topology() {
+    let conf = causeway::conf::parse(CONF).unwrap();
     assert_eq!(conf.admin.listen, "127.0.0.1:7070");
-    assert!(causeway::conf::parse("database: { user: u, pasword: p }").is_err());
+    let broken = CONF
+        .replace("  user:", "  usr:")
+        .replace("password: { file:", "password: { fil:")
+        .replace("log_format: json", "log_format: jsn")
+        .replace("grace: 10s", "grace: 10\nkafak: {}");
+    let problems = causeway::conf::parse(&broken).unwrap_err();
+    let shown: Vec<_> = problems.iter().map(|p| p.render("agent.yaml", &broken)).collect();
+    insta::assert_snapshot!(shown.join("\n"));
 }

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 
-use super::{complain, secret, topology};
+use super::{secret, topology};
 use crate::conf::{self, AgentConf};
 use crate::topology::{Region, Topology};
 
@@ -37,13 +36,11 @@ impl SettingsArguments {
     pub(super) fn load(&self) -> anyhow::Result<Option<Settings>> {
         let Some(topology) = topology::load(&self.topology)? else { return Ok(None) };
         let Some(region) = topology::region(&topology, &self.region) else { return Ok(None) };
-        let path = self.conf.display();
-        let text =
-            std::fs::read_to_string(&self.conf).with_context(|| format!("can't read {path}"))?;
+        let text = topology::read(&self.conf)?;
         match conf::parse(&text) {
             Ok(conf) => Ok(Some(Settings { topology, region, conf })),
-            Err(problem) => {
-                complain(&format!("{path}: {problem}"));
+            Err(problems) => {
+                topology::tell(&self.conf, &text, &problems);
                 Ok(None)
             }
         }

@@ -39,6 +39,10 @@ pub(super) enum Drawing {
     Text,
     /// For Graphviz.
     Dot,
+    /// For Mermaid.
+    Mermaid,
+    /// For programs.
+    Json,
 }
 
 pub(super) fn run(command: &TopologyCommand) -> anyhow::Result<Exit> {
@@ -53,6 +57,10 @@ pub(super) fn run(command: &TopologyCommand) -> anyhow::Result<Exit> {
             print(&match output {
                 Drawing::Text => topology.graph_text(),
                 Drawing::Dot => topology.graph_dot(),
+                Drawing::Mermaid => topology.graph_mermaid(),
+                Drawing::Json => {
+                    format!("{}\n", serde_json::to_string_pretty(&topology.graph_json())?)
+                }
             })?;
             Ok(Exit::Done)
         }
@@ -83,11 +91,12 @@ pub(super) fn region(topology: &Topology, name: &str) -> Option<Region> {
     region
 }
 
-fn read(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))
 }
 
-fn tell(file: &Path, text: &str, problems: &[Problem]) {
+/// Problems of a file, to stderr.
+pub(super) fn tell(file: &Path, text: &str, problems: &[Problem]) {
     let name = file.display().to_string();
     for problem in problems {
         complain(&format!("{}\n", problem.render(&name, text)));

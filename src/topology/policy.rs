@@ -122,9 +122,6 @@ pub enum OnConflict {
 }
 
 impl OnConflict {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Row, Self::Transaction];
-
     /// Its name in the topology.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -154,12 +151,6 @@ pub(super) enum PolicyName {
 }
 
 impl PolicyName {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Latest, Self::RegionPriority, Self::Delta, Self::InsertOnly, Self::Home];
-
-    /// Those that one column can have.
-    pub(super) const OF_COLUMNS: [Self; 3] = [Self::Latest, Self::RegionPriority, Self::Delta];
-
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Latest => "latest",

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_yaml::{Location, Spanned};
 
-use super::check::{Problems, did_you_mean};
 use super::policy::{ColumnPolicyName, PolicyName};
 use super::{ColumnGroup, ColumnPolicy, OnConflict, Policy, TablePattern, TableRule};
 use crate::change::RegionId;
+use crate::yaml::{Place, Problems, Spanned, did_you_mean};
 
 type Text = Spanned<String>;
 type List = Spanned<Vec<Text>>;
@@ -28,7 +27,7 @@ pub(super) struct FileRule {
     /// How concurrent writes of one row are resolved; `latest` when absent.
     #[serde(default)]
     #[schemars(with = "PolicyName")]
-    policy: Option<Text>,
+    policy: Option<Spanned<PolicyName>>,
     /// For `latest`: the table's own column that says which write is later.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -45,7 +44,7 @@ pub(super) struct FileRule {
     /// absent.
     #[serde(default)]
     #[schemars(with = "OnConflict")]
-    on_conflict: Option<Text>,
+    on_conflict: Option<Spanned<OnConflict>>,
     /// Groups of columns with a policy of their own.
     #[serde(default)]
     #[schemars(with = "Vec<FileGroup>")]
@@ -61,7 +60,7 @@ struct FileGroup {
     columns: List,
     /// How their concurrent writes are resolved.
     #[schemars(with = "ColumnPolicyName")]
-    policy: Text,
+    policy: Spanned<PolicyName>,
     /// For `latest`: the table's own column that says which write is later.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -70,6 +69,11 @@ struct FileGroup {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     priority: Option<List>,
+}
+
+/// The policy, unless a stand-in is in its place.
+fn known(written: &Spanned<PolicyName>) -> Option<PolicyName> {
+    (!written.at.told()).then_some(written.value)
 }
 
 /// A policy's options as written, wherever it stands.
@@ -93,7 +97,7 @@ impl Rules<'_> {
         let mut rules: Vec<TableRule> = Vec::new();
         if file.value.is_empty() {
             let help = Some("add a rule, e.g. `- tables: shop.*`".to_owned());
-            self.problems.add(file.referenced, "no tables are replicated".to_owned(), help);
+            self.problems.add(file.at, "no tables are replicated".to_owned(), help);
         }
         for written in &file.value {
             let Some(rule) = self.rule(written) else { continue };
@@ -103,7 +107,7 @@ impl Rules<'_> {
                     rule.tables, wider.tables
                 );
                 let help = Some("put the narrower pattern first".to_owned());
-                self.problems.add(written.tables.referenced, message, help);
+                self.problems.add(written.tables.at, message, help);
             }
             rules.push(rule);
         }
@@ -114,7 +118,7 @@ impl Rules<'_> {
         let tables = self.pattern(&written.tables);
         let exclude = written.exclude.iter().filter_map(|text| self.pattern(text)).collect();
         let kind = match &written.policy {
-            Some(name) => self.policy_name(name, &PolicyName::ALL),
+            Some(name) => known(name),
             None => Some(PolicyName::Latest),
         };
         let options = Options {
@@ -122,7 +126,7 @@ impl Rules<'_> {
             priority: written.priority.as_ref(),
             delta_columns: written.delta_columns.as_ref(),
         };
-        let at = written.policy.as_ref().map_or(written.tables.referenced, |name| name.referenced);
+        let at = written.policy.as_ref().map_or(written.tables.at, |name| name.at);
         let policy = match kind {
             Some(kind) => self.policy(kind, at, &options),
             None => Policy::default(),
@@ -140,29 +144,11 @@ impl Rules<'_> {
 
     fn pattern(&mut self, text: &Text) -> Option<TablePattern> {
         let parsed: Result<TablePattern, String> = text.value.parse();
-        parsed.map_err(|message| self.problems.add(text.referenced, message, None)).ok()
-    }
-
-    fn policy_name(&mut self, written: &Text, known: &[PolicyName]) -> Option<PolicyName> {
-        let text = written.value.as_str();
-        if let Some(kind) = known.iter().find(|kind| kind.name() == text) {
-            return Some(*kind);
-        }
-        let names: Vec<_> = known.iter().map(|kind| kind.name()).collect();
-        let of_rows = PolicyName::ALL.iter().any(|kind| kind.name() == text);
-        let message = if of_rows {
-            format!("`{text}` is a policy of whole rows, not of columns")
-        } else {
-            format!("unknown policy `{text}`")
-        };
-        let help = did_you_mean(text, names.iter().copied()).filter(|_| !of_rows);
-        let help = help.unwrap_or_else(|| format!("policies are {}", names.join(", ")));
-        self.problems.add(written.referenced, message, Some(help));
-        None
+        parsed.map_err(|message| self.problems.add(text.at, message, None)).ok()
     }
 
     /// Tells what the agent can't do yet.
-    fn supported(&mut self, what: &str, at: Location) {
+    fn supported(&mut self, what: &str, at: Place) {
         if !self.supported.contains(&what) {
             let help = format!("this version supports {}", self.supported.join(", "));
             self.problems.add(at, format!("`{what}` is not available yet"), Some(help));
@@ -170,16 +156,12 @@ impl Rules<'_> {
     }
 
     /// The policy with its options; those of another policy are told.
-    fn policy(&mut self, kind: PolicyName, at: Location, options: &Options<'_>) -> Policy {
+    fn policy(&mut self, kind: PolicyName, at: Place, options: &Options<'_>) -> Policy {
         self.supported(kind.name(), at);
         let placed = [
-            (
-                "timestamp_column",
-                options.timestamp_column.map(|o| o.referenced),
-                PolicyName::Latest,
-            ),
-            ("priority", options.priority.map(|o| o.referenced), PolicyName::RegionPriority),
-            ("delta_columns", options.delta_columns.map(|o| o.referenced), PolicyName::Delta),
+            ("timestamp_column", options.timestamp_column.map(|o| o.at), PolicyName::Latest),
+            ("priority", options.priority.map(|o| o.at), PolicyName::RegionPriority),
+            ("delta_columns", options.delta_columns.map(|o| o.at), PolicyName::Delta),
         ];
         for (name, at, owner) in placed {
             if let Some(at) = at.filter(|_| owner != kind) {
@@ -191,7 +173,7 @@ impl Rules<'_> {
         match kind {
             PolicyName::Latest => Policy::Latest {
                 timestamp_column: options.timestamp_column.map(|column| {
-                    self.supported("timestamp_column", column.referenced);
+                    self.supported("timestamp_column", column.at);
                     self.column(column);
                     column.value.clone()
                 }),
@@ -213,8 +195,9 @@ impl Rules<'_> {
         }
     }
 
-    /// The order of regions: each one once.
-    fn priority(&mut self, at: Location, written: Option<&List>) -> Vec<RegionId> {
+    /// The order of regions: each one once. Of regions that can't be read nothing is
+    /// said.
+    fn priority(&mut self, at: Place, written: Option<&List>) -> Vec<RegionId> {
         let every = self.regions.keys().copied().collect::<Vec<_>>().join(", ");
         let Some(list) = written else {
             let message = "policy `region_priority` needs `priority`".to_owned();
@@ -223,7 +206,8 @@ impl Rules<'_> {
             return Vec::new();
         };
         let mut seen: Vec<&str> = Vec::new();
-        for name in &list.value {
+        let readable = list.value.iter().filter(|_| !self.regions.is_empty());
+        for name in readable {
             let text = name.value.as_str();
             let wrong = if !self.regions.contains_key(text) {
                 let help = did_you_mean(text, self.regions.keys().copied());
@@ -236,37 +220,33 @@ impl Rules<'_> {
                 None
             };
             if let Some((message, help)) = wrong {
-                self.problems.add(name.referenced, message, Some(help));
+                self.problems.add(name.at, message, Some(help));
             }
             seen.push(text);
         }
         let missing: Vec<_> =
             self.regions.keys().copied().filter(|name| !seen.contains(name)).collect();
-        if !missing.is_empty() {
+        if !missing.is_empty() && !list.value.iter().any(|name| name.at.told()) {
             let message = format!("`priority` does not say where {} stands", missing.join(", "));
             let help = "every region stands in it once, the strongest first".to_owned();
-            self.problems.add(list.referenced, message, Some(help));
+            self.problems.add(list.at, message, Some(help));
         }
         seen.iter().filter_map(|name| self.regions.get(name).copied().flatten()).collect()
     }
 
-    fn on_conflict(&mut self, written: Option<&Text>, kind: Option<PolicyName>) -> OnConflict {
+    fn on_conflict(
+        &mut self,
+        written: Option<&Spanned<OnConflict>>,
+        kind: Option<PolicyName>,
+    ) -> OnConflict {
         let Some(written) = written else { return OnConflict::default() };
-        let known = OnConflict::ALL.map(OnConflict::name);
-        let text = written.value.as_str();
-        let Some(on_conflict) = OnConflict::ALL.into_iter().find(|o| o.name() == text) else {
-            let help = did_you_mean(text, known.into_iter());
-            let help = help.unwrap_or_else(|| format!("it is {}", known.join(" or ")));
-            let message = format!("unknown `on_conflict: {text}`");
-            self.problems.add(written.referenced, message, Some(help));
-            return OnConflict::default();
-        };
+        let (on_conflict, at) = (written.value, written.at);
         if on_conflict == OnConflict::Transaction {
-            self.supported("on_conflict: transaction", written.referenced);
+            self.supported("on_conflict: transaction", at);
             if kind == Some(PolicyName::Home) {
                 let message = "`on_conflict: transaction` does not belong to policy `home`";
                 let help = "nothing loses there: a concurrent write stops the stream".to_owned();
-                self.problems.add(written.referenced, message.to_owned(), Some(help));
+                self.problems.add(at, message.to_owned(), Some(help));
             }
         }
         on_conflict
@@ -276,14 +256,14 @@ impl Rules<'_> {
         let name = written.value.as_str();
         if name.is_empty() || name.chars().count() > 64 {
             let message = format!("`{name}` is no column name");
-            self.problems.add(written.referenced, message, Some("1 to 64 characters".to_owned()));
+            self.problems.add(written.at, message, Some("1 to 64 characters".to_owned()));
         }
     }
 
     fn columns(&mut self, list: &List) -> Vec<String> {
         if list.value.is_empty() {
             let help = Some("name one column at least".to_owned());
-            self.problems.add(list.referenced, "the list of columns is empty".to_owned(), help);
+            self.problems.add(list.at, "the list of columns is empty".to_owned(), help);
         }
         for column in &list.value {
             self.column(column);
@@ -296,25 +276,25 @@ impl Rules<'_> {
         groups: &Spanned<Vec<FileGroup>>,
         kind: Option<PolicyName>,
     ) -> Vec<ColumnGroup> {
-        self.supported("columns", groups.referenced);
+        self.supported("columns", groups.at);
         if let Some(kind @ (PolicyName::InsertOnly | PolicyName::Home)) = kind {
             let message = format!("`columns` does not belong to policy `{}`", kind.name());
             let help = "it is a policy of whole rows: leave `columns` out".to_owned();
-            self.problems.add(groups.referenced, message, Some(help));
+            self.problems.add(groups.at, message, Some(help));
         }
         groups.value.iter().filter_map(|group| self.group(group)).collect()
     }
 
     fn group(&mut self, group: &FileGroup) -> Option<ColumnGroup> {
         let columns = self.columns(&group.columns);
-        let kind = self.policy_name(&group.policy, &PolicyName::OF_COLUMNS)?;
+        let kind = known(&group.policy)?;
         let options = Options {
             timestamp_column: group.timestamp_column.as_ref(),
             priority: group.priority.as_ref(),
             // The group's own columns are those that add up.
             delta_columns: (kind == PolicyName::Delta).then_some(&group.columns),
         };
-        let policy = match self.policy(kind, group.policy.referenced, &options) {
+        let policy = match self.policy(kind, group.policy.at, &options) {
             Policy::Latest { timestamp_column } => ColumnPolicy::Latest { timestamp_column },
             Policy::RegionPriority { priority } => ColumnPolicy::RegionPriority { priority },
             Policy::Delta { .. } | Policy::InsertOnly | Policy::Home => ColumnPolicy::Delta,
@@ -331,8 +311,8 @@ impl Rules<'_> {
         for column in lists.flat_map(|list| &list.value) {
             if let Some(first) = seen.iter().find(|c| c.value.eq_ignore_ascii_case(&column.value)) {
                 let message = format!("column `{}` has two policies", column.value);
-                let help = format!("it stands in line {} already", first.referenced.line());
-                self.problems.add(column.referenced, message, Some(help));
+                let help = format!("it stands in line {} already", first.at.line);
+                self.problems.add(column.at, message, Some(help));
             }
             seen.push(column);
         }
@@ -346,7 +326,7 @@ impl Rules<'_> {
             if rule.column_policy(&clock.value) == Some(ColumnPolicy::Delta) {
                 let message = format!("`timestamp_column` `{}` is one that adds up", clock.value);
                 let help = "a time is taken as it was written: leave it out of `delta`".to_owned();
-                self.problems.add(clock.referenced, message, Some(help));
+                self.problems.add(clock.at, message, Some(help));
             }
         }
     }

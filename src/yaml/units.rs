@@ -126,7 +126,13 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+ *(ms|s|m|h|d)$" })
+        json_schema!({
+            "title": "duration",
+            "description": "a whole number with its unit: ms, s, m, h or d",
+            "type": "string",
+            "pattern": "^[0-9]+ *(ms|s|m|h|d)$",
+            "examples": ["250ms"]
+        })
     }
 }
 
@@ -136,6 +142,12 @@ impl JsonSchema for ByteSize {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)$" })
+        json_schema!({
+            "title": "size",
+            "description": "a whole number with its unit: B, KiB, MiB or GiB",
+            "type": "string",
+            "pattern": "^[0-9]+ *(B|KiB|MiB|GiB)$",
+            "examples": ["64MiB"]
+        })
     }
 }
