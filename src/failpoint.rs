@@ -1,12 +1,15 @@
-//! Named places where a test lets the process die, as a power cut would.
+//! Named places where a test lets the process die, as a power cut would, or wait.
 //!
 //! `CAUSEWAY_FAILPOINT=name` or `name:n` ends the process with status 99 at the n-th
-//! hit. Unset, a hit costs one load.
+//! hit; `name@FILE` makes the file at the first hit and waits until it is gone. Several
+//! are separated by commas. Unset, a hit costs one load.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// Every failpoint.
+/// Every failpoint where the process can die.
 pub const NAMES: [&str; 9] = [
     // A local transaction is stamped and given to the producer, not acknowledged.
     "capture.before_ack",
@@ -28,26 +31,60 @@ pub const NAMES: [&str; 9] = [
     "apply.part_written",
 ];
 
+/// A batch is planned, and has no lock yet: [`pause`]s.
+pub const PLANNED: &str = "apply.planned";
+
+/// A local transaction is read from the binlog and not stamped: [`pause`]s.
+pub const CAPTURED: &str = "capture.local";
+
 /// The exit status of a process that met its failpoint.
 pub const STATUS: i32 = 99;
+
+/// How often a waiting process looks whether its file is gone.
+const LOOK: Duration = Duration::from_millis(10);
 
 struct Armed {
     name: String,
     left: AtomicU64,
+    file: Option<PathBuf>,
+}
+
+fn armed(name: &str) -> Option<&'static Armed> {
+    static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
+    let all = ARMED.get_or_init(|| {
+        let text = std::env::var("CAUSEWAY_FAILPOINT").unwrap_or_default();
+        text.split(',').filter(|one| !one.is_empty()).map(read).collect()
+    });
+    // A process without failpoints pays for this check only.
+    all.iter().find(|armed| armed.name == name)
+}
+
+fn read(text: &str) -> Armed {
+    if let Some((name, file)) = text.split_once('@') {
+        return Armed { name: name.to_owned(), left: 1.into(), file: Some(file.into()) };
+    }
+    let (name, hits) = text.split_once(':').unwrap_or((text, "1"));
+    Armed { name: name.to_owned(), left: hits.parse().unwrap_or(1).into(), file: None }
 }
 
 /// Ends the process when this failpoint is armed and it is its turn.
 pub fn hit(name: &str) {
-    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-    let armed = ARMED.get_or_init(|| {
-        let text = std::env::var("CAUSEWAY_FAILPOINT").ok()?;
-        let (name, hits) = text.split_once(':').unwrap_or((text.as_str(), "1"));
-        Some(Armed { name: name.to_owned(), left: AtomicU64::new(hits.parse().unwrap_or(1)) })
-    });
-    if let Some(armed) = armed
-        && armed.name == name
+    if let Some(armed) = armed(name)
         && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
     {
         std::process::exit(STATUS);
+    }
+}
+
+/// When this failpoint is armed with a file and it is its turn: makes it and waits
+/// until someone has removed it.
+pub async fn pause(name: &str) {
+    if let Some(Armed { file: Some(file), left, .. }) = armed(name)
+        && left.fetch_sub(1, Ordering::SeqCst) == 1
+        && std::fs::write(file, "").is_ok()
+    {
+        while file.exists() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }

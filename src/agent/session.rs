@@ -16,6 +16,7 @@ use crate::apply::{self, ApplyConfig, ApplyError, ApplyInputs, BatchLimits, Flav
 use crate::capture::{self, CaptureConfig, CaptureEvent};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, pb};
 use crate::clock::{Clock, Hlc, wall_us};
+use crate::failpoint;
 use crate::metrics::Stage;
 use crate::ship::{Outbox, OutboxConfig, Tail};
 use crate::status::{AgentState, CaptureState, DdlHold, StreamState};
@@ -358,6 +359,7 @@ impl Stamping {
         }
         let trusted_us = self.trusted_us();
         if let CaptureEvent::Changes { commit, .. } = &event {
+            failpoint::pause(failpoint::CAPTURED).await;
             let behind = trusted_us.saturating_sub(commit.near(trusted_us));
             self.shared.board.update(|status| status.capture.behind_us = Some(behind));
         }

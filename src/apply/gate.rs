@@ -191,6 +191,7 @@ pub(super) async fn write(
     let Some(batch) = batch.filter(|batch| !batch.is_idle()) else {
         return Ok(BinlogPoint::Domains(BTreeMap::new()));
     };
+    failpoint::pause(failpoint::PLANNED).await;
     let marks: Vec<Mark> = batch
         .marks()
         .into_values()

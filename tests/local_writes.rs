@@ -1,0 +1,89 @@
+//! Between what the applier last knew of a row and its lock on it, a client commits a
+//! write of the same row (R7): the applier does not write over it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+#[path = "lab/lab.rs"]
+mod lab;
+
+use std::path::Path;
+
+use causeway::failpoint::{CAPTURED, PLANNED};
+use lab::db::Flavour;
+use lab::load::{SCHEMA, TABLES};
+use lab::proc::Folder;
+use lab::region::Lab;
+use lab::{PATIENCE, wait_until};
+
+/// Two regions with one row, the agent of the second armed.
+async fn armed(flavour: Flavour, failpoints: &str) -> Lab {
+    let mut lab = Lab::start(&[Flavour::MariaDb, flavour]).await;
+    lab.exec_everywhere(SCHEMA).await;
+    lab.start_agents().await;
+    lab.regions[0].db.write("INSERT INTO shop.item VALUES (1, 1, 1, 'first')").await;
+    lab.converge(&TABLES, PATIENCE).await;
+    let proc = &mut lab.regions[1].agent().proc;
+    proc.set_env("CAUSEWAY_FAILPOINT", Some(failpoints));
+    lab.regions[1].agent().crash().await;
+    lab
+}
+
+/// The process waits at the failpoint of this file.
+async fn waits(file: &Path) {
+    wait_until(&format!("it waits at {}", file.display()), PATIENCE, || async { file.exists() })
+        .await;
+}
+
+async fn state(lab: &Lab) -> String {
+    let answer = lab.regions[1].agent.as_ref().unwrap().get("/status").await;
+    let status = answer.and_then(|(_, text)| serde_json::from_str::<serde_json::Value>(&text).ok());
+    status.map_or_else(String::new, |s| s["streams"]["r1"]["state"].to_string())
+}
+
+async fn change(lab: &Lab, n: usize, value: u64) {
+    let sql = format!("UPDATE shop.item SET region = {}, n = {value} WHERE id = 1", n + 1);
+    lab.regions[n].db.write(&sql).await;
+}
+
+async fn the_later_write_stands(lab: &Lab) {
+    lab.converge(&TABLES, PATIENCE).await;
+    assert_eq!(lab.regions[1].db.number("SELECT n FROM shop.item WHERE id = 1").await, 3);
+}
+
+/// The applier has decided; the client's commit comes before the applier's lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_between_decision_and_lock_stands() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+        let folder = Folder::new("points");
+        let planned = folder.path().join("planned");
+        let lab = armed(flavour, &format!("{PLANNED}@{}", planned.display())).await;
+        change(&lab, 0, 2).await;
+        waits(&planned).await;
+        change(&lab, 1, 3).await;
+        std::fs::remove_file(&planned).unwrap();
+        the_later_write_stands(&lab).await;
+    }
+}
+
+/// The same while capture is slow: it has not stamped the client's commit when the
+/// applier holds its locks, so the applier waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_capture_has_not_seen_yet_stands() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+        let folder = Folder::new("points");
+        let [planned, captured] = ["planned", "captured"].map(|name| folder.path().join(name));
+        let points = format!("{PLANNED}@{},{CAPTURED}@{}", planned.display(), captured.display());
+        let lab = armed(flavour, &points).await;
+        change(&lab, 0, 2).await;
+        waits(&planned).await;
+        change(&lab, 1, 3).await;
+        waits(&captured).await;
+        std::fs::remove_file(&planned).unwrap();
+        wait_until("the applier waits for capture", PATIENCE, || async {
+            state(&lab).await == "\"retrying\""
+        })
+        .await;
+        std::fs::remove_file(&captured).unwrap();
+        the_later_write_stands(&lab).await;
+    }
+}
