@@ -80,6 +80,22 @@ fn positions_inside_a_payload_do_not_move_the_stream() {
     assert_eq!(assembler.checkpoint().point, wanted);
 }
 
+/// An idle MySQL's binlog ends behind its last transaction; the applier waits for it.
+#[test]
+fn an_idle_stream_says_how_far_it_has_come() {
+    let mut assembler = mysql();
+    let rotate = Bytes::from_static(b"\x04\0\0\0\0\0\0\0bin.000003");
+    assembler.event(4, (0, 1, 0), rotate).unwrap();
+    for (kind, log_pos) in [(35, 151), (27, 900)] {
+        let said = assembler.event(kind, (0, 1, log_pos), Bytes::new()).unwrap();
+        let Some(CaptureEvent::Skipped { after }) = said else { panic!("{said:?}") };
+        let wanted = crate::change::BinlogPoint::from_file("bin.000003", log_pos.into());
+        assert_eq!(Some(after.point), wanted);
+    }
+    let heartbeat = mariadb().event(27, (0, 1, 900), Bytes::new()).unwrap();
+    assert!(heartbeat.is_none());
+}
+
 proptest! {
     #[test]
     fn no_event_panics(
