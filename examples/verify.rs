@@ -1,4 +1,4 @@
-//! `cargo run --release --example verify [ROWS]`: how long a comparison of three regions
+//! `cargo run --example verify [ROWS]`: how long a comparison of three regions
 //! takes, each with a table of 5,000,000 rows, while writers go on; then the same with
 //! planted differences, which must all be found, and nothing else.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement, run by hand")]
@@ -80,13 +80,13 @@ async fn fill(database: &Database, rows: u64) {
              INSERT INTO shop.pay SELECT seq, seq * 7919 % 100003, (seq * 31 % 1000000) / 100, \
              ELT(1 + seq % 3, 'EUR', 'USD', 'GBP'), IF(seq % 10 = 0, NULL, CONCAT('payment ', seq, \
              ' für ', seq * 13 % 9973)), '2026-01-01' + INTERVAL seq * 1000 MICROSECOND \
-             FROM seq_1_to_{rows};\n\
+             FROM shop.seq_1_to_{rows};\n\
              SET GLOBAL innodb_flush_log_at_trx_commit = 1;\n"
         ))
         .await;
 }
 
-/// About a hundred updates a second all over the table.
+/// Up to a hundred updates a second all over the table.
 async fn write(opts: mysql_async::Opts, n: usize, rows: u64, stop: CancellationToken) -> u64 {
     let mut conn = Conn::new(opts).await.unwrap();
     let mut dice = Dice::new(n as u64 + 1);
