@@ -8,7 +8,7 @@ SCENARIO ?= kill
 SECONDS_PER_SEED ?= 60
 target = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help setup test lint demo soak sim bench
+.PHONY: help setup test lint demo soak sim fuzz bench
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ soak: setup ## A scenario of chaos/: SCENARIO, SEEDS runs of SECONDS_PER_SEED ea
 
 sim: ## Simulate SEEDS runs of the core; says how to run a failing seed again
 	@CAUSEWAY_SIM_SEEDS=$(SEEDS) cargo test --lib -- sim::regions --nocapture
+
+fuzz: ## Mutate topologies, records and binlogs, a minute each
+	@CAUSEWAY_FUZZ_SECONDS=60 cargo test --test fuzz -- --nocapture --test-threads=3
 
 bench: setup ## Measure catch-up, lag, decoding and memory; writes benches/results.json
 	@cargo build --quiet --release --bin causeway

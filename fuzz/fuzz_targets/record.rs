@@ -1,7 +1,7 @@
-//! No bytes panic the decoding of a record.
 #![no_main]
 
-use causeway::change::Record;
-use libfuzzer_sys::fuzz_target;
+#[expect(dead_code, reason = "one target a program")]
+#[path = "../targets.rs"]
+mod targets;
 
-fuzz_target!(|bytes: &[u8]| drop(Record::decode(bytes.to_vec().into())));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::record(bytes));

@@ -235,7 +235,8 @@ fn holds(origin: ColumnType, here: &str) -> bool {
                 | "inet4"
                 | "inet6"
         ),
-        ColumnType::Uuid => matches!(here, "uuid" | "binary" | "varbinary"),
+        // No binary column: an event alone has a UUID as such bytes, in another order.
+        ColumnType::Uuid => here == "uuid",
         ColumnType::Enum => here == "enum",
         ColumnType::Set => here == "set",
         ColumnType::Geometry => matches!(
@@ -303,10 +304,15 @@ async fn check_labels(
             conn.query_first(text).await.map_err(failed)?
         };
         for byte in converted.unwrap_or_default() {
-            if byte == b'\'' {
-                wanted.push(byte);
+            // As the dictionary prints them.
+            match byte {
+                b'\'' => wanted.extend_from_slice(b"''"),
+                b'\\' => wanted.extend_from_slice(b"\\\\"),
+                b'\n' => wanted.extend_from_slice(b"\\n"),
+                b'\r' => wanted.extend_from_slice(b"\\r"),
+                0 => wanted.extend_from_slice(b"\\0"),
+                _ => wanted.push(byte),
             }
-            wanted.push(byte);
         }
         wanted.push(b'\'');
     }

@@ -328,7 +328,6 @@ fn labels(column_type: &str) -> Vec<bytes::Bytes> {
                     Some('0') => label.push('\0'),
                     Some('n') => label.push('\n'),
                     Some('r') => label.push('\r'),
-                    Some('Z') => label.push('\u{1a}'),
                     Some(other) => label.push(other),
                     None => break,
                 },

@@ -48,7 +48,7 @@ async fn an_event_describes_a_table_as_the_dictionary_does() {
     let create = format!(
         "{SHOP}SET NAMES utf8mb4, sql_mode = '', time_zone = '+00:00';\n{}, PRIMARY KEY (vs(5), id)\
          {MORE})",
-        ZOO.replace("id INT PRIMARY KEY", "id INT NOT NULL").replace(
+        TABLE.replace("id INT PRIMARY KEY", "id INT NOT NULL").replace(
             "vs VARCHAR(20)",
             "vs \
          VARCHAR(20) NOT NULL DEFAULT 'k'"

@@ -14,6 +14,7 @@ pub mod link;
 pub mod load;
 pub mod proc;
 pub mod region;
+pub mod zoo;
 
 use std::future::Future;
 use std::path::PathBuf;
