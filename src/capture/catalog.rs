@@ -192,8 +192,8 @@ impl Catalog {
             let collation = self.collation(said).await?;
             let (mut column, mut info) = described_column(how, said, collation);
             let defined = now.columns.iter().find(|defined| defined.is(&column));
-            same &=
-                defined.is_some_and(|defined| defined.column.name == now.columns[n].column.name);
+            let place = now.columns.get(n).map(|there| &there.column.name);
+            same &= defined.map(|defined| &defined.column.name) == place;
             if let Some(defined) = defined {
                 defined.check(name)?;
                 column.generated = defined.column.generated;

@@ -144,7 +144,8 @@ async fn lines(follow: &mut Follow, count: usize) -> Vec<String> {
 #[tokio::test]
 async fn rows_from_before_a_change_of_schema_are_read_as_they_were_written() {
     let create = "CREATE DATABASE shop CHARACTER SET utf8mb4;\n\
-        CREATE TABLE shop.t (id INT PRIMARY KEY, v INT UNSIGNED, g BIGINT AS (v + 1) STORED)";
+        CREATE TABLE shop.t (id INT PRIMARY KEY, v INT UNSIGNED, g BIGINT AS (v + 1) STORED);\n\
+        CREATE TABLE shop.s (gone INT, k INT PRIMARY KEY, last INT)";
     let (db, here) = start(Flavour::MariaDb, &[], create).await;
     db.exec(
         "INSERT INTO shop.t (id, v) VALUES (1, 4294967295);\n\
@@ -160,7 +161,9 @@ async fn rows_from_before_a_change_of_schema_are_read_as_they_were_written() {
          CREATE TABLE shop.t (only TIMESTAMP(6) PRIMARY KEY);\n\
          SET time_zone = '+00:00';\n\
          INSERT INTO shop.t VALUES ('2024-01-02 03:04:05.000006');\n\
-         DROP TABLE shop.t",
+         DROP TABLE shop.t;\n\
+         INSERT INTO shop.s VALUES (1, 2, 3);\n\
+         ALTER TABLE shop.s DROP gone",
     )
     .await;
     let mut follow = Follow::from(&db, here.position);
@@ -177,6 +180,8 @@ async fn rows_from_before_a_change_of_schema_are_read_as_they_were_written() {
         "id:Bigint=4 e:Enum=2",
         "ddl",
         "only:Timestamp=2024-01-02 03:04:05.000006",
+        "ddl",
+        "gone:Int=1 k:Int=2 last:Int=3",
         "ddl",
     ];
     assert_eq!(lines(&mut follow, wanted.len()).await, wanted);
