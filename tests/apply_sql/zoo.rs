@@ -454,7 +454,7 @@ pub(super) async fn keys(flavour: Flavour) {
             let hold = format!("SELECT n FROM s.{name} WHERE k = {} FOR UPDATE", case.values[1].1);
             let held: Vec<i64> = other.query(hold).await.unwrap();
             let result =
-                tokio::time::timeout(Duration::from_secs(10), b.apply(&[removes(&shape, gone())]))
+                tokio::time::timeout(crate::lab::PATIENCE, b.apply(&[removes(&shape, gone())]))
                     .await
                     .unwrap();
             other.query_drop("ROLLBACK").await.unwrap();
