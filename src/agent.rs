@@ -12,6 +12,7 @@ mod error;
 mod guard;
 mod links;
 mod observe;
+mod prune;
 mod readers;
 mod rebuild;
 mod rules;

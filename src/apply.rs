@@ -8,6 +8,7 @@
 mod advice;
 mod batch;
 mod bootstrap;
+mod conflicts;
 mod error;
 mod gate;
 mod interface;

@@ -5,6 +5,7 @@
 
 mod agent;
 mod client;
+mod conflicts;
 mod ddl;
 mod doctor;
 mod secret;
@@ -37,6 +38,9 @@ enum Command {
     /// Compare the tables of all regions while they are written: exit status 0 equal,
     /// 1 differences, 2 could not run or not to the end
     Verify(verify::VerifyArguments),
+    /// Read, check and undo from the conflict log of a region
+    #[command(subcommand)]
+    Conflicts(conflicts::ConflictsCommand),
     /// Show what a running agent does: exit status 1 if a part does not do as assigned
     Status(status::StatusArguments),
     /// List or release schema changes that hold a stream
@@ -99,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Topology(command) => topology::run(&command),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Conflicts(command) => conflicts::run(&command),
         Command::Status(arguments) => status::run(&arguments),
         Command::Ddl(command) => ddl::run(&command),
         Command::Stream(command) => ddl::run_stream(&command),

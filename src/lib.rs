@@ -13,6 +13,7 @@ pub mod clock;
 pub mod command;
 pub mod compare;
 pub mod conf;
+pub mod conflicts;
 pub mod doctor;
 pub mod failpoint;
 pub mod metrics;

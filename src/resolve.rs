@@ -10,6 +10,7 @@
 //! docs/conflicts.md says for each policy which function.
 
 mod conflict;
+mod entry;
 mod merge;
 mod number;
 mod plan;
@@ -18,6 +19,7 @@ mod stand;
 mod touch;
 
 pub use conflict::{Conflict, ConflictKind, Side};
+pub use entry::{chained, entry, image, text};
 pub use number::Number;
 pub use plan::{Incoming, MergeRow, Plan, PlanError, Planner, TablePlan};
 pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};

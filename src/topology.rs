@@ -103,6 +103,11 @@ pub struct Limits {
     /// How long outbox and inbox keep records: the longest outage that a region can
     /// catch up from, 1h to 365d.
     pub retention: Span,
+    /// How long the conflict log keeps an entry, 1d to 3650d.
+    pub conflict_log_age: Span,
+    /// How many entries the conflict log keeps, 1000 to 100000000.
+    #[schemars(range(min = 1_000, max = 100_000_000))]
+    pub conflict_log_entries: u32,
 }
 
 impl Default for Limits {
@@ -115,6 +120,8 @@ impl Default for Limits {
             heartbeat: Span::from_millis(250),
             record_bytes: ByteSize(512 << 10),
             retention: Span::from_millis(7 * 24 * 3_600_000),
+            conflict_log_age: Span::from_millis(90 * 24 * 3_600_000),
+            conflict_log_entries: 1_000_000,
         }
     }
 }

@@ -31,6 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ship", &["change", "clock", "failpoint"]),
     ("apply", &["change", "clock", "failpoint", "resolve", "version"]),
     ("doctor", &["change", "clock", "topology"]),
+    ("conflicts", &["resolve"]),
     ("verify", &["change", "clock", "compare", "topology"]),
     // The edges: what people and programs touch.
     ("admin", &["clock", "command", "metrics", "status"]),
@@ -43,6 +44,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "change",
             "clock",
             "command",
+            "conflicts",
             "failpoint",
             "metrics",
             "resolve",
@@ -52,7 +54,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "version",
         ],
     ),
-    ("cli", &["admin", "agent", "compare", "conf", "doctor", "status", "topology", "verify"]),
+    (
+        "cli",
+        &[
+            "admin",
+            "agent",
+            "clock",
+            "compare",
+            "conf",
+            "conflicts",
+            "doctor",
+            "status",
+            "topology",
+            "verify",
+        ],
+    ),
 ];
 
 /// Modules in which nothing waits and nothing is read or written.

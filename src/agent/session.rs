@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::stamp::Stamper;
-use super::{AgentError, Shared, guard, observe, readers, rebuild};
+use super::{AgentError, Shared, guard, observe, prune, readers, rebuild};
 use crate::apply::{self, ApplyConfig, ApplyError, ApplyInputs, BatchLimits, Flavor};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, pb};
@@ -200,6 +200,15 @@ fn start_capture(
     };
     parts.spawn(stamping.run(events, cancel.clone()));
 
+    let pruned = prune::keep(owned.opts.clone(), limits.clone());
+    let cancelled = cancel.clone();
+    parts.spawn(async move {
+        tokio::select! {
+            () = cancelled.cancelled() => {}
+            () = pruned => {}
+        }
+        Ok(())
+    });
     let guarded = guard::watch(owned.opts.clone(), owned.epoch);
     let cancelled = cancel.clone();
     parts.spawn(async move {

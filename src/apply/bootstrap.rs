@@ -31,7 +31,7 @@ impl Flavor {
     }
 }
 
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 7] = [
     "CREATE DATABASE IF NOT EXISTS causeway",
     "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
@@ -40,6 +40,15 @@ const TABLES: [&str; 5] = [
      hlc BIGINT UNSIGNED NOT NULL, PRIMARY KEY (origin, slot)) ENGINE=InnoDB",
     "CREATE TABLE IF NOT EXISTS causeway.ddl_released (gtid VARCHAR(128) CHARACTER SET latin1 \
      NOT NULL PRIMARY KEY) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.conflicts (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, \
+     at_us BIGINT UNSIGNED NOT NULL, table_name VARCHAR(129) CHARACTER SET utf8 NOT NULL, \
+     kind VARCHAR(32) CHARACTER SET latin1 NOT NULL, policy VARCHAR(32) CHARACTER SET latin1 \
+     NOT NULL, winner VARCHAR(8) CHARACTER SET latin1 NOT NULL, entry LONGTEXT CHARACTER SET \
+     utf8mb4 COLLATE utf8mb4_bin NOT NULL, hash CHAR(64) CHARACTER SET latin1 NOT NULL, \
+     KEY (at_us), KEY (table_name)) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.conflict_head (id TINYINT UNSIGNED NOT NULL PRIMARY \
+     KEY, last_id BIGINT UNSIGNED NOT NULL, hash CHAR(64) CHARACTER SET latin1 NOT NULL) \
+     ENGINE=InnoDB",
     "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
 ];
 
@@ -51,7 +60,7 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
     let ready: Option<u8> = conn
         .query_first(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = 'causeway' \
-             AND table_name = 'ddl_released'",
+             AND table_name = 'conflict_head'",
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;

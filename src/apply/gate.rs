@@ -186,6 +186,7 @@ pub(super) async fn finish(
 /// Writes a batch and reads the point of the binlog under its locks.
 pub(super) async fn write(
     session: &mut Session,
+    region: RegionId,
     batch: Option<&Batch>,
 ) -> Result<BinlogPoint, ApplyError> {
     let Some(batch) = batch.filter(|batch| !batch.is_idle()) else {
@@ -198,6 +199,8 @@ pub(super) async fn write(
         .map(|(dot, hlc)| Mark { origin: dot.origin, seq: dot.seq, hlc })
         .collect();
     session.begin(batch.slot(), &marks).await?;
+    let own = |dot| batch.items.iter().any(|item| item.dot == dot);
+    session.log_conflicts(region, &batch.plan.conflicts, &own).await?;
     session.write_and_point(&batch.plan.tables).await
 }
 

@@ -66,6 +66,11 @@ impl Applier {
                 None => return session.rollback().await,
             }
         };
+        let (region, own) = (self.config.region, |dot| dot == item.dot);
+        if let Err(error) = session.log_conflicts(region, &whole.conflicts, &own).await {
+            session.rollback().await?;
+            return Err(error);
+        }
         item.body = Body::Whole(Vec::new());
         let batch = Batch { id, items: vec![item], plan: whole };
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();

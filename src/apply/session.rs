@@ -29,11 +29,11 @@ pub struct Mark {
 /// One connection of the applier.
 #[derive(Debug)]
 pub struct Session {
-    conn: Conn,
+    pub(super) conn: Conn,
     opts: Opts,
     flavor: Flavor,
     epoch: u64,
-    mappings: HashMap<(String, String), (Instant, Mapping)>,
+    pub(super) mappings: HashMap<(String, String), (Instant, Mapping)>,
     /// Statements not sent yet: a small batch is one round trip.
     pending: Script,
     /// The name of the marker's table, as errors give it.
@@ -138,6 +138,15 @@ impl Session {
             self.pending.push(statement, &self.marker);
         }
         Ok(())
+    }
+
+    /// Sends what is pending: the fence and the marker rows hold from here on.
+    pub(super) async fn flush(&mut self) -> Result<(), ApplyError> {
+        let script = std::mem::take(&mut self.pending);
+        let answer = self.send_all(&script).await;
+        self.pending = script;
+        self.pending.clear();
+        answer.map(drop)
     }
 
     /// Writes a plan and reads the end of the binlog under the locks.
@@ -317,7 +326,7 @@ impl Session {
         Ok(())
     }
 
-    async fn ensure_mapping(&mut self, table: &Table) -> Result<(), ApplyError> {
+    pub(super) async fn ensure_mapping(&mut self, table: &Table) -> Result<(), ApplyError> {
         let key = (table.schema.clone(), table.name.clone());
         if self
             .mappings

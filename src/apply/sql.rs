@@ -123,6 +123,33 @@ fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
     }
 }
 
+/// The row here that has the key of `row`, locked.
+pub(super) fn select(mapping: &Mapping, row: &Row) -> Vec<u8> {
+    let mut out = b"SELECT ".to_vec();
+    for (n, column) in mapping.columns.iter().enumerate() {
+        out.extend_from_slice(if n == 0 { &b""[..] } else { b"," });
+        out.extend_from_slice(column.name.as_bytes());
+    }
+    out.extend_from_slice(b" FROM ");
+    out.extend_from_slice(mapping.name.as_bytes());
+    for (n, &place) in mapping.key.iter().enumerate() {
+        let key = &mapping.columns[place];
+        out.extend_from_slice(if n == 0 { &b" WHERE "[..] } else { b" AND " });
+        out.extend_from_slice(key.name.as_bytes());
+        out.push(b'=');
+        key_value(&mut out, key, row);
+    }
+    out.extend_from_slice(b" FOR UPDATE");
+    out
+}
+
+/// A quoted text of UTF-8.
+pub(super) fn text(text: &str) -> String {
+    let mut out = b"_utf8mb4".to_vec();
+    quoted(&mut out, text.as_bytes());
+    String::from_utf8(out).expect("quoting adds ASCII")
+}
+
 fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
     let at = out.len();
     value(out, &target.key_form, &row.values[target.at]);

@@ -3,11 +3,11 @@
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::settings::SettingsArguments;
+use super::settings::{SettingsArguments, options};
 use super::{Exit, secret};
 use crate::admin::Token;
 use crate::agent::{self, Setup};
-use crate::conf::{AgentConf, LogFormat};
+use crate::conf::LogFormat;
 
 pub(super) fn run(arguments: &SettingsArguments) -> anyhow::Result<Exit> {
     let Some(settings) = arguments.load()? else { return Ok(Exit::Usage) };
@@ -52,24 +52,6 @@ fn random_token() -> anyhow::Result<String> {
     let mut bytes = [0; 32];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-fn options(
-    conf: &AgentConf,
-    password: Option<&str>,
-    address: &str,
-) -> anyhow::Result<mysql_async::Opts> {
-    let (host, port) = address.rsplit_once(':').context("a database address has no port")?;
-    let builder = mysql_async::OptsBuilder::default()
-        .ip_or_hostname(host.trim_matches(['[', ']']))
-        .tcp_port(port.parse().context("a database address has no port")?)
-        .user(Some(&conf.database.user))
-        .pass(password)
-        .prefer_socket(false)
-        .tcp_nodelay(true)
-        .max_allowed_packet(Some(1 << 30))
-        .ssl_opts(conf.database.tls.then(mysql_async::SslOpts::default));
-    Ok(builder.into())
 }
 
 fn log(format: LogFormat) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::{secret, topology};
@@ -53,6 +54,29 @@ impl Settings {
         self.conf.database.password.as_ref().map(secret::read).transpose()
     }
 
+    /// A connection to the region's writable database.
+    pub(super) async fn connect(&self) -> anyhow::Result<mysql_async::Conn> {
+        use mysql_async::prelude::Queryable as _;
+        let password = self.password()?;
+        let mut why = Vec::new();
+        for address in &self.region.databases {
+            let opts = options(&self.conf, password.as_deref(), address)?;
+            let opts = mysql_async::OptsBuilder::from_opts(opts)
+                .init(vec!["SET NAMES utf8mb4".to_owned()]);
+            let asked = async {
+                let mut conn = mysql_async::Conn::new(opts).await?;
+                let read_only: Option<String> = conn.query_first("SELECT @@read_only").await?;
+                Ok::<_, mysql_async::Error>((conn, read_only))
+            };
+            match Box::pin(asked).await {
+                Ok((conn, Some(held))) if matches!(&*held, "0" | "OFF") => return Ok(conn),
+                Ok(_) => why.push(format!("{address} is read-only")),
+                Err(error) => why.push(format!("{address}: {error}")),
+            }
+        }
+        anyhow::bail!("no database of {} is writable: {}", self.region.name, why.join("; "))
+    }
+
     /// librdkafka properties, secret ones included.
     pub(super) fn kafka(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut kafka = self.conf.kafka.clone();
@@ -61,4 +85,23 @@ impl Settings {
         }
         Ok(kafka)
     }
+}
+
+/// How the database at an address is reached.
+pub(super) fn options(
+    conf: &AgentConf,
+    password: Option<&str>,
+    address: &str,
+) -> anyhow::Result<mysql_async::Opts> {
+    let (host, port) = address.rsplit_once(':').context("a database address has no port")?;
+    let builder = mysql_async::OptsBuilder::default()
+        .ip_or_hostname(host.trim_matches(['[', ']']))
+        .tcp_port(port.parse().context("a database address has no port")?)
+        .user(Some(&conf.database.user))
+        .pass(password)
+        .prefer_socket(false)
+        .tcp_nodelay(true)
+        .max_allowed_packet(Some(1 << 30))
+        .ssl_opts(conf.database.tls.then(mysql_async::SslOpts::default));
+    Ok(builder.into())
 }

@@ -18,6 +18,8 @@ pub(super) struct FileLimits {
     heartbeat: Option<Spanned<Span>>,
     record_bytes: Option<Spanned<ByteSize>>,
     retention: Option<Spanned<Span>>,
+    conflict_log_age: Option<Spanned<Span>>,
+    conflict_log_entries: Option<u32>,
 }
 
 /// The value as written when it is within its range; otherwise what stood before.
@@ -48,6 +50,8 @@ impl FileLimits {
             heartbeat,
             record_bytes,
             retention,
+            conflict_log_age,
+            conflict_log_entries,
         } = Limits::default();
         let ms = Span::from_millis;
         let size = ByteSize;
@@ -57,6 +61,7 @@ impl FileLimits {
         let offset = (ms(1), ms(3_600_000));
         let beat = (ms(50), ms(60_000));
         let held = (ms(3_600_000), ms(365 * 86_400_000));
+        let age = (ms(86_400_000), ms(3_650 * 86_400_000));
         let p = problems;
         Limits {
             batch_rows: self.batch_rows.unwrap_or(batch_rows),
@@ -66,6 +71,14 @@ impl FileLimits {
             heartbeat: take("heartbeat", self.heartbeat.as_ref(), beat, heartbeat, p),
             record_bytes: take("record_bytes", self.record_bytes.as_ref(), record, record_bytes, p),
             retention: take("retention", self.retention.as_ref(), held, retention, p),
+            conflict_log_age: take(
+                "conflict_log_age",
+                self.conflict_log_age.as_ref(),
+                age,
+                conflict_log_age,
+                p,
+            ),
+            conflict_log_entries: self.conflict_log_entries.unwrap_or(conflict_log_entries),
         }
     }
 }

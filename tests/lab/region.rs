@@ -31,6 +31,9 @@ impl Region {
     }
 }
 
+/// The topology's `tables` where nothing else is said.
+const RULES: &str = "  - tables: shop.*\n    policy: latest\n";
+
 /// Regions that replicate to each other.
 pub struct Lab {
     /// In the order of their ids, which count from 1.
@@ -48,6 +51,15 @@ impl Lab {
 
     /// The same with a buffer pool and further lines of the topology's `limits`.
     pub async fn start_with(flavours: &[Flavour], pool_mib: u32, limits: &str) -> Self {
+        Self::start_ruled(flavours, pool_mib, (RULES, limits)).await
+    }
+
+    /// The same with the topology's `tables`.
+    pub async fn start_ruled(
+        flavours: &[Flavour],
+        pool_mib: u32,
+        (rules, limits): (&str, &str),
+    ) -> Self {
         let count = flavours.len();
         let folder = Folder::new("lab");
         let doors: Vec<Vec<PeerDoor>> = (0..count)
@@ -84,13 +96,13 @@ impl Lab {
             regions.push(Region { name: names(n), db, kafka, agent: None, topology });
         }
         let lab = Self { regions, links, folder };
-        lab.write_topologies(limits);
+        lab.write_topologies(rules, limits);
         lab
     }
 
     /// Each region's topology: the same but for the addresses under which it reaches
     /// the peers' Kafkas.
-    fn write_topologies(&self, limits: &str) {
+    fn write_topologies(&self, rules: &str, limits: &str) {
         for (reader, own) in self.regions.iter().enumerate() {
             let mut text = "version: 1\nregions:\n".to_owned();
             for (n, region) in self.regions.iter().enumerate() {
@@ -115,7 +127,7 @@ impl Lab {
                 )
                 .unwrap();
             }
-            text.push_str("tables:\n  - tables: shop.*\n    policy: latest\nlimits:\n");
+            write!(text, "tables:\n{rules}limits:\n").unwrap();
             text.push_str("  heartbeat: 100ms\n  retention: 1d\n");
             text.push_str(limits);
             std::fs::write(&own.topology, text).unwrap();
@@ -137,6 +149,13 @@ impl Lab {
         for region in &mut self.regions {
             region.agent().ready().await;
         }
+    }
+
+    /// A region's topology and its agent's settings.
+    pub fn files(&self, n: usize) -> (PathBuf, PathBuf) {
+        let region = &self.regions[n];
+        let conf = self.folder.path().join(format!("{}.conf.yaml", region.name));
+        (region.topology.clone(), conf)
     }
 
     /// Starts one agent and does not wait.

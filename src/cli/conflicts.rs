@@ -1,0 +1,278 @@
+//! `causeway conflicts`: the conflict log of a region.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
+use serde_json::Value as Json;
+
+use super::settings::SettingsArguments;
+use super::{Exit, Output, complain, print};
+use crate::conflicts::{self, Entry, Filter};
+use crate::topology::Span;
+
+/// What to do with the conflict log.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConflictsCommand {
+    /// List the newest conflicts
+    List {
+        #[command(flatten)]
+        settings: SettingsArguments,
+        #[command(flatten)]
+        filter: FilterArguments,
+        /// How many at most
+        #[arg(long, default_value_t = 50)]
+        limit: u64,
+        /// How the list is printed
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Show one conflict whole: both versions, who won and why
+    Show {
+        /// Its number
+        id: u64,
+        #[command(flatten)]
+        settings: SettingsArguments,
+    },
+    /// Count conflicts by table, kind, policy and winner
+    Stats {
+        #[command(flatten)]
+        settings: SettingsArguments,
+        /// How the counts are printed
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+    },
+    /// Print conflicts as JSON lines, in order
+    Export {
+        #[command(flatten)]
+        settings: SettingsArguments,
+        #[command(flatten)]
+        filter: FilterArguments,
+        /// Begin after this number: the last one of the export before
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
+    /// Walk along the chain of hashes: exit status 1 if an entry is missing or altered
+    Verify {
+        #[command(flatten)]
+        settings: SettingsArguments,
+    },
+    /// Write the version that lost back, as an ordinary new write
+    Restore {
+        /// The conflict's number
+        id: u64,
+        #[command(flatten)]
+        settings: SettingsArguments,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Which conflicts.
+#[derive(Debug, Args)]
+pub(super) struct FilterArguments {
+    /// Only of this table, `schema.table`
+    #[arg(long)]
+    table: Option<String>,
+    /// Only of this kind, such as `update_update` or `unique_key`
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only of the time since so long ago, such as `2h`
+    #[arg(long)]
+    since: Option<Span>,
+}
+
+impl FilterArguments {
+    fn filter(&self, after: u64) -> Filter {
+        let since = self.since.map(|span| crate::clock::wall_us().saturating_sub(span.micros()));
+        Filter { table: self.table.clone(), kind: self.kind.clone(), since_us: since, after }
+    }
+}
+
+pub(super) fn run(command: &ConflictsCommand) -> anyhow::Result<Exit> {
+    let (ConflictsCommand::List { settings, .. }
+    | ConflictsCommand::Show { settings, .. }
+    | ConflictsCommand::Stats { settings, .. }
+    | ConflictsCommand::Export { settings, .. }
+    | ConflictsCommand::Verify { settings }
+    | ConflictsCommand::Restore { settings, .. }) = command;
+    let Some(settings) = settings.load()? else { return Ok(Exit::Usage) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut conn = Box::pin(settings.connect()).await?;
+        let done = Box::pin(obey(&mut conn, command)).await;
+        conn.disconnect().await?;
+        done
+    })
+}
+
+async fn obey(conn: &mut Conn, command: &ConflictsCommand) -> anyhow::Result<Exit> {
+    match command {
+        ConflictsCommand::List { filter, limit, output, .. } => {
+            let entries = conflicts::newest(conn, &filter.filter(0), *limit).await?;
+            print(&match output {
+                Output::Text => list(&entries),
+                Output::Json => format!("{}\n", serde_json::to_string_pretty(&entries)?),
+            })?;
+        }
+        ConflictsCommand::Show { id, .. } => {
+            let entry = conflicts::get(conn, *id).await?;
+            print(&format!("{}\n", serde_json::to_string_pretty(&entry)?))?;
+        }
+        ConflictsCommand::Stats { output, .. } => {
+            let counts = conflicts::stats(conn).await?;
+            print(&match output {
+                Output::Text => stats(&counts),
+                Output::Json => format!("{}\n", serde_json::to_string_pretty(&counts)?),
+            })?;
+        }
+        ConflictsCommand::Export { filter, after, .. } => {
+            let mut filter = filter.filter(*after);
+            loop {
+                let entries = conflicts::list(conn, &filter, 1_000).await?;
+                let Some(last) = entries.last() else { break };
+                filter.after = last.id;
+                let lines: Result<Vec<_>, _> = entries.iter().map(serde_json::to_string).collect();
+                print(&format!("{}\n", lines?.join("\n")))?;
+            }
+        }
+        ConflictsCommand::Verify { .. } => return verify(conn).await,
+        ConflictsCommand::Restore { id, yes, .. } => return restore(conn, *id, *yes).await,
+    }
+    Ok(Exit::Done)
+}
+
+fn list(entries: &[Entry]) -> String {
+    let mut text = format!(
+        "{:>8}  {:<19}  {:<28}  {:<14}  {:<16}  {:<8}  WHY\n",
+        "ID", "TIME (UTC)", "TABLE", "KIND", "POLICY", "WINNER"
+    );
+    for Entry { id, entry, .. } in entries {
+        let word = |name: &str| entry[name].as_str().unwrap_or("?").to_owned();
+        let at = utc(entry["at_us"].as_u64().unwrap_or(0));
+        let (table, kind, policy) = (word("table"), word("kind"), word("policy"));
+        let (winner, why) = (word("winner"), word("why"));
+        let key = entry["key"].to_string();
+        writeln!(
+            text,
+            "{id:>8}  {at:<19}  {table:<28}  {kind:<14}  {policy:<16}  {winner:<8}  {key} {why}"
+        )
+        .expect("a string takes every text");
+    }
+    text
+}
+
+/// `2026-01-31 12:00:00`; days to dates after Hinnant, "chrono-compatible low-level date
+/// algorithms", 2013.
+fn utc(at_us: u64) -> String {
+    let seconds = at_us / 1_000_000;
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) =
+        (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
+fn stats(counts: &[conflicts::Count]) -> String {
+    let mut text =
+        format!("{:>10}  {:<28}  {:<14}  {:<16}  WINNER\n", "COUNT", "TABLE", "KIND", "POLICY");
+    for held in counts {
+        writeln!(
+            text,
+            "{:>10}  {:<28}  {:<14}  {:<16}  {}",
+            held.count, held.table, held.kind, held.policy, held.winner
+        )
+        .expect("a string takes every text");
+    }
+    text
+}
+
+async fn verify(conn: &mut Conn) -> anyhow::Result<Exit> {
+    let shows = std::io::stderr().is_terminal();
+    let found = conflicts::verify(conn, |count| {
+        if shows && count % 10_000 == 0 {
+            complain(&format!("{count} entries"));
+        }
+    })
+    .await?;
+    let first = found.first.map_or("none".to_owned(), |id| id.to_string());
+    match &found.problem {
+        None => {
+            print(&format!("the log is whole: {} entries, the first {first}\n", found.entries))?;
+            Ok(Exit::Done)
+        }
+        Some(problem) => {
+            print(&format!("{problem}; {} entries before it are sound\n", found.entries))?;
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+async fn restore(conn: &mut Conn, id: u64, yes: bool) -> anyhow::Result<Exit> {
+    let plan = conflicts::restore(conn, id).await?;
+    complain(&format!("{}: the {} version of conflict {id} goes back", plan.table, plan.side));
+    complain(&difference(plan.now.as_ref(), plan.lost.as_ref()));
+    complain(&format!("{};", plan.sql));
+    if !yes {
+        if !std::io::stdin().is_terminal() {
+            complain("nothing was written: give --yes where nobody can be asked");
+            return Ok(Exit::Usage);
+        }
+        complain("write it? [y/N]");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            complain("nothing was written");
+            return Ok(Exit::Failed);
+        }
+    }
+    conn.query_drop(&plan.sql).await.context("the row was not written")?;
+    print(&format!("conflict {id}: restored\n"))?;
+    Ok(Exit::Done)
+}
+
+/// The columns that change, before and after.
+fn difference(now: Option<&Json>, lost: Option<&Json>) -> String {
+    let text = |row: Option<&Json>, name: &str| {
+        row.map_or("(no row)".to_owned(), |row| {
+            row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned)
+        })
+    };
+    let names =
+        [now, lost].into_iter().flatten().filter_map(Json::as_object).flat_map(|m| m.keys());
+    let names: std::collections::BTreeSet<_> = names.collect();
+    let lines = names.into_iter().filter_map(|name| {
+        let (old, new) = (text(now, name), text(lost, name));
+        (old != new).then(|| format!("  {name}: {old} -> {new}"))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00");
+        assert_eq!(utc(1_709_210_096_000_000), "2024-02-29 12:34:56");
+        assert_eq!(utc(4_102_444_799_000_000), "2099-12-31 23:59:59");
+    }
+
+    #[test]
+    fn only_what_changes_is_shown() {
+        let (now, lost) =
+            (serde_json::json!({"id": "1", "v": "a"}), serde_json::json!({"id": "1", "v": "b"}));
+        assert_eq!(difference(Some(&now), Some(&lost)), "  v: a -> b");
+        assert_eq!(difference(None, Some(&lost)), "  id: (no row) -> 1\n  v: (no row) -> b");
+    }
+}

@@ -1,0 +1,184 @@
+//! An entry of the conflict log: a conflict as JSON, and the chain of hashes in which
+//! a missing or altered entry shows.
+
+use serde_json::{Map, Value as Json, json};
+use sha2::{Digest as _, Sha256};
+
+use super::{Conflict, ConflictKind, Side};
+use crate::change::{Column, ColumnType, Kind, RegionId, Row, Table, Value};
+
+/// The conflict as it is logged in `region` at that time, microseconds since the Unix
+/// epoch. Keys are in order, so that the text of an entry is one.
+#[must_use]
+pub fn entry(conflict: &Conflict, region: RegionId, at_us: u64) -> Json {
+    let table = &conflict.table;
+    let row = conflict.incoming.after.as_ref().or(conflict.incoming.before.as_ref());
+    json!({
+        "at_us": at_us,
+        "region": region.get(),
+        "table": table.full_name().to_string(),
+        "key": row.map_or(Json::Null, |row| key(table, row)),
+        "kind": conflict.kind.name(),
+        "policy": conflict.policy,
+        "winner": conflict.winner(),
+        "why": why(conflict),
+        "incoming": side(table, &conflict.incoming),
+        "existing": side(table, &conflict.existing),
+    })
+}
+
+impl Conflict {
+    /// Who stands: `incoming`, `existing`, or `both` where each has its columns or its
+    /// share of a sum.
+    #[must_use]
+    pub const fn winner(&self) -> &'static str {
+        match (self.merged, self.incoming_wins) {
+            (true, _) => "both",
+            (false, true) => "incoming",
+            (false, false) => "existing",
+        }
+    }
+}
+
+fn why(conflict: &Conflict) -> String {
+    let (winner, loser) = match conflict.incoming_wins {
+        true => (&conflict.incoming.version, &conflict.existing.version),
+        false => (&conflict.existing.version, &conflict.incoming.version),
+    };
+    let (w, l) = (winner.dot.origin, loser.dot.origin);
+    if conflict.merged {
+        return format!("regions {w} and {l} changed different columns, or sums");
+    }
+    let claim =
+        if conflict.kind == ConflictKind::UniqueKey { ", for one unique value" } else { "" };
+    match conflict.policy {
+        "region_priority" => format!("region {w} stands before region {l}"),
+        "timestamp_column" => format!("region {w}'s row has the later time{claim}"),
+        _ if winner.hlc == loser.hlc => {
+            format!("equal stamps, and region {w} is the higher of {w} and {l}{claim}")
+        }
+        _ => format!(
+            "region {w}'s stamp {} is later than region {l}'s {}{claim}",
+            winner.hlc, loser.hlc
+        ),
+    }
+}
+
+fn side(table: &Table, side: &Side) -> Json {
+    let image = |row: &Option<Row>| row.as_ref().map_or(Json::Null, |row| image(table, row));
+    json!({
+        "origin": side.version.dot.origin.get(),
+        "seq": side.version.dot.seq.0,
+        "hlc": side.version.hlc.0,
+        "action": side.version.action.name(),
+        "gtid": side.gtid,
+        "before": image(&side.before),
+        "after": image(&side.after),
+    })
+}
+
+fn key(table: &Table, row: &Row) -> Json {
+    let columns = table.key_columns().into_iter();
+    Json::Object(
+        columns
+            .filter_map(|at| {
+                let (column, held) = (table.columns.get(at)?, row.values.get(at)?);
+                Some((column.name.clone(), value(column, held)))
+            })
+            .collect(),
+    )
+}
+
+/// A row by the names of its columns.
+#[must_use]
+pub fn image(table: &Table, row: &Row) -> Json {
+    let pairs = table.columns.iter().zip(&row.values);
+    Json::Object(pairs.map(|(column, held)| (column.name.clone(), value(column, held))).collect())
+}
+
+/// Numbers and texts as they are; bytes that are no UTF-8 text as `{"hex": "…"}`.
+fn value(column: &Column, value: &Value) -> Json {
+    let label = |n: usize| column.labels.get(n).map(|label| utf8(label));
+    match &value.kind {
+        None => Json::Null,
+        Some(Kind::Int(n)) => json!(n),
+        Some(Kind::Uint(n)) if column.r#type() == ColumnType::Enum => usize::try_from(*n)
+            .ok()
+            .and_then(|n| label(n.checked_sub(1)?))
+            .unwrap_or_else(|| json!("")),
+        Some(Kind::Uint(n)) if column.r#type() == ColumnType::Set => {
+            let set = (0..column.labels.len()).filter(|bit| n >> bit & 1 == 1);
+            let names = set.filter_map(label).filter_map(|label| label.as_str().map(str::to_owned));
+            json!(names.collect::<Vec<_>>().join(","))
+        }
+        Some(Kind::Uint(n)) => json!(n),
+        Some(Kind::Float(f)) => json!(f),
+        Some(Kind::Double(f)) => json!(f),
+        Some(Kind::Literal(bytes)) => utf8(bytes),
+        Some(Kind::Bytes(bytes)) => text(column, bytes),
+    }
+}
+
+/// A column's bytes as text, where that is exact.
+#[must_use]
+pub fn text(column: &Column, bytes: &[u8]) -> Json {
+    use ColumnType::{Binary, Blob, Char, Geometry, Text, Uuid};
+    let kind = column.r#type();
+    let foreign = !column.collation.starts_with("utf8") && !bytes.is_ascii();
+    if matches!(kind, Binary | Blob | Geometry | Uuid) || matches!(kind, Char | Text) && foreign {
+        return hex(bytes);
+    }
+    utf8(bytes)
+}
+
+fn utf8(bytes: &[u8]) -> Json {
+    std::str::from_utf8(bytes).map_or_else(|_| hex(bytes), |text| json!(text))
+}
+
+fn hex(bytes: &[u8]) -> Json {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Json::Object(Map::from_iter([("hex".to_owned(), json!(digits))]))
+}
+
+/// The hash of an entry that comes after one with hash `before`: SHA-256 over the two,
+/// as 64 hexadecimal digits. The first entry comes after the empty text.
+#[must_use]
+pub fn chained(before: &str, entry: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(before.as_bytes());
+    hash.update(entry.as_bytes());
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(r#type: ColumnType, labels: &[&str]) -> Column {
+        let collation = "utf8mb4_bin".to_owned();
+        let labels = labels.iter().map(|label| (*label).to_owned().into()).collect();
+        Column { name: "c".into(), r#type: r#type.into(), labels, collation, ..Default::default() }
+    }
+
+    #[track_caller]
+    fn check(column: &Column, kind: Kind, wanted: Json) {
+        assert_eq!(value(column, &Value::new(kind)), wanted);
+    }
+
+    #[test]
+    fn values_are_what_people_read() {
+        check(&column(ColumnType::Enum, &["a", "b"]), Kind::Uint(2), json!("b"));
+        check(&column(ColumnType::Enum, &["a"]), Kind::Uint(0), json!(""));
+        check(&column(ColumnType::Set, &["a", "b", "c"]), Kind::Uint(5), json!("a,c"));
+        check(&column(ColumnType::Char, &[]), Kind::Bytes("é".into()), json!("é"));
+        check(&column(ColumnType::Char, &[]), Kind::Bytes(vec![0xe9].into()), json!({"hex": "e9"}));
+        check(&column(ColumnType::Blob, &[]), Kind::Bytes("a".into()), json!({"hex": "61"}));
+    }
+
+    #[test]
+    fn a_chain_depends_on_all_before() {
+        let second = chained(&chained("", "a"), "b");
+        assert_ne!(second, chained(&chained("", "x"), "b"));
+        assert_eq!(second.len(), 64);
+    }
+}
