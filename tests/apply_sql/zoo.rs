@@ -1,7 +1,5 @@
 //! Every column type, with its edges, as a value and as a key.
 
-use std::time::Duration;
-
 use super::*;
 
 struct Case {
