@@ -35,7 +35,8 @@ fn doctor(eu: &Database, us: &Database, kafka: &str, arguments: &[&str]) -> (i32
          \x20 eu: {{ id: 1, databases: ['{}'], kafka: k }}\n\
          \x20 us: {{ id: 2, databases: ['{}'], kafka: k }}\n\
          kafka:\n  k: {{ brokers: ['{kafka}'] }}\n\
-         tables:\n  - tables: shop.*\n",
+         tables:\n  - {{ tables: shop.goods, policy: delta, delta_columns: [stock] }}\n\
+         \x20 - tables: shop.*\n",
         eu.address(),
         us.address()
     );
@@ -92,6 +93,7 @@ CREATE DATABASE shop;
 
 const GOOD_TABLES: &str = "\
 CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20));
+CREATE TABLE shop.goods (id INT PRIMARY KEY, stock DECIMAL(9, 2) NOT NULL);
 CREATE TABLE shop.parts (a INT, b VARBINARY(16), PRIMARY KEY (a, b));
 ";
 
@@ -99,6 +101,7 @@ const BAD_TABLES: &str = "\
 CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20) UNIQUE);
 CREATE TABLE shop.child (code VARCHAR(9) CHARACTER SET latin1 PRIMARY KEY, o BIGINT,
     CONSTRAINT of_order FOREIGN KEY (o) REFERENCES shop.orders (id) ON DELETE CASCADE);
+CREATE TABLE shop.goods (id INT PRIMARY KEY, stock DECIMAL(9, 2));
 CREATE TABLE shop.keyless (a INT) ENGINE=MyISAM;
 CREATE TRIGGER shop.counts BEFORE INSERT ON shop.orders FOR EACH ROW SET NEW.note = 'x';
 ";
@@ -156,6 +159,7 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "kafka_reachable=fail",
         "key_collation=warn",
         "peer_schema=fail",
+        "policy_fit=fail",
         "primary_key=fail",
         "privileges=fail",
         "storage_engine=fail",
@@ -174,6 +178,7 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "auto_increment=fail",
         "kafka_reachable=fail",
         "peer_schema=fail",
+        "policy_fit=fail",
         "primary_key=fail",
         "table_kind=fail",
         "time_zone_tables=warn",
@@ -208,6 +213,7 @@ async fn a_mysql_without_gtids_is_told_so() {
         "gtid_mode=fail",
         "kafka_reachable=fail",
         "key_collation=warn",
+        "policy_fit=fail",
         "primary_key=fail",
         "read_only=fail",
         "storage_engine=fail",

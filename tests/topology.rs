@@ -37,6 +37,18 @@ fn on_a_shared_kafka_the_inbox_is_the_outbox() {
 }
 
 #[test]
+fn the_example_has_every_policy() {
+    let topology = topology::parse(include_str!("../topology/policies.yaml")).unwrap();
+    let policy = |table: &str| topology.rule("shop", table).unwrap().policy.name();
+    let tables =
+        ["journal", "balances", "articles", "prices", "addresses", "customers", "order_lines", "x"];
+    let expected =
+        ["insert_only", "home", "delta", "region_priority", "latest", "latest", "latest", "latest"];
+    assert_eq!(tables.map(policy), expected);
+    insta::assert_snapshot!(topology.graph_text().lines().skip(15).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
 fn a_wrong_name_is_named_with_its_place_and_a_guess() {
     check(
         "kafka: us-east",
@@ -129,8 +141,8 @@ fn every_policy_is_read_with_its_options() {
 #[test]
 fn a_group_of_columns_goes_before_the_row() {
     let rule = rule(
-        "    timestamp_column: changed
-    columns:
+        "    columns:
+      - { columns: [name], policy: latest, timestamp_column: changed }
       - { columns: [stock, sold], policy: delta }
       - { columns: [price], policy: region_priority, priority: [us-east, eu-west, ap-south] }
       - { columns: [note], policy: latest }
@@ -195,9 +207,13 @@ fn groups_of_columns_are_checked() {
     for row in ["insert_only", "home"] {
         check_rule(
             &group(row, "[a], policy: latest"),
-            &[&format!("31:7: `columns` does not belong to policy `{row}`")],
+            &[&format!("31:7: `columns` does not go with policy `{row}`")],
         );
     }
+    check_rule(
+        "    timestamp_column: t\n    columns: [{ columns: [a], policy: delta }]\n",
+        &["30:14: `columns` does not go with `timestamp_column`"],
+    );
     let two = "[a, b], policy: latest }\n      - { columns: [c, B], policy: delta";
     check_rule(&group("latest", two), &["32:24: column `B` has two policies"]);
     check_rule(
@@ -211,8 +227,9 @@ fn groups_of_columns_are_checked() {
         &["`priority` does not belong to policy `delta`"],
     );
     check_rule(
-        "    timestamp_column: t\n    columns: [{ columns: [T], policy: delta }]\n",
-        &["29:23: `timestamp_column` `t` is one that adds up"],
+        "    columns:\n      - { columns: [T], policy: delta }\n      \
+         - { columns: [n], policy: latest, timestamp_column: t }\n",
+        &["31:59: `timestamp_column` `t` is one that adds up"],
     );
     check_rule(
         "    policy: delta\n    delta_columns: [a]\n    columns: [{ columns: [a], policy: latest }]\n",
@@ -225,7 +242,15 @@ fn what_loses_is_a_row_or_a_transaction() {
     check_rule("    on_conflict: transction\n", &["did you mean `transaction`?"]);
     check_rule(
         "    policy: home\n    on_conflict: transaction\n",
-        &["`on_conflict: transaction` does not belong to policy `home`"],
+        &["`on_conflict: transaction` does not go with policy `home`"],
+    );
+    check_rule(
+        "    timestamp_column: t\n    on_conflict: transaction\n",
+        &["`on_conflict: transaction` does not go with `timestamp_column`"],
+    );
+    check_rule(
+        "    columns: [{ columns: [a], policy: delta }]\n    on_conflict: transaction\n",
+        &["`on_conflict: transaction` does not go with `columns`"],
     );
 }
 

@@ -31,7 +31,8 @@ fn by_column(table: &Table, column: Option<&String>) -> Order {
 }
 
 fn policy(rule: &TableRule, number: u16, table: &Table) -> Policy {
-    let mut policy = Policy { unfit: unfit(rule, table), ..Policy::default() };
+    let unfit = rule.check(table).err().map(|wrong| wrong.join("; "));
+    let mut policy = Policy { unfit, ..Policy::default() };
     let mut merge = Merge::default();
     match &rule.policy {
         topology::Policy::Latest { timestamp_column } => {
@@ -65,33 +66,6 @@ fn policy(rule: &TableRule, number: u16, table: &Table) -> Policy {
         policy.atomic = Some(number);
     }
     policy
-}
-
-/// Why the rule can't be kept right with a table. Each order but the commit's own, sums
-/// and whole transactions may show a row again that was not the last one written: where
-/// there are further unique keys, its values may be another row's by then.
-fn unfit(rule: &TableRule, table: &Table) -> Option<String> {
-    if let Err(wrong) = rule.check(table) {
-        return Some(wrong.join("; "));
-    }
-    let plain = rule.policy == topology::Policy::Latest { timestamp_column: None };
-    let delta = matches!(rule.policy, topology::Policy::Delta { .. });
-    let by_order =
-        !plain && !matches!(rule.policy, topology::Policy::InsertOnly | topology::Policy::Home);
-    let columns = !rule.columns.is_empty();
-    let transaction = rule.on_conflict == OnConflict::Transaction;
-    if columns && !(plain || delta) {
-        return Some(format!(
-            "`columns` stands under policy latest or delta, not {}",
-            rule.policy.name()
-        ));
-    }
-    if transaction && (!plain || columns) {
-        return Some("`on_conflict: transaction` stands under policy latest alone".to_owned());
-    }
-    let keys = !table.unique_keys.is_empty();
-    (keys && (by_order || columns || transaction))
-        .then(|| "the rule needs a table without unique keys beside the primary key".to_owned())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Whether a rule fits a table: what can be said only with its columns at hand.
 
-use super::{ColumnPolicy, Policy, TableRule, did_you_mean};
+use super::{ColumnPolicy, OnConflict, Policy, TableRule, did_you_mean};
 use crate::change::{ColumnType, Table};
 
 /// A column as far as a policy needs to know it.
@@ -17,6 +17,8 @@ pub struct ColumnShape {
     /// Whether it may be NULL; `None` when that is not known.
     pub nullable: Option<bool>,
 }
+
+const UNIQUE: &str = "the rule needs a table without unique keys beside the primary key";
 
 const fn integer(column_type: ColumnType) -> bool {
     use ColumnType::{Bigint, Int, Mediumint, Smallint, Tinyint};
@@ -62,14 +64,19 @@ impl TableRule {
                 nullable: None,
             })
             .collect();
-        self.check_columns(&shapes)
+        self.check_columns(&shapes, !table.unique_keys.is_empty())
     }
 
-    /// Whether the rule fits a table with these columns.
+    /// Whether the rule fits a table with these columns, and with unique keys beside
+    /// the primary key or without.
     ///
     /// # Errors
     /// All that does not fit, each with its column.
-    pub fn check_columns(&self, table: &[ColumnShape]) -> Result<(), Vec<String>> {
+    pub fn check_columns(
+        &self,
+        table: &[ColumnShape],
+        unique_keys: bool,
+    ) -> Result<(), Vec<String>> {
         let look = |name: &String, judge: fn(&ColumnShape) -> Option<String>| match table
             .iter()
             .find(|column| column.name.eq_ignore_ascii_case(name))
@@ -88,8 +95,21 @@ impl TableRule {
             .filter_map(|name| look(name, not_a_delta))
             .chain(self.timestamp_columns().filter_map(|name| look(name, not_a_clock)))
             .chain(others.filter_map(|name| look(name, not_resolved_alone)))
+            .chain((unique_keys && self.shows_again()).then(|| UNIQUE.to_owned()))
             .collect();
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    }
+
+    /// Whether a row may be shown again that was not the last one written, as each order
+    /// but the commit's own, sums and whole transactions do: a further unique value of
+    /// it may be another row's by then.
+    fn shows_again(&self) -> bool {
+        let by_commit = match &self.policy {
+            Policy::Latest { timestamp_column } => timestamp_column.is_none(),
+            Policy::InsertOnly | Policy::Home => true,
+            Policy::RegionPriority { .. } | Policy::Delta { .. } => false,
+        };
+        !by_commit || !self.columns.is_empty() || self.on_conflict == OnConflict::Transaction
     }
 
     /// Columns whose changes add up.
@@ -228,5 +248,24 @@ mod tests {
         );
         check("columns: [{ columns: [name], policy: delta }]", &["neither an integer nor"]);
         check("policy: home", &[]);
+    }
+
+    #[test]
+    fn an_order_of_its_own_stands_against_further_unique_keys() {
+        let shapes = |rule: &str, unique_keys: bool| {
+            let text = format!(
+                "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"db:1\"], kafka: k }} }}\n\
+                 kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: shop.*, {rule} }}]\n"
+            );
+            let rule = parse_supporting(&text, KNOWN).unwrap().tables.remove(0);
+            rule.check_columns(&[], unique_keys).is_ok()
+        };
+        for rule in ["policy: region_priority, priority: [eu]", "on_conflict: transaction"] {
+            assert!(shapes(rule, false), "{rule}");
+            assert!(!shapes(rule, true), "{rule}");
+        }
+        for rule in ["policy: latest", "policy: insert_only", "policy: home"] {
+            assert!(shapes(rule, true), "{rule}");
+        }
     }
 }

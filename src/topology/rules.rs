@@ -131,12 +131,16 @@ impl Rules<'_> {
             Some(kind) => self.policy(kind, at, &options),
             None => Policy::default(),
         };
-        let on_conflict = self.on_conflict(written.on_conflict.as_ref(), kind);
+        let on_conflict =
+            written.on_conflict.as_ref().map_or_else(OnConflict::default, |o| o.value);
         let columns = match &written.columns {
-            Some(groups) => self.groups(groups, kind),
+            Some(groups) => self.groups(groups),
             None => Vec::new(),
         };
         self.disjoint(written, kind);
+        if let Some(kind) = kind {
+            self.combination(written, kind);
+        }
         let rule = TableRule { tables: tables?, exclude, policy, on_conflict, columns };
         self.clocks(written, &rule);
         Some(rule)
@@ -234,22 +238,37 @@ impl Rules<'_> {
         seen.iter().filter_map(|name| self.regions.get(name).copied().flatten()).collect()
     }
 
-    fn on_conflict(
-        &mut self,
-        written: Option<&Spanned<OnConflict>>,
-        kind: Option<PolicyName>,
-    ) -> OnConflict {
-        let Some(written) = written else { return OnConflict::default() };
-        let (on_conflict, at) = (written.value, written.at);
-        if on_conflict == OnConflict::Transaction {
-            self.supported("on_conflict: transaction", at);
-            if kind == Some(PolicyName::Home) {
-                let message = "`on_conflict: transaction` does not belong to policy `home`";
-                let help = "nothing loses there: a concurrent write stops the stream".to_owned();
-                self.problems.add(at, message.to_owned(), Some(help));
+    /// What one rule can't have together: a group of columns and a whole transaction
+    /// both ask for the commit's own order.
+    fn combination(&mut self, written: &FileRule, kind: PolicyName) {
+        let clock = written.timestamp_column.is_some() && kind == PolicyName::Latest;
+        let policy = format!("policy `{}`", kind.name());
+        if let Some(groups) = &written.columns {
+            let fits = matches!(kind, PolicyName::Latest | PolicyName::Delta);
+            let other = if clock { "`timestamp_column`" } else { &policy };
+            if clock || !fits {
+                let message = format!("`columns` does not go with {other}");
+                let help = "groups of columns stand under plain `latest` or `delta`; a group may \
+                            have an order of its own";
+                self.problems.add(groups.at, message, Some(help.to_owned()));
             }
         }
-        on_conflict
+        let whole = written.on_conflict.as_ref().filter(|o| o.value == OnConflict::Transaction);
+        if let Some(whole) = whole {
+            self.supported("on_conflict: transaction", whole.at);
+            let other = if kind != PolicyName::Latest {
+                &policy
+            } else if clock {
+                "`timestamp_column`"
+            } else if written.columns.is_some() {
+                "`columns`"
+            } else {
+                return;
+            };
+            let message = format!("`on_conflict: transaction` does not go with {other}");
+            let help = "it stands under plain `latest`".to_owned();
+            self.problems.add(whole.at, message, Some(help));
+        }
     }
 
     fn column(&mut self, written: &Text) {
@@ -271,17 +290,8 @@ impl Rules<'_> {
         list.value.iter().map(|column| column.value.clone()).collect()
     }
 
-    fn groups(
-        &mut self,
-        groups: &Spanned<Vec<FileGroup>>,
-        kind: Option<PolicyName>,
-    ) -> Vec<ColumnGroup> {
+    fn groups(&mut self, groups: &Spanned<Vec<FileGroup>>) -> Vec<ColumnGroup> {
         self.supported("columns", groups.at);
-        if let Some(kind @ (PolicyName::InsertOnly | PolicyName::Home)) = kind {
-            let message = format!("`columns` does not belong to policy `{}`", kind.name());
-            let help = "it is a policy of whole rows: leave `columns` out".to_owned();
-            self.problems.add(groups.at, message, Some(help));
-        }
         groups.value.iter().filter_map(|group| self.group(group)).collect()
     }
 

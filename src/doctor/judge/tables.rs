@@ -18,7 +18,7 @@ const CHECKS: &[(&str, &str, Check)] = &[
     ("key_collation", COLLATION, key_collation),
     ("key_type", KEY_TYPE, key_type),
     ("column_types", TYPES, column_types),
-    ("policy_columns", POLICY, policy),
+    ("policy_fit", POLICY, policy),
     ("unique_keys", UNIQUE, unique_keys),
     ("triggers", TRIGGER, triggers),
     ("foreign_key_cascade", CASCADE, cascades),
@@ -34,8 +34,9 @@ const COLLATION: &str = "two spellings can be one row there; the agent folds pri
                          only, and stops the stream at other values rather than guess";
 const KEY_TYPE: &str = "floating point keys do not compare equal after a round trip";
 const TYPES: &str = "capture stops at a type whose rows it can't read exactly";
-const POLICY: &str = "a policy that names columns needs them to be there and of a type that it can \
-                      work with; otherwise the stream stops at the table's first row";
+const POLICY: &str = "a policy needs the columns that it names, of a type that it can work with, and \
+                      some need a table without further unique keys; otherwise the stream stops \
+                      at the table's first row";
 const UNIQUE: &str = "two regions may give one value to two rows at the same time; only one of \
                       them can stay";
 const TRIGGER: &str = "a trigger's effects are in the binlog, and it fires again where they are \
@@ -214,11 +215,12 @@ fn policy(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> Ve
         nullable: Some(column.nullable),
     };
     let shapes: Vec<_> = facts.columns.iter().map(shape).collect();
-    let wrong = rule.check_columns(&shapes).err().unwrap_or_default();
+    let unique_keys = facts.unique_keys.keys().any(|name| name != PRIMARY);
+    let wrong = rule.check_columns(&shapes, unique_keys).err().unwrap_or_default();
     wrong
         .into_iter()
         .map(|found| {
-            Finding::fail("policy_columns", POLICY, found).on(table).fix(format!(
+            Finding::fail("policy_fit", POLICY, found).on(table).fix(format!(
                 "change the table, or its rule `tables: {}` in the topology",
                 rule.tables
             ))

@@ -311,7 +311,7 @@ fn a_policy_is_held_against_its_table() {
         topology::parse_supporting(&text, topology::KNOWN).unwrap().tables.remove(0)
     };
     let on_stock = |wanted, policy: &str, stock: ColumnFacts| {
-        check("policy_columns", wanted, |f| {
+        check("policy_fit", wanted, |f| {
             f.peers.clear();
             let db = f.database.as_mut().unwrap();
             db.rules.insert(table("orders"), rule(policy));
