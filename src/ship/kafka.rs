@@ -149,6 +149,10 @@ async fn check_topic(
         Ok(metadata.topics().first().map_or(0, |topic| topic.partitions().len()))
     })
     .map_err(|error| ShipError::from_kafka(&error))?;
+    // A broker that has not heard of the new topic yet, or has no leader for it.
+    if partitions == 0 {
+        return Err(ShipError::Away(format!("{topic} is not known yet")));
+    }
     if partitions != 1 {
         return Err(wrong(format!("{partitions} partitions"), "1"));
     }
