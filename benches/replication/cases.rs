@@ -18,7 +18,7 @@ const HUGE_ROWS: u32 = 300_000;
 /// Each against MariaDB's own with 8 threads, but for conflicts, which it has no
 /// answer to.
 pub(crate) async fn measure(site: &Site) -> Value {
-    let replica = &site.replicas[2].1;
+    let replica = &site.replicas[0].1;
     catch_up::mariadb(site, replica).await;
     let even = catch_up::causeway(site, EVEN, Rows::Uniform, 2).await;
     let even = compared("rows chosen evenly", even, catch_up::mariadb(site, replica).await);
@@ -78,7 +78,7 @@ async fn huge(site: &Site) -> Value {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     let ours = start.elapsed();
-    let replica = &site.replicas[2].1;
+    let replica = &site.replicas[0].1;
     let relayed = Instant::now();
     catch_up::mariadb(site, replica).await;
     let theirs = relayed.elapsed();

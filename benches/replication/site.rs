@@ -29,7 +29,7 @@ impl Site {
         say!("starting two regions and three replicas");
         let mut lab = Lab::start_with(&[Flavour::MariaDb; 2], POOL_MIB, "").await;
         let mut replicas = Vec::new();
-        for (n, threads) in [1_u8, 4, 8].into_iter().enumerate() {
+        for (n, threads) in [8_u8, 4, 1].into_iter().enumerate() {
             let id = 10 + u8::try_from(n).unwrap();
             let mut settings = Settings::small(Flavour::MariaDb, id);
             settings.pool_mib = POOL_MIB;
