@@ -11,9 +11,9 @@
 //! | `GET /readyz` | 200, or 503 with one line for each cause |
 //! | `GET /metrics` | Prometheus' text format |
 //! | `GET /status` | the status document, JSON |
-//! | `POST /streams/{origin}/pause`, `…/resume` | 204 once it is assigned; body: `{"reason": "…"}` or empty |
-//! | `GET /ddl` | the schema changes that wait, JSON |
-//! | `POST /ddl/{id}/release` | 204 once it is released |
+//! | `POST /streams/{origin}/pause`, `…/resume` | 204 once it is assigned; body: empty, or `{"who": "…", "reason": "…", "for": "30m"}` |
+//! | `GET /ddl` | the schema changes that wait, and the last that were released, JSON |
+//! | `POST /ddl/{id}/release` | 204 once it is released; body: empty, or `{"who": "…", "reason": "…"}` |
 
 mod problem;
 mod token;
@@ -37,9 +37,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::wall_us;
-use crate::command::{Command, Commands, Reply};
+use crate::command::{By, Command, Commands, Reply};
 use crate::metrics::Metrics;
 use crate::status::{Assigned, StatusBoard};
+use crate::topology::Span;
 
 /// How long the agent may take to answer a command.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,14 +130,33 @@ async fn status(State(admin): State<Admin>) -> Response {
 }
 
 async fn ddl(State(admin): State<Admin>) -> Response {
-    axum::Json(admin.board.snapshot(wall_us()).ddl).into_response()
+    let mut status = admin.board.snapshot(wall_us());
+    status.ddl.append(&mut status.ddl_released);
+    axum::Json(status.ddl).into_response()
 }
 
 /// The optional body of a command.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Why {
+    who: Option<String>,
     reason: Option<String>,
+    /// How long a pause lasts: `30m`.
+    r#for: Option<String>,
+}
+
+impl Why {
+    fn read(body: &Bytes) -> Result<(By, Option<Duration>), Problem> {
+        let bad = |text: String| Problem::new(StatusCode::BAD_REQUEST, &text);
+        let why: Self = if body.is_empty() {
+            Self::default()
+        } else {
+            serde_json::from_slice(body).map_err(|error| bad(format!("the body: {error}")))?
+        };
+        let span = why.r#for.map(|text| text.parse::<Span>()).transpose();
+        let span = span.map_err(|error| bad(format!("for: {error}")))?;
+        Ok((By { who: why.who, reason: why.reason }, span.map(Span::get)))
+    }
 }
 
 async fn assign(
@@ -149,21 +169,17 @@ async fn assign(
         "resume" => Assigned::Running,
         _ => return Err(Problem::not_found("a stream takes pause and resume")),
     };
-    let why: Why = if body.is_empty() {
-        Why::default()
-    } else {
-        serde_json::from_slice(&body)
-            .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, &format!("the body: {e}")))?
-    };
-    let reason = why.reason;
-    ask(&admin.commands, |reply| Command::Assign { origin, assigned, reason, reply }).await
+    let (by, span) = Why::read(&body)?;
+    ask(&admin.commands, |reply| Command::Assign { origin, assigned, by, span, reply }).await
 }
 
 async fn release(
     State(admin): State<Admin>,
     Path(id): Path<String>,
+    body: Bytes,
 ) -> Result<StatusCode, Problem> {
-    ask(&admin.commands, |reply| Command::ReleaseDdl { id, reply }).await
+    let (by, _) = Why::read(&body)?;
+    ask(&admin.commands, |reply| Command::ReleaseDdl { id, by, reply }).await
 }
 
 async fn ask(

@@ -8,10 +8,12 @@
 
 mod clocks;
 mod control;
+mod ddl;
 mod error;
 mod guard;
 mod links;
 mod observe;
+mod pause;
 mod prune;
 mod readers;
 mod rebuild;

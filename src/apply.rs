@@ -19,6 +19,7 @@ mod session;
 mod sql;
 mod stream;
 mod tell;
+mod unfit;
 
 pub use batch::BatchLimits;
 pub use bootstrap::{Flavor, applied, bootstrap, find_writable, take_epoch};

@@ -6,9 +6,11 @@
 //! [`CaptureError`], never in a guess. Formats after the MySQL internals manual
 //! ("Binary Log Event") and MariaDB's knowledge base ("Replication Protocol").
 
+mod additive;
 mod assemble;
 mod bytes;
 mod catalog;
+mod default;
 mod definition;
 mod described;
 mod error;
@@ -22,6 +24,7 @@ mod table_map;
 mod tests;
 mod value;
 
+pub use additive::additive;
 pub use assemble::{Assembler, Source};
 pub use catalog::TableInfo;
 pub use error::{CaptureError, ErrorKind};

@@ -3,6 +3,8 @@
 //! The admin API sends a [`Command`] and waits for its reply; the agent receives and
 //! answers. No policy here.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::status::Assigned;
@@ -16,6 +18,32 @@ pub type Reply = oneshot::Sender<Result<(), Refusal>>;
 /// Commands that may wait for the agent.
 pub const COMMANDS_MAX: usize = 16;
 
+/// How long a pause lasts when nothing else is said.
+pub const PAUSE: Duration = Duration::from_secs(3600);
+
+/// Who gives a command, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct By {
+    /// A name; none when only the token is known.
+    pub who: Option<String>,
+    /// For the log, the status and the record.
+    pub reason: Option<String>,
+}
+
+impl By {
+    /// The name, or what is known instead.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.who.as_deref().unwrap_or("a holder of the admin token")
+    }
+
+    /// The reason, or that there is none.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or("no reason given")
+    }
+}
+
 /// What an operator asks.
 #[derive(Debug)]
 pub enum Command {
@@ -25,8 +53,10 @@ pub enum Command {
         origin: String,
         /// What it shall do.
         assigned: Assigned,
-        /// Who asks and why, for the log and the status.
-        reason: Option<String>,
+        /// Who asks and why.
+        by: By,
+        /// How long a pause lasts; [`PAUSE`] when nothing is said.
+        span: Option<Duration>,
         /// Answered once the assignment stands; the stream may take longer to stop.
         reply: Reply,
     },
@@ -34,6 +64,8 @@ pub enum Command {
     ReleaseDdl {
         /// The hold's id.
         id: String,
+        /// Who asks and why.
+        by: By,
         /// Answered once the release stands.
         reply: Reply,
     },

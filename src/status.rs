@@ -100,7 +100,8 @@ states! {
         WaitingDeps = "waiting_deps",
         /// The database or Kafka is away or contended; it goes on by itself.
         Retrying = "retrying",
-        /// A schema change of the origin waits for the operator's release.
+        /// The table here does not take the origin's next transaction: it goes on by
+        /// itself once the table fits.
         Held = "held",
         /// Paused by the operator, and the last batch is done.
         Paused = "paused",
@@ -158,6 +159,8 @@ pub struct AgentStatus {
     pub clock: ClockStatus,
     /// Schema changes that wait for a release.
     pub ddl: Vec<DdlHold>,
+    /// The last ones that were released, the latest first.
+    pub ddl_released: Vec<DdlHold>,
 }
 
 /// The source database.
@@ -216,6 +219,8 @@ pub struct OutboxStatus {
 pub struct StreamStatus {
     /// What the operator wants.
     pub assigned: Assigned,
+    /// Whose pause it is, and until when.
+    pub pause: Option<Pause>,
     /// What it does.
     pub state: StreamState,
     /// Why, when there is something to say.
@@ -244,6 +249,20 @@ pub struct StreamStatus {
     pub conflicts: u64,
     /// The mirror that fills the inbox.
     pub link: LinkStatus,
+}
+
+/// An operator's pause.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pause {
+    /// Whose.
+    pub who: String,
+    /// Why.
+    pub reason: String,
+    /// When it began.
+    pub since_us: u64,
+    /// When it ends by itself.
+    pub until_us: u64,
 }
 
 /// Percentiles of a lag histogram, microseconds.
@@ -298,7 +317,19 @@ pub struct ClockStatus {
     pub offset_us: BTreeMap<String, Option<i64>>,
 }
 
-/// A schema change that waits for the operator.
+/// How a schema change was released.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DdlRelease {
+    /// When.
+    pub at_us: u64,
+    /// Who: an operator, or the agent by itself.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// A schema change of a replicated table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DdlHold {
@@ -314,6 +345,8 @@ pub struct DdlHold {
     pub gtid: Option<String>,
     /// Since when the stream is held.
     pub since_us: u64,
+    /// Its release; none while it waits for the operator.
+    pub released: Option<DdlRelease>,
 }
 
 impl AgentStatus {

@@ -34,7 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("conflicts", &["resolve"]),
     ("verify", &["change", "clock", "compare", "topology"]),
     // The edges: what people and programs touch.
-    ("admin", &["clock", "command", "metrics", "status"]),
+    ("admin", &["clock", "command", "metrics", "status", "topology"]),
     (
         "agent",
         &[

@@ -107,6 +107,9 @@ fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
             let advice = "look at capture and outbox above: they say what they need";
             (StreamState::Retrying, Some((*reason).to_owned()), Some(advice.to_owned()))
         }
+        Applying::Unfit { reason, advice } => {
+            (StreamState::Held, Some(reason.clone()), Some(advice.clone()))
+        }
         Applying::Halted { reason, advice } => {
             (StreamState::Halted, Some(reason.clone()), Some(advice.clone()))
         }

@@ -1,17 +1,16 @@
 //! One session: from taking the epoch to the first part that can't go on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::stamp::Stamper;
-use super::{AgentError, Shared, guard, observe, prune, readers, rebuild};
+use super::{AgentError, Shared, ddl, guard, observe, pause, prune, readers, rebuild};
 use crate::apply::{self, ApplyConfig, ApplyError, ApplyInputs, BatchLimits, Flavor};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, pb};
@@ -19,7 +18,7 @@ use crate::clock::{Clock, Hlc, wall_us};
 use crate::failpoint;
 use crate::metrics::Stage;
 use crate::ship::{Outbox, OutboxConfig, Tail};
-use crate::status::{AgentState, CaptureState, DdlHold, StreamState};
+use crate::status::{AgentState, CaptureState, StreamState};
 
 /// Records between a reader and the applier, for each peer.
 const ARRIVALS_MAX: usize = 1_024;
@@ -40,6 +39,8 @@ pub(crate) async fn run(
     cancel: &CancellationToken,
 ) -> Result<(), AgentError> {
     let (owned, fresh) = Box::pin(own(shared)).await?;
+    ddl::recall(shared, &owned.opts).await?;
+    pause::recall(shared, &owned.opts).await?;
     let topic = shared.setup.topology.outbox(&shared.setup.region);
     let config = OutboxConfig {
         cluster: shared.cluster(&topic),
@@ -138,7 +139,7 @@ async fn own(shared: &Shared) -> Result<(Owned, capture::Checkpoint), AgentError
     Ok((Owned { opts, flavor, epoch, applied }, fresh))
 }
 
-fn away(error: mysql_async::Error) -> AgentError {
+pub(super) fn away(error: mysql_async::Error) -> AgentError {
     AgentError::Apply(ApplyError::from_driver(&error, "causeway"))
 }
 
@@ -149,6 +150,7 @@ type Parts = JoinSet<Result<(), AgentError>>;
 struct Captured {
     point: watch::Receiver<BinlogPoint>,
     acked: watch::Receiver<Seq>,
+    schema: watch::Receiver<u64>,
     index: apply::SharedIndex,
 }
 
@@ -190,11 +192,13 @@ fn start_capture(
         clock,
         (Arc::clone(&index), shared.book.clone()),
     );
+    let (schema, schema_changes) = watch::channel(0);
     let stamping = Stamping {
         shared: Arc::clone(shared),
         stamper,
         outbox,
         captured,
+        schema,
         opts: owned.opts.clone(),
         sent: tail.seq,
     };
@@ -217,7 +221,7 @@ fn start_capture(
             error = Box::pin(guarded) => Err(error),
         }
     });
-    Captured { point, acked, index }
+    Captured { point, acked, schema: schema_changes, index }
 }
 
 /// Starts the readers of the inboxes and the applier.
@@ -245,6 +249,7 @@ fn start_apply(
         index: captured.index,
         captured: captured.point,
         acked: captured.acked,
+        schema: captured.schema,
         orders,
         offset_us: shared.clocks.majority(),
     };
@@ -294,18 +299,14 @@ fn start_readers(
     arrivals
 }
 
-/// Resolves when the schema change is released; true when it never will be.
-async fn was_released(released: &mut watch::Receiver<BTreeSet<String>>, id: &str) -> bool {
-    released.wait_for(|ids| ids.contains(id)).await.is_err()
-}
-
 /// Capture's consumer: stamps, sends, and says how far it has come.
-struct Stamping {
-    shared: Arc<Shared>,
+pub(super) struct Stamping {
+    pub(super) shared: Arc<Shared>,
     stamper: Stamper,
     outbox: Outbox,
     captured: watch::Sender<BinlogPoint>,
-    opts: mysql_async::Opts,
+    schema: watch::Sender<u64>,
+    pub(super) opts: mysql_async::Opts,
     sent: Seq,
 }
 
@@ -364,7 +365,8 @@ impl Stamping {
         };
         self.count(&event);
         if let CaptureEvent::Ddl { .. } = &event {
-            self.hold(&event, cancel).await?;
+            self.schema.send_modify(|changes| *changes += 1);
+            self.schema_change(&event, cancel).await?;
         }
         let trusted_us = self.trusted_us();
         if let CaptureEvent::Changes { commit, .. } = &event {
@@ -404,7 +406,7 @@ impl Stamping {
     }
 
     /// Tells peers and operators that this region lives, and what it has seen.
-    async fn beat(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn beat(&mut self) -> Result<(), AgentError> {
         let now = wall_us();
         let shared = Arc::clone(&self.shared);
         shared.metrics.heartbeat(Stage::Capture, "", now);
@@ -428,65 +430,6 @@ impl Stamping {
         if self.stamper.is_idle() {
             self.outbox.send(record).await?;
         }
-        Ok(())
-    }
-
-    /// Waits at a schema change until an operator has released it. Peers keep
-    /// getting heartbeats.
-    async fn hold(
-        &mut self,
-        event: &CaptureEvent,
-        cancel: &CancellationToken,
-    ) -> Result<(), AgentError> {
-        let CaptureEvent::Ddl { gtid, statement, tables, .. } = event else { return Ok(()) };
-        let mut conn = Conn::new(self.opts.clone()).await.map_err(away)?;
-        let known: Option<u8> = conn
-            .exec_first("SELECT 1 FROM causeway.ddl_released WHERE gtid = ?", (gtid,))
-            .await
-            .map_err(away)?;
-        if known.is_some() {
-            return Ok(());
-        }
-        let id = gtid.replace([':', ','], "-");
-        let names: Vec<_> = tables.iter().map(ToString::to_string).collect();
-        tracing::warn!(id, tables = names.join(", "), "a schema change holds this region's stream");
-        let hold = DdlHold {
-            id: id.clone(),
-            origin: self.shared.setup.region.name.clone(),
-            table: Some(names.join(", ")),
-            statement: statement.clone(),
-            gtid: Some(gtid.clone()),
-            since_us: wall_us(),
-        };
-        self.shared.board.update(|status| {
-            status.ddl.push(hold);
-            status.capture.state = CaptureState::Held;
-            status.capture.reason = Some(format!("schema change {id} of {}", names.join(", ")));
-            status.capture.advice =
-                Some("make the same change in all regions, then: causeway ddl release".to_owned());
-        });
-        let interval = self.shared.setup.topology.limits.heartbeat.get();
-        let mut released = self.shared.control.released();
-        let mut beat = tokio::time::interval(interval);
-        let cancelled = loop {
-            tokio::select! {
-                () = cancel.cancelled() => break true,
-                lost = was_released(&mut released, &id) => break lost,
-                _ = beat.tick() => self.beat().await?,
-            }
-        };
-        self.shared.board.update(|status| status.ddl.retain(|hold| hold.id != id));
-        if cancelled {
-            return Err(AgentError::Ended("the hold"));
-        }
-        conn.exec_drop("INSERT IGNORE INTO causeway.ddl_released (gtid) VALUES (?)", (gtid,))
-            .await
-            .map_err(away)?;
-        self.shared.board.update(|status| {
-            status.capture.state = CaptureState::Running;
-            status.capture.reason = None;
-            status.capture.advice = None;
-        });
         Ok(())
     }
 }

@@ -31,15 +31,13 @@ impl Flavor {
     }
 }
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "CREATE DATABASE IF NOT EXISTS causeway",
     "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
     "CREATE TABLE IF NOT EXISTS causeway.applied (origin TINYINT UNSIGNED NOT NULL, \
      slot TINYINT UNSIGNED NOT NULL, epoch BIGINT UNSIGNED NOT NULL, seq BIGINT UNSIGNED NOT NULL, \
      hlc BIGINT UNSIGNED NOT NULL, PRIMARY KEY (origin, slot)) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS causeway.ddl_released (gtid VARCHAR(128) CHARACTER SET latin1 \
-     NOT NULL PRIMARY KEY) ENGINE=InnoDB",
     "CREATE TABLE IF NOT EXISTS causeway.conflicts (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, \
      at_us BIGINT UNSIGNED NOT NULL, table_name VARCHAR(129) CHARACTER SET utf8 NOT NULL, \
      kind VARCHAR(32) CHARACTER SET latin1 NOT NULL, policy VARCHAR(32) CHARACTER SET latin1 \
@@ -49,6 +47,13 @@ const TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS causeway.conflict_head (id TINYINT UNSIGNED NOT NULL PRIMARY \
      KEY, last_id BIGINT UNSIGNED NOT NULL, hash CHAR(64) CHARACTER SET latin1 NOT NULL) \
      ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.ddl_history (gtid VARCHAR(128) CHARACTER SET latin1 \
+     NOT NULL PRIMARY KEY, since_us BIGINT UNSIGNED NOT NULL, at_us BIGINT UNSIGNED NOT NULL, \
+     table_names TEXT NOT NULL, statement TEXT NOT NULL, released_by TEXT NOT NULL, \
+     why TEXT NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+    "CREATE TABLE IF NOT EXISTS causeway.pauses (origin TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
+     who TEXT NOT NULL, reason TEXT NOT NULL, since_us BIGINT UNSIGNED NOT NULL, \
+     until_us BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
     "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
 ];
 
@@ -60,7 +65,7 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
     let ready: Option<u8> = conn
         .query_first(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = 'causeway' \
-             AND table_name = 'conflict_head'",
+             AND table_name = 'pauses'",
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;

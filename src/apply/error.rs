@@ -3,6 +3,9 @@
 
 use mysql_async::{DriverError, Error};
 
+use crate::change::Table;
+use crate::resolve::TablePlan;
+
 /// How the applier goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -117,6 +120,24 @@ impl ApplyError {
         }
     }
 
+    /// The planned table that does not fit here.
+    pub(super) fn table_in(&self, tables: &[TablePlan]) -> Option<Table> {
+        let (Self::MissingTable(name)
+        | Self::MissingColumn { table: name, .. }
+        | Self::Differs { table: name, .. }) = self
+        else {
+            return None;
+        };
+        let mut tables = tables.iter().map(|plan| &plan.table);
+        tables.find(|table| table.full_name().to_string() == *name).cloned()
+    }
+
+    /// Whether the table here does not look as the origin's: it passes when it does.
+    #[must_use]
+    pub const fn is_unfit(&self) -> bool {
+        matches!(self, Self::MissingTable(_) | Self::MissingColumn { .. } | Self::Differs { .. })
+    }
+
     /// The operator's next step.
     #[must_use]
     pub fn advice(&self) -> String {
@@ -139,7 +160,8 @@ impl ApplyError {
                     .to_owned(),
             },
             Self::MissingTable(_) | Self::MissingColumn { .. } | Self::Differs { .. } => {
-                "make the table here like the origin's, then resume the stream".to_owned()
+                "make the table here like the origin's: the stream then goes on by itself"
+                    .to_owned()
             }
             Self::Fenced(_) => "stop one of the two agents".to_owned(),
             Self::Writable(_) => "make exactly one database of the region writable".to_owned(),

@@ -23,6 +23,8 @@ pub type SharedIndex = Arc<Mutex<Index>>;
 pub(super) enum Miss {
     /// A local write changed a row under it.
     Stale,
+    /// A table was altered after it was looked at.
+    Altered,
     /// Capture did not reach the point in time.
     CaptureBehind(BinlogPoint),
     /// A local write it stands on is not durable in the outbox.
@@ -44,6 +46,8 @@ pub(super) struct Written {
     pub(super) point: BinlogPoint,
     /// Too dear to do again at the first stand-still.
     pub(super) large: bool,
+    /// [`Gate::schema`] when the tables here were looked at for it.
+    pub(super) schema: u64,
 }
 
 /// How long a batch may hold its locks while what it waits for stands still: a local
@@ -58,6 +62,8 @@ pub(super) struct Gate {
     pub(super) index: SharedIndex,
     pub(super) captured: watch::Receiver<BinlogPoint>,
     pub(super) acked: watch::Receiver<Seq>,
+    /// Counts the schema changes here that capture has read.
+    pub(super) schema: watch::Receiver<u64>,
     pub(super) wait_max: Duration,
     /// Misses in a row because capture or outbox stood still.
     pub(super) stood: u32,
@@ -115,6 +121,9 @@ impl Gate {
         if !reached(self.captured.clone(), waits, |held| held.covers(point)).await {
             return Err(Miss::CaptureBehind(point.clone()));
         }
+        if *self.schema.borrow() != written.schema {
+            return Err(Miss::Altered);
+        }
         if written.batch.plan.is_stale(&lock(&self.index), written.batch.id) {
             return Err(Miss::Stale);
         }
@@ -131,7 +140,7 @@ impl Gate {
         let until = match miss {
             Miss::CaptureBehind(point) => Until::Captured(point.clone()),
             Miss::OutboxBehind(seq) => Until::Acked(*seq),
-            Miss::Stale | Miss::Database(_) => return,
+            Miss::Stale | Miss::Altered | Miss::Database(_) => return,
         };
         self.stood += 1;
         self.shut = Some(Shut { until, since: Instant::now() });
@@ -218,6 +227,7 @@ pub(super) const fn shut_text(until: &Until) -> &'static str {
 pub(super) fn miss_text(miss: &Miss) -> String {
     match miss {
         Miss::Stale => "a local write changed a row under the batch".to_owned(),
+        Miss::Altered => "a table was altered under the batch".to_owned(),
         Miss::CaptureBehind(_) => CAPTURE_BEHIND.to_owned(),
         Miss::OutboxBehind(_) => OUTBOX_BEHIND.to_owned(),
         Miss::Database(error) => error.to_string(),

@@ -47,6 +47,9 @@ pub struct ApplyInputs {
     pub captured: watch::Receiver<BinlogPoint>,
     /// The highest local transaction durable in the outbox.
     pub acked: watch::Receiver<Seq>,
+    /// Counts the schema changes of replicated tables here, each before capture's
+    /// point passes it.
+    pub schema: watch::Receiver<u64>,
     /// Orders of operators.
     pub orders: mpsc::Receiver<Order>,
     /// Microseconds to add to the wall clock for the majority's time.

@@ -32,6 +32,7 @@ impl Applier {
         let slot = u8::try_from(id.0 % 8).expect("a remainder of 8 fits");
         let mark = Mark { origin, seq: item.dot.seq, hlc: item.hlc };
         session.begin(slot, &[mark]).await?;
+        let schema = *self.gate.schema.borrow();
         let mut whole = Plan::default();
         let point = loop {
             let plan =
@@ -40,7 +41,8 @@ impl Applier {
                 Ok(plan) => plan,
                 Err((_, error)) => {
                     session.rollback().await?;
-                    self.halt_large(origin, &error.to_string(), plan_advice(&error));
+                    halt(&mut self.streams, origin, &error.to_string(), plan_advice(&error));
+                    self.reread.insert(origin);
                     return Ok(());
                 }
             };
@@ -51,7 +53,8 @@ impl Applier {
                 Err(error) => {
                     session.rollback().await?;
                     if error.kind() == ErrorKind::Row {
-                        self.halt_large(origin, &error.to_string(), &error.advice());
+                        self.stop(origin, &error, error.table_in(&tables));
+                        self.reread.insert(origin);
                         return Ok(());
                     }
                     return Err(error);
@@ -75,7 +78,7 @@ impl Applier {
         let batch = Batch { id, items: vec![item], plan: whole };
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
         lock(&self.index).stage(id, marks, batch.plan.writes.clone());
-        let written = Written { batch, point, large: true };
+        let written = Written { batch, point, large: true, schema };
         match finish(&self.gate, session, Some(&written)).await {
             Ok(()) => {
                 self.planned.raise(origin, mark.seq);
@@ -93,12 +96,6 @@ impl Applier {
                 Err(ApplyError::Again(miss_text(&miss)))
             }
         }
-    }
-
-    /// Halts a stream whose earlier parts are gone: to resume, it is read again.
-    fn halt_large(&mut self, origin: RegionId, reason: &str, advice: &str) {
-        halt(&mut self.streams, origin, reason, advice);
-        self.reread.insert(origin);
     }
 
     /// The next part of the stream; none when the parts are void or a stop is wanted.

@@ -43,7 +43,7 @@ pub(super) struct Applier {
     /// Streams that have lost parts of a large transaction: to resume they are read
     /// again from the inbox.
     pub(super) reread: BTreeSet<RegionId>,
-    again: bool,
+    pub(super) again: bool,
     limits: BatchLimits,
     /// Batches of a single transaction still to come, to find the one that fails.
     alone: usize,
@@ -81,6 +81,7 @@ pub async fn run(
             index: inputs.index,
             captured: inputs.captured,
             acked: inputs.acked,
+            schema: inputs.schema,
             offset_us: inputs.offset_us,
         },
     );
@@ -98,6 +99,8 @@ pub async fn run(
         if applier.again && written.is_none() {
             return Err(ApplyError::Again("a resumed stream".to_owned()));
         }
+        let schema = applier.tables_as_of([&mut first, &mut second]);
+        applier.look_again(&mut second).await;
         let halted = cancel.is_cancelled() || applier.again || !applier.may_lock();
         if halted || ordered {
             applier.unplan(ready.take(), &[written.as_ref().map(|written| &written.batch)]);
@@ -131,6 +134,7 @@ pub async fn run(
         }
         let finished =
             applier.settle(older, finished, &mut first, (&mut batch, &mut second)).await?;
+        let point = point.map(|point| (point, schema));
         written = applier.written(batch, point, finished, &mut second).await?;
         std::mem::swap(&mut first, &mut second);
     }
@@ -143,6 +147,7 @@ struct Sources {
     index: SharedIndex,
     captured: watch::Receiver<BinlogPoint>,
     acked: watch::Receiver<Seq>,
+    schema: watch::Receiver<u64>,
     offset_us: watch::Receiver<i64>,
 }
 
@@ -169,6 +174,7 @@ impl Applier {
                 index: sources.index,
                 captured: sources.captured,
                 acked: sources.acked,
+                schema: sources.schema,
                 wait_max: config.wait_max,
                 stood: 0,
                 shut: None,
@@ -366,13 +372,15 @@ impl Applier {
     async fn written(
         &mut self,
         batch: Option<Batch>,
-        point: Result<BinlogPoint, ApplyError>,
+        point: Result<(BinlogPoint, u64), ApplyError>,
         older_stands: bool,
         session: &mut Session,
     ) -> Result<Option<Written>, ApplyError> {
         let Some(batch) = batch else { return Ok(None) };
         match point {
-            Ok(point) if older_stands => Ok(Some(Written { batch, point, large: false })),
+            Ok((point, schema)) if older_stands => {
+                Ok(Some(Written { batch, point, large: false, schema }))
+            }
             Ok(_) => {
                 session.rollback().await?;
                 self.give_up(batch);
@@ -382,9 +390,10 @@ impl Applier {
                 session.rollback().await?;
                 let txns = batch.marks().len().max(batch.items.len());
                 let front = batch.items[0].dot.origin;
+                let table = error.table_in(&batch.plan.tables);
                 self.give_up(batch);
                 if older_stands && txns == 1 && error.kind() == ErrorKind::Row {
-                    halt(&mut self.streams, front, &error.to_string(), &error.advice());
+                    self.stop(front, &error, table);
                     return Ok(None);
                 }
                 if older_stands {
@@ -409,7 +418,7 @@ impl Applier {
         let reason = miss_text(miss);
         self.gate.missed(miss);
         let pause_ms = match miss {
-            Miss::Stale | Miss::CaptureBehind(_) | Miss::OutboxBehind(_) => 0,
+            Miss::Stale | Miss::Altered | Miss::CaptureBehind(_) | Miss::OutboxBehind(_) => 0,
             Miss::Database(error) => match error.kind() {
                 ErrorKind::Retry => 5 * u64::from(self.failures.min(40)),
                 ErrorKind::Full => 1000,

@@ -7,7 +7,8 @@ use mysql_async::prelude::Queryable as _;
 
 use super::ApplyError;
 use super::bootstrap::Flavor;
-use crate::change::{Column, ColumnType, Table};
+use crate::change::{Column, ColumnType, Row, Table, Value};
+use crate::resolve::TablePlan;
 
 /// How a value of a column is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,15 @@ pub(super) struct Target {
     pub(super) zero_filled: Option<usize>,
 }
 
+/// A column that is not here: its values may be left out as long as they are what
+/// the column will hold once it is made.
+#[derive(Clone, Debug)]
+pub(super) struct Absent {
+    at: usize,
+    name: String,
+    default: Value,
+}
+
 /// An origin's table mapped onto the one here.
 #[derive(Clone, Debug)]
 pub(super) struct Mapping {
@@ -50,8 +60,37 @@ pub(super) struct Mapping {
     pub(super) key: Vec<usize>,
     /// There are unique keys beside the primary key.
     pub(super) unique: bool,
-    /// Columns here that the origin does not have, and that are not generated.
-    pub(super) own_columns: bool,
+    /// Columns of the origin that are not here, and have a default there.
+    absent: Vec<Absent>,
+    /// Quoted: columns here that the origin does not have, and that are not generated.
+    /// They hold their default in every row that it writes.
+    pub(super) own: Vec<String>,
+}
+
+impl Mapping {
+    /// Nothing of these rows gets lost here.
+    pub(super) fn takes(&self, plan: &TablePlan) -> Result<(), ApplyError> {
+        let lost = |absent: &&Absent| {
+            let differs = |row: &Row| row.values.get(absent.at) != Some(&absent.default);
+            plan.puts.iter().any(differs)
+                || plan.merges.iter().any(|merge| {
+                    merge.add.iter().any(|(at, _)| *at == absent.at)
+                        || merge.set.contains(&absent.at) && differs(&merge.row)
+                })
+        };
+        match self.absent.iter().find(lost) {
+            None => Ok(()),
+            Some(absent) => Err(ApplyError::MissingColumn {
+                table: self.full.to_string(),
+                column: absent.name.clone(),
+            }),
+        }
+    }
+
+    /// The origin has no column that is not here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.absent.is_empty()
+    }
 }
 
 fn quote(name: &str) -> String {
@@ -82,6 +121,8 @@ struct Here {
     data_type: String,
     width: Option<u64>,
     generated: bool,
+    /// AUTO_INCREMENT.
+    counts: bool,
     key: bool,
 }
 
@@ -108,6 +149,7 @@ async fn columns(conn: &mut Conn, table: &Table) -> Result<Vec<Here>, mysql_asyn
             generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")
                 || extra.contains("VIRTUAL")
                 || extra.contains("PERSISTENT"),
+            counts: extra.to_ascii_lowercase().contains("auto_increment"),
             key: key == "PRI",
         }
     });
@@ -134,14 +176,18 @@ pub(super) async fn map(
         )
         .await
         .map_err(failed)?;
-    let mut mapped = Vec::new();
+    let (mut mapped, mut absent) = (Vec::new(), Vec::new());
     for (at, column) in table.columns.iter().enumerate() {
         let Some(target) = here.iter().find(|h| h.name.eq_ignore_ascii_case(&column.name)) else {
             if column.generated {
                 continue;
             }
-            let column = column.name.clone();
-            return Err(ApplyError::MissingColumn { table: full, column });
+            let name = column.name.clone();
+            let Some(default) = column.default_value.clone().filter(|_| column.key == 0) else {
+                return Err(ApplyError::MissingColumn { table: full, column: name });
+            };
+            absent.push(Absent { at, name, default });
+            continue;
         };
         if target.generated {
             continue;
@@ -154,6 +200,7 @@ pub(super) async fn map(
     }
     let key = keys(&full, table, &mapped, &here)?;
     let named = |h: &Here| table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&h.name));
+    let own = here.iter().filter(|h| !h.generated && !h.counts && !named(h));
     Ok(Mapping {
         origin: table.clone(),
         name: format!("{}.{}", quote(&table.schema), quote(&table.name)),
@@ -161,7 +208,8 @@ pub(super) async fn map(
         key,
         columns: mapped,
         unique: unique.unwrap_or(0) > 0,
-        own_columns: here.iter().any(|h| !h.generated && !named(h)),
+        absent,
+        own: own.map(|h| quote(&h.name)).collect(),
     })
 }
 

@@ -171,12 +171,7 @@ impl Session {
                         .to_owned(),
                 });
             }
-            if mapping.unique && mapping.own_columns {
-                return Err(ApplyError::Differs {
-                    table: plan.table.full_name().to_string(),
-                    what: "the list of columns, with further unique keys,".to_owned(),
-                });
-            }
+            mapping.takes(plan)?;
             sql::table(&mut self.pending, dialect, mapping, plan);
         }
         let point = match self.flavor {
@@ -344,6 +339,23 @@ impl Session {
         };
         self.mappings.insert(key, (Instant::now(), mapping));
         Ok(())
+    }
+
+    /// Whether every column of an origin's table is here, looked at anew.
+    ///
+    /// # Errors
+    /// What does not fit, or [`ApplyError::Away`].
+    pub(super) async fn fits(&mut self, table: &Table) -> Result<bool, ApplyError> {
+        if self.broken {
+            self.reconnect().await?;
+        }
+        match schema::map(&mut self.conn, self.flavor, table).await {
+            Ok(mapping) => Ok(mapping.is_whole()),
+            Err(error) => {
+                self.broken |= matches!(error, ApplyError::Away(_));
+                Err(error)
+            }
+        }
     }
 
     /// Forgets how the tables here look: after a DDL on one of them.

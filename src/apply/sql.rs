@@ -222,6 +222,12 @@ fn on_duplicate(out: &mut Script, flavor: Flavor, mapping: &Mapping) {
             out.add(")");
         }
     }
+    // An author who did not have the column had seen nothing but its default.
+    for name in &mapping.own {
+        for text in [",", name, "=DEFAULT(", name, ")"] {
+            out.add(text);
+        }
+    }
 }
 
 /// Appends a literal.

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, TableChange, Vector};
+use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, Table, TableChange, Vector};
 use crate::clock::Hlc;
 
 /// A record that the inbox's order has accepted.
@@ -120,6 +121,13 @@ pub enum StreamState {
         /// What is waited for.
         reason: &'static str,
     },
+    /// The table here does not take the next transaction; until it does.
+    Unfit {
+        /// What is missing or differs.
+        reason: String,
+        /// What to do.
+        advice: String,
+    },
     /// The next transaction can't be applied; until an operator resumes.
     Halted {
         /// What is wrong.
@@ -132,6 +140,8 @@ pub enum StreamState {
 /// One peer's queue.
 #[derive(Debug)]
 pub(super) struct Stream {
+    /// In [`StreamState::Unfit`]: the origin's table, and when to look again.
+    pub(super) unfit: Option<(Table, Instant)>,
     pub(super) origin: RegionId,
     pub(super) arrivals: mpsc::Receiver<Arrival>,
     pub(super) queue: VecDeque<Item>,
@@ -147,12 +157,15 @@ const QUEUE_BYTES_MAX: usize = 16 << 20;
 impl Stream {
     pub(super) fn new(origin: RegionId, arrivals: mpsc::Receiver<Arrival>) -> Self {
         let state = StreamState::Running;
-        Self { origin, arrivals, queue: VecDeque::new(), state, closed: false }
+        Self { unfit: None, origin, arrivals, queue: VecDeque::new(), state, closed: false }
     }
 
     /// Whether an operator or an error keeps it from going on.
     pub(super) fn is_stopped(&self) -> bool {
-        matches!(self.state, StreamState::Paused | StreamState::Halted { .. })
+        matches!(
+            self.state,
+            StreamState::Paused | StreamState::Halted { .. } | StreamState::Unfit { .. }
+        )
     }
 
     /// Takes what has arrived, up to the limit.

@@ -197,6 +197,7 @@ impl Catalog {
             if let Some(defined) = defined {
                 defined.check(name)?;
                 column.generated = defined.column.generated;
+                column.default_value.clone_from(&defined.column.default_value);
                 column.r#type = defined.column.r#type;
                 info.fraction = defined.info.fraction;
                 info.uuid = defined.info.uuid;

@@ -8,6 +8,7 @@ use mysql_async::prelude::Queryable as _;
 
 use super::CaptureError;
 use super::catalog::{ColumnInfo, TableInfo};
+use super::default::Initial;
 use super::described::Described;
 use super::table_map::{TableMap, Written, kind};
 use crate::change::pb::UniqueKey;
@@ -176,6 +177,7 @@ pub(super) fn described_column(
         collation,
         labels: said.labels.clone(),
         generated: false,
+        default_value: None,
     };
     let fixed = how.kind == kind::STRING && r#type == ColumnType::Binary;
     let info = ColumnInfo {
@@ -195,7 +197,8 @@ pub(super) async fn read(
         .exec(
             "SELECT c.column_name, c.data_type, c.column_type, \
              IFNULL(c.collation_name, 'binary'), c.extra, IFNULL(k.seq_in_index, 0), \
-             IFNULL(c.datetime_precision, 0) FROM information_schema.columns c \
+             IFNULL(c.datetime_precision, 0), c.column_default, c.is_nullable = 'YES', \
+             @@version LIKE '%MariaDB%' FROM information_schema.columns c \
              LEFT JOIN information_schema.statistics k ON k.table_schema = c.table_schema \
              AND k.table_name = c.table_name AND k.column_name = c.column_name \
              AND k.index_name = 'PRIMARY' \
@@ -218,7 +221,15 @@ pub(super) async fn read(
             key: row.get(5).unwrap_or_default(),
             fraction: row.get(6).unwrap_or_default(),
         };
+        let default = Initial {
+            text: row.get_opt::<String, _>(7).and_then(Result::ok),
+            nullable: row.get(8).unwrap_or_default(),
+            quoted: row.get(9).unwrap_or_default(),
+        };
+        let extra = printed.extra.clone();
         let mut defined = printed.defined();
+        // The labels are in UTF-8 as the default is.
+        defined.column.default_value = default.value(&defined.column, &extra);
         encode_labels(conn, &mut defined.column).await?;
         columns.push(defined);
     }
@@ -310,6 +321,7 @@ impl Printed {
             collation: self.collation,
             labels,
             generated,
+            default_value: None,
         };
         Defined { column, info, refused }
     }

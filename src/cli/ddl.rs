@@ -1,6 +1,7 @@
 //! `causeway ddl` and `causeway stream`: commands to a running agent.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use clap::Subcommand;
 use hyper::Method;
@@ -8,11 +9,12 @@ use hyper::Method;
 use super::client::{Agent, Answer, runtime};
 use super::{Exit, Output, complain, print};
 use crate::status::DdlHold;
+use crate::topology::Span;
 
 /// Schema changes that hold a stream.
 #[derive(Debug, Subcommand)]
 pub(super) enum DdlCommand {
-    /// List the schema changes that wait for a release
+    /// List the schema changes that wait for a release, and the last that were released
     List {
         #[command(flatten)]
         agent: Agent,
@@ -24,6 +26,9 @@ pub(super) enum DdlCommand {
     Release {
         /// The id that `causeway ddl list` prints
         id: String,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
         #[command(flatten)]
         agent: Agent,
     },
@@ -32,13 +37,16 @@ pub(super) enum DdlCommand {
 /// What a stream shall do.
 #[derive(Debug, Subcommand)]
 pub(super) enum StreamCommand {
-    /// Finish the batch in flight and apply nothing more
+    /// Finish the batch in flight and apply nothing more, for a time
     Pause {
         /// The region whose transactions the stream applies
         origin: String,
         /// Why, for the log and the status
         #[arg(long)]
-        reason: Option<String>,
+        reason: String,
+        /// After how long the stream goes on by itself, e.g. 30m
+        #[arg(long = "for", value_name = "TIME", default_value = "1h")]
+        span: Span,
         #[command(flatten)]
         agent: Agent,
     },
@@ -66,22 +74,38 @@ pub(super) fn run(command: &DdlCommand) -> anyhow::Result<Exit> {
             })?;
             Ok(Exit::Done)
         }
-        DdlCommand::Release { id, agent } => {
-            post(agent, &format!("/ddl/{}/release", escaped(id)), String::new())
+        DdlCommand::Release { id, reason, agent } => {
+            let body = serde_json::json!({ "who": who(), "reason": reason }).to_string();
+            post(agent, &format!("/ddl/{}/release", escaped(id)), body)
         }
     }
 }
 
 pub(super) fn run_stream(command: &StreamCommand) -> anyhow::Result<Exit> {
     match command {
-        StreamCommand::Pause { origin, reason, agent } => {
-            let body = serde_json::json!({ "reason": reason }).to_string();
+        StreamCommand::Pause { origin, reason, span, agent } => {
+            let body = serde_json::json!({
+                "who": who(), "reason": reason, "for": span.to_string()
+            });
+            let body = body.to_string();
             post(agent, &format!("/streams/{}/pause", escaped(origin)), body)
         }
         StreamCommand::Resume { origin, agent } => {
-            post(agent, &format!("/streams/{}/resume", escaped(origin)), String::new())
+            let body = serde_json::json!({ "who": who() }).to_string();
+            post(agent, &format!("/streams/{}/resume", escaped(origin)), body)
         }
     }
+}
+
+/// Who runs this: the user of the operating system, behind sudo as well, and the host.
+fn who() -> String {
+    let named = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let user = named.filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let uid = std::fs::metadata("/proc/self").map(|process| process.uid());
+        uid.map_or_else(|_| "unknown".to_owned(), |uid| format!("uid {uid}"))
+    });
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}", host.trim())
 }
 
 fn post(agent: &Agent, path: &str, body: String) -> anyhow::Result<Exit> {
@@ -110,16 +134,23 @@ fn escaped(text: &str) -> String {
 }
 
 fn list(holds: &[DdlHold]) -> String {
-    if holds.is_empty() {
-        return "no schema change waits\n".to_owned();
-    }
     let mut text = String::new();
+    let mut line = |words: String| {
+        text.push_str(&words);
+        text.push('\n');
+    };
+    if holds.iter().all(|hold| hold.released.is_some()) {
+        line("no schema change waits".to_owned());
+    }
     for hold in holds {
         let table = hold.table.as_deref().unwrap_or("unknown table");
         let gtid = hold.gtid.as_deref().unwrap_or("unknown");
-        let (id, origin, statement) = (&hold.id, &hold.origin, &hold.statement);
-        writeln!(text, "{id}  from {origin}, {table}, gtid {gtid}\n    {statement}")
-            .expect("a string takes every text");
+        let state = if hold.released.is_some() { "released" } else { "waits" };
+        line(format!("{}  {state}  from {}, {table}, gtid {gtid}", hold.id, hold.origin));
+        line(format!("    {}", hold.statement));
+        if let Some(release) = &hold.released {
+            line(format!("    by {}: {}", release.by, release.why));
+        }
     }
     text
 }

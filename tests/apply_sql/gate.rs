@@ -71,6 +71,7 @@ impl Applier {
             index: Arc::new(Mutex::new(Index::default())),
             captured: captured_rx,
             acked: acked_rx,
+            schema: watch::channel(0).1,
             orders,
             offset_us,
         };

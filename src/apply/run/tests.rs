@@ -78,6 +78,7 @@ fn applier() -> (Applier, Ends) {
         index: Arc::new(Mutex::new(Index::default())),
         captured,
         acked,
+        schema: watch::channel(0).1,
         offset_us: watch::channel(0).1,
     };
     let reports = mpsc::channel(8).0;
@@ -139,7 +140,7 @@ fn enter_local(applier: &Applier, seq: u64, key: &str) {
 fn written(applier: &mut Applier, ends: &Ends) -> Written {
     ends.send(insert(2, 1, "a"));
     let Gathered::Batch(items) = applier.gather() else { panic!("nothing to apply") };
-    Written { batch: applier.plan(items).unwrap(), point: point(5), large: false }
+    Written { batch: applier.plan(items).unwrap(), point: point(5), large: false, schema: 0 }
 }
 
 #[tokio::test]

@@ -40,6 +40,13 @@ pub(super) fn merge(out: &mut Script, mapping: &Mapping, rows: &[MergeRow]) {
                 None => value(&mut out.text, &column.form, &merge.row.values[column.at]),
             }
         }
+        // As in an upsert: the author had seen nothing but the default.
+        for name in mapping.own.iter().filter(|_| !merge.set.is_empty()) {
+            for text in [if first { "" } else { "," }, name, "=DEFAULT(", name, ")"] {
+                out.add(text);
+            }
+            first = false;
+        }
         if first {
             // The columns are not here: nothing to set.
             let key = &mapping.columns[mapping.key[0]].name;

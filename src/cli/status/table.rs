@@ -87,6 +87,10 @@ fn streams(line: &mut impl FnMut(String), status: &AgentStatus) {
     line(join(&HEAD, &widths));
     for (row, stream) in rows.iter().zip(status.streams.values()) {
         line(join(row, &widths));
+        if let Some(pause) = &stream.pause {
+            let left = duration(pause.until_us.saturating_sub(status.at_us));
+            line(format!("         by {}, ends in {left}: {}", pause.who, pause.reason));
+        }
         noted(line, stream.reason.as_deref(), stream.advice.as_deref());
         if let Some(reason) = &stream.link.reason {
             line(format!("         link: {reason}"));
