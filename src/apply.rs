@@ -22,7 +22,9 @@ mod tell;
 mod unfit;
 
 pub use batch::BatchLimits;
-pub use bootstrap::{Flavor, applied, bootstrap, find_writable, take_epoch};
+pub use bootstrap::{
+    Flavor, applied, bootstrap, end_sessions, find_writable, still_owns, take_epoch,
+};
 pub use error::{ApplyError, ErrorKind};
 pub use gate::SharedIndex;
 pub use interface::{AppliedTxn, ApplyConfig, ApplyInputs, Order, Report};

@@ -14,7 +14,8 @@ mod zoo;
 use std::time::{Duration, Instant};
 
 use causeway::apply::{
-    ApplyError, ErrorKind, Flavor, Mark, Session, applied, bootstrap, find_writable, take_epoch,
+    ApplyError, ErrorKind, Flavor, Mark, Session, applied, bootstrap, find_writable, still_owns,
+    take_epoch,
 };
 use causeway::change::{Column, ColumnType, Dot, Kind, RegionId, Row, Seq, Table, Value};
 use causeway::clock::Hlc;
@@ -370,4 +371,22 @@ async fn upsert_rate() {
         let mut conn = b.db.conn().await;
         conn.query_drop("SELECT 1").await.unwrap();
     }
+}
+
+/// A network that was cut without a word leaves the batch's locks with the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_connection_holds_no_one_up() {
+    let lost = |flavour: Flavour| async move {
+        let mut bench = Bench::start(flavour, &[]).await;
+        bench.begin(&[]).await.unwrap();
+        let mut bystander = bench.db.conn().await;
+        let mut conn = bench.db.conn().await;
+        let epoch = take_epoch(&mut conn).await.unwrap();
+        assert_eq!(epoch, 2, "the connection of the older agent, with its locks, was ended");
+        assert!(bench.session.commit().await.is_err());
+        bystander.ping().await.unwrap();
+        still_owns(&mut conn, 2).await.unwrap();
+        assert_eq!(still_owns(&mut conn, 1).await, Err(ApplyError::Fenced(1)));
+    };
+    tokio::join!(lost(Flavour::MariaDb), lost(Flavour::MySql56));
 }

@@ -31,7 +31,7 @@ impl Flavor {
     }
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "CREATE DATABASE IF NOT EXISTS causeway",
     "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
@@ -54,6 +54,8 @@ const TABLES: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS causeway.pauses (origin TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      who TEXT NOT NULL, reason TEXT NOT NULL, since_us BIGINT UNSIGNED NOT NULL, \
      until_us BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+    "CREATE TABLE IF NOT EXISTS causeway.sessions (connection BIGINT UNSIGNED NOT NULL, \
+     host VARCHAR(255) CHARACTER SET latin1 NOT NULL, PRIMARY KEY (connection, host)) ENGINE=InnoDB",
     "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
 ];
 
@@ -65,7 +67,7 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
     let ready: Option<u8> = conn
         .query_first(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = 'causeway' \
-             AND table_name = 'pauses'",
+             AND table_name = 'sessions'",
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
@@ -78,16 +80,94 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
     Ok(())
 }
 
+/// Records the connection as one of an applier: its id and where it comes from, which
+/// no later connection shares. Without the record nothing is lost but time.
+pub(super) async fn enlist(conn: &mut Conn) {
+    let sql = "INSERT IGNORE INTO causeway.sessions (connection, host) SELECT id, host \
+        FROM information_schema.processlist WHERE id = CONNECTION_ID() AND host LIKE '%:%'";
+    if let Err(error) = conn.query_drop(sql).await {
+        tracing::debug!(%error, "the connection is not recorded");
+    }
+}
+
+/// Ends the connections of appliers before this one, which hold their locks until the
+/// server notices that a network was cut.
+///
+/// # Errors
+/// The database's.
+pub async fn end_sessions(conn: &mut Conn) -> Result<(), ApplyError> {
+    let failed = |error| ApplyError::from_driver(&error, "causeway.sessions");
+    let old: Vec<u64> = conn
+        .query(
+            "SELECT p.id FROM causeway.sessions s JOIN information_schema.processlist p \
+             ON p.id = s.connection AND p.host = s.host WHERE p.id <> CONNECTION_ID()",
+        )
+        .await
+        .map_err(failed)?;
+    for id in old {
+        tracing::warn!(id, "ending a lost connection of an applier");
+        end(conn, id).await?;
+    }
+    conn.query_drop("DELETE FROM causeway.sessions").await.map_err(failed)
+}
+
+/// Ends a lost connection of this agent's own, and its record.
+pub(super) async fn end_own(conn: &mut Conn, id: u64) -> Result<(), ApplyError> {
+    let failed = |error| ApplyError::from_driver(&error, "causeway.sessions");
+    let found: Option<u64> = conn
+        .query_first(format!(
+            "SELECT p.id FROM causeway.sessions s JOIN information_schema.processlist p \
+             ON p.id = s.connection AND p.host = s.host WHERE s.connection = {id}"
+        ))
+        .await
+        .map_err(failed)?;
+    if found.is_some() {
+        end(conn, id).await?;
+    }
+    conn.query_drop(format!("DELETE FROM causeway.sessions WHERE connection = {id}"))
+        .await
+        .map_err(failed)
+}
+
+/// Ends one connection, if it is still there.
+async fn end(conn: &mut Conn, id: u64) -> Result<(), ApplyError> {
+    const GONE: u16 = 1094;
+    match conn.query_drop(format!("KILL {id}")).await {
+        Err(mysql_async::Error::Server(error)) if error.code == GONE => Ok(()),
+        ended => ended.map_err(|error| ApplyError::from_driver(&error, "a connection")),
+    }
+}
+
+/// Fails when another agent has taken the region over since this one held `epoch`.
+///
+/// # Errors
+/// [`ApplyError::Fenced`], or the database's.
+pub async fn still_owns(conn: &mut Conn, epoch: u64) -> Result<(), ApplyError> {
+    let held: Option<u64> = conn
+        .query_first("SELECT epoch FROM causeway.owner WHERE id = 1")
+        .await
+        .map_err(|error| ApplyError::from_driver(&error, "causeway.owner"))?;
+    if held.is_some_and(|held| held > epoch) { Err(ApplyError::Fenced(epoch)) } else { Ok(()) }
+}
+
 /// Takes the region over: the next epoch. Waits for the batches of an older agent,
-/// which hold a shared lock on the row, and fences those to come.
+/// which hold a shared lock on the row, and fences those to come. A batch that does not
+/// end within seconds is of a lost connection, which is ended.
 ///
 /// # Errors
 /// The database's.
 pub async fn take_epoch(conn: &mut Conn) -> Result<u64, ApplyError> {
+    const NEXT: &str = "UPDATE causeway.owner SET epoch = LAST_INSERT_ID(epoch + 1) WHERE id = 1";
+    const LOCK_WAIT: u16 = 1205;
     let failed = |error| ApplyError::from_driver(&error, "causeway.owner");
-    conn.query_drop("UPDATE causeway.owner SET epoch = LAST_INSERT_ID(epoch + 1) WHERE id = 1")
-        .await
-        .map_err(failed)?;
+    conn.query_drop("SET innodb_lock_wait_timeout = 10").await.map_err(failed)?;
+    match conn.query_drop(NEXT).await {
+        Err(mysql_async::Error::Server(error)) if error.code == LOCK_WAIT => {
+            end_sessions(conn).await?;
+            conn.query_drop(NEXT).await.map_err(failed)?;
+        }
+        taken => taken.map_err(failed)?,
+    }
     conn.last_insert_id().ok_or_else(|| ApplyError::Away("no epoch was given".to_owned()))
 }
 

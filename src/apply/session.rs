@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
-use super::bootstrap::Flavor;
+use super::bootstrap::{self, Flavor};
 use super::schema::{self, Mapping};
 use super::sql::{self, Dialect, Script};
 use super::{ApplyError, ErrorKind};
@@ -95,6 +95,7 @@ impl Session {
             broken: false,
         };
         session.read_limits().await?;
+        bootstrap::enlist(&mut session.conn).await;
         Ok(session)
     }
 
@@ -315,7 +316,10 @@ impl Session {
     }
 
     async fn reconnect(&mut self) -> Result<(), ApplyError> {
+        let old = u64::from(self.conn.id());
         self.conn = connect(&self.opts).await?;
+        bootstrap::end_own(&mut self.conn, old).await?;
+        bootstrap::enlist(&mut self.conn).await;
         self.mappings.clear();
         self.broken = false;
         Ok(())
