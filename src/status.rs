@@ -312,6 +312,10 @@ pub struct IndexStatus {
 pub struct ClockStatus {
     /// The last stamp given or seen.
     pub hlc_us: Option<u64>,
+    /// The database's clock minus the majority's, microseconds.
+    pub source_offset_us: Option<i64>,
+    /// How far a clock may be off: the topology's `clock_offset`.
+    pub limit_us: u64,
     /// By the peer's name: its clock minus this one, microseconds; `None` while it
     /// has not been measured.
     pub offset_us: BTreeMap<String, Option<i64>>,

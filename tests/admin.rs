@@ -2,6 +2,7 @@
 //! The admin API over a real connection.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use causeway::admin::{self, Admin, Token};
 use causeway::command::{COMMANDS_MAX, Command, Refusal};
@@ -296,6 +297,9 @@ async fn an_operator_pauses_resumes_and_releases() {
     lab.converge(&["shop.t"], lab::PATIENCE).await;
     assert_eq!(r2.db.number("SELECT note FROM shop.t WHERE id = 2").await, 8);
     assert_eq!(at(r1, &["ddl", "release", "gone"]).await.0, 1);
+    // All of them read one clock; what is measured between agents is exact to 500 ms.
+    let off = status(r1).await.clock.source_offset_us;
+    assert!(off.is_some_and(|us| us.abs() <= 500_000), "{off:?}");
 }
 
 /// The first listed schema change that waits, or that was released.

@@ -14,7 +14,7 @@ use super::{AgentError, Shared, ddl, guard, observe, pause, prune, readers, rebu
 use crate::apply::{self, ApplyConfig, ApplyError, ApplyInputs, BatchLimits, Flavor};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, pb};
-use crate::clock::{Clock, Hlc, wall_us};
+use crate::clock::{Clock, Hlc, Now, wall_us};
 use crate::failpoint;
 use crate::metrics::Stage;
 use crate::ship::{Outbox, OutboxConfig, Tail};
@@ -132,7 +132,11 @@ async fn own(shared: &Shared) -> Result<(Owned, capture::Checkpoint), AgentError
     });
     let mut conn = Conn::new(opts.clone()).await.map_err(away)?;
     apply::bootstrap(&mut conn).await?;
+    if let Some(epoch) = shared.board.snapshot(wall_us()).epoch {
+        apply::still_owns(&mut conn, epoch).await?;
+    }
     let epoch = apply::take_epoch(&mut conn).await?;
+    shared.board.update(|status| status.epoch = Some(epoch));
     let applied = apply::applied(&mut conn).await?;
     let fresh = capture::current(&mut conn).await?;
     conn.disconnect().await.map_err(away)?;
@@ -213,7 +217,7 @@ fn start_capture(
         }
         Ok(())
     });
-    let guarded = guard::watch(owned.opts.clone(), owned.epoch);
+    let guarded = guard::watch(Arc::clone(shared), owned.opts.clone(), owned.epoch);
     let cancelled = cancel.clone();
     parts.spawn(async move {
         tokio::select! {
@@ -347,8 +351,12 @@ impl Stamping {
         ended
     }
 
-    fn trusted_us(&self) -> u64 {
-        wall_us().saturating_add_signed(*self.shared.clocks.majority().borrow())
+    fn now(&self) -> Now {
+        let clocks = &self.shared.clocks;
+        Now {
+            trusted_us: wall_us().saturating_add_signed(*clocks.majority().borrow()),
+            source_off_us: clocks.source().unwrap_or(0),
+        }
     }
 
     async fn take(
@@ -368,13 +376,14 @@ impl Stamping {
             self.schema.send_modify(|changes| *changes += 1);
             self.schema_change(&event, cancel).await?;
         }
-        let trusted_us = self.trusted_us();
+        let now = self.now();
         if let CaptureEvent::Changes { commit, .. } = &event {
             failpoint::pause(failpoint::CAPTURED).await;
-            let behind = trusted_us.saturating_sub(commit.near(trusted_us));
+            let committed_us = self.stamper.commit_us(*commit, now);
+            let behind = now.trusted_us.saturating_sub(committed_us);
             self.shared.board.update(|status| status.capture.behind_us = Some(behind));
         }
-        if let Some(record) = self.stamper.take(event, trusted_us)? {
+        if let Some(record) = self.stamper.take(event, now)? {
             self.sent = record.seq;
             self.shared.metrics.outbox_records.with_label_values::<&str>(&[]).inc();
             self.outbox.send(record).await?;
@@ -421,7 +430,9 @@ impl Stamping {
             status.capture.gtid = Some(record.position.0.clone());
             status.index.keys = u64::try_from(keys).ok();
             status.clock.hlc_us = Some(self.stamper.hlc().0);
-            let offsets = shared.clocks.offsets();
+            status.clock.source_offset_us = shared.clocks.source();
+            status.clock.limit_us = self.shared.setup.topology.limits.clock_offset.micros();
+            let offsets = shared.clocks.offsets(now);
             status.clock.offset_us = offsets
                 .into_iter()
                 .map(|(origin, offset)| (shared.name(origin).to_owned(), offset))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::apply::SharedIndex;
 use crate::capture::{AppliedMark, CaptureEvent, Checkpoint};
 use crate::change::{Dot, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb};
-use crate::clock::{Clock, CommitTime, Hlc};
+use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::resolve::{Incoming, Rulebook, touched};
 use crate::ship::Tail;
 use crate::version::{Index, KeyError, Write};
@@ -57,20 +57,19 @@ impl Stamper {
         }
     }
 
-    /// Takes the next event: gives the record to send, if there is one. `trusted_us`
-    /// is the majority's time.
+    /// Takes the next event: gives the record to send, if there is one.
     ///
     /// # Errors
     /// [`KeyError`] for a row without an exact identity; nothing of it is sent.
     pub(crate) fn take(
         &mut self,
         event: CaptureEvent,
-        trusted_us: u64,
+        now: Now,
     ) -> Result<Option<Record>, KeyError> {
         match event {
             CaptureEvent::Changes { gtid, commit, part, last, changes, after } => {
                 let part = Part { gtid, commit, part, last, changes, after };
-                self.changes(part, trusted_us).map(Some)
+                self.changes(part, now).map(Some)
             }
             CaptureEvent::Aborted => Ok(self.aborted()),
             CaptureEvent::Applied { marks, after } => {
@@ -85,12 +84,12 @@ impl Stamper {
         }
     }
 
-    fn changes(&mut self, part: Part, trusted_us: u64) -> Result<Record, KeyError> {
+    fn changes(&mut self, part: Part, now: Now) -> Result<Record, KeyError> {
         let open = self.open.take().unwrap_or_else(|| Open {
             seq: self.seq.next(),
-            hlc: self.clock.stamp(part.commit, trusted_us),
+            hlc: self.clock.stamp(part.commit, now),
             deps: Arc::new(self.seen.clone()),
-            commit_us: part.commit.near(trusted_us),
+            commit_us: self.clock.commit_us(part.commit, now),
             writes: Vec::new(),
         });
         let mut open = open;
@@ -180,6 +179,11 @@ impl Stamper {
             position: self.position.clone(),
             body: RecordBody::Heartbeat(beat),
         }
+    }
+
+    /// When a transaction committed, in the majority's time.
+    pub(crate) fn commit_us(&self, commit: CommitTime, now: Now) -> u64 {
+        self.clock.commit_us(commit, now)
     }
 
     /// Rows in the index.

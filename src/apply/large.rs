@@ -32,7 +32,7 @@ impl Applier {
         let slot = u8::try_from(id.0 % 8).expect("a remainder of 8 fits");
         let mark = Mark { origin, seq: item.dot.seq, hlc: item.hlc };
         session.begin(slot, &[mark]).await?;
-        let schema = *self.gate.schema.borrow();
+        let schema = self.schema;
         let mut whole = Plan::default();
         let point = loop {
             let plan =

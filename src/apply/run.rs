@@ -44,6 +44,8 @@ pub(super) struct Applier {
     /// again from the inbox.
     pub(super) reread: BTreeSet<RegionId>,
     pub(super) again: bool,
+    /// The schema changes here that the sessions know of.
+    pub(super) schema: u64,
     limits: BatchLimits,
     /// Batches of a single transaction still to come, to find the one that fails.
     alone: usize,
@@ -99,15 +101,14 @@ pub async fn run(
         if applier.again && written.is_none() {
             return Err(ApplyError::Again("a resumed stream".to_owned()));
         }
-        let schema = applier.tables_as_of([&mut first, &mut second]);
-        applier.look_again(&mut second).await;
+        applier.look_again([&mut first, &mut second]).await;
         let halted = cancel.is_cancelled() || applier.again || !applier.may_lock();
         if halted || ordered {
             applier.unplan(ready.take(), &[written.as_ref().map(|written| &written.batch)]);
         }
         let next = if halted || ready.is_some() { Gathered::Nothing } else { applier.gather() };
         applier.tell_states().await;
-        let batch = match next {
+        let mut batch = match next {
             Gathered::Batch(items) => applier.plan(items),
             Gathered::Large(origin) if written.is_none() => {
                 applier.large(origin, &mut first, &cancel).await?;
@@ -127,14 +128,12 @@ pub async fn run(
         );
         ready = ahead;
         let older = written.take();
-        let mut batch = batch;
         if finished.is_err() || point.is_err() {
             let in_flight = [older.as_ref().map(|older| &older.batch), batch.as_ref()];
             applier.unplan(ready.take(), &in_flight);
         }
         let finished =
             applier.settle(older, finished, &mut first, (&mut batch, &mut second)).await?;
-        let point = point.map(|point| (point, schema));
         written = applier.written(batch, point, finished, &mut second).await?;
         std::mem::swap(&mut first, &mut second);
     }
@@ -184,6 +183,7 @@ impl Applier {
             batches: 0,
             reread: BTreeSet::new(),
             again: false,
+            schema: 0,
             limits: config.limits,
             alone: 0,
             failures: 0,
@@ -372,14 +372,14 @@ impl Applier {
     async fn written(
         &mut self,
         batch: Option<Batch>,
-        point: Result<(BinlogPoint, u64), ApplyError>,
+        point: Result<BinlogPoint, ApplyError>,
         older_stands: bool,
         session: &mut Session,
     ) -> Result<Option<Written>, ApplyError> {
         let Some(batch) = batch else { return Ok(None) };
         match point {
-            Ok((point, schema)) if older_stands => {
-                Ok(Some(Written { batch, point, large: false, schema }))
+            Ok(point) if older_stands => {
+                Ok(Some(Written { batch, point, large: false, schema: self.schema }))
             }
             Ok(_) => {
                 session.rollback().await?;

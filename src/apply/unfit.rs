@@ -13,15 +13,6 @@ use crate::change::{RegionId, Table};
 const EVERY: Duration = Duration::from_secs(2);
 
 impl Applier {
-    /// Forgets the tables if one was altered here; gives the schema changes so far.
-    pub(super) fn tables_as_of(&mut self, sessions: [&mut Session; 2]) -> u64 {
-        let altered = self.gate.schema.has_changed().unwrap_or(false);
-        if altered {
-            sessions.into_iter().for_each(Session::forget_tables);
-        }
-        *self.gate.schema.borrow_and_update()
-    }
-
     /// Stops a stream at a transaction that can't be applied: until the table fits
     /// when that is what is wrong, until an operator resumes it otherwise.
     pub(super) fn stop(&mut self, origin: RegionId, error: &ApplyError, table: Option<Table>) {
@@ -35,8 +26,15 @@ impl Applier {
         stream.unfit = Some((table, Instant::now() + EVERY));
     }
 
-    /// Lets held streams go on whose table fits.
-    pub(super) async fn look_again(&mut self, session: &mut Session) {
+    /// Forgets the tables if one was altered here, and lets held streams go on whose
+    /// table fits. The second session is the one without a transaction.
+    pub(super) async fn look_again(&mut self, [first, session]: [&mut Session; 2]) {
+        let schema = *self.gate.schema.borrow_and_update();
+        if schema != self.schema {
+            self.schema = schema;
+            first.forget_tables();
+            session.forget_tables();
+        }
         for (origin, stream) in &mut self.streams {
             if !matches!(stream.state, StreamState::Unfit { .. }) {
                 stream.unfit = None;

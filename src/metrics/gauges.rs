@@ -19,6 +19,8 @@ pub(super) struct Gauges {
     outbox_unacked: KnownGauge,
     index_keys: KnownGauge,
     clock_offset: KnownGauge,
+    source_offset: KnownGauge,
+    clock_limit: KnownGauge,
     ddl_holds: KnownGauge,
     stream: Streams,
 }
@@ -48,6 +50,13 @@ impl Gauges {
             outbox_unacked: known(r, "outbox_unacked_txns", "Sent, not yet acknowledged.", &[]),
             index_keys: known(r, "index_keys", "Rows in the index of recent versions.", &[]),
             clock_offset: known(r, "clock_offset_seconds", "Peer's clock minus ours.", &["peer"]),
+            source_offset: known(
+                r,
+                "source_clock_offset_seconds",
+                "The database's clock minus the majority's.",
+                &[],
+            ),
+            clock_limit: known(r, "clock_limit_seconds", "How far a clock may be off.", &[]),
             ddl_holds: known(r, "ddl_holds", "Schema changes that wait for a release.", &[]),
             stream: Streams::new(r),
         }
@@ -75,6 +84,8 @@ impl Gauges {
         for (peer, offset) in &status.clock.offset_us {
             self.clock_offset.set_option(&[peer], offset.map(signed_seconds));
         }
+        self.source_offset.set_option(&[], status.clock.source_offset_us.map(signed_seconds));
+        self.clock_limit.set(&[], seconds(status.clock.limit_us));
         self.ddl_holds.set(&[], float(u64::try_from(status.ddl.len()).unwrap_or(u64::MAX)));
         self.stream.observe(status);
     }

@@ -9,7 +9,7 @@ use crate::change::{
     Accepted, Dot, Position, ReaderOrder, Record, RecordBody, RegionId, Row, Seq, TableChange,
     Vector, pb,
 };
-use crate::clock::{Clock, CommitTime, Hlc};
+use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::mutant::{self, Mutant};
 use crate::resolve::{Conflict, Incoming, Plan, Planner, Rulebook, touched};
 use crate::version::{BatchId, Heads, Index, Write, needed};
@@ -167,7 +167,8 @@ impl Region {
             Entry::Local { changes, commit_us, seen } => {
                 agent.seq = agent.seq.next();
                 let dot = Dot { origin: self.id, seq: agent.seq };
-                let hlc = agent.clock.stamp(CommitTime::Micros(commit_us), now_us);
+                let now = Now { trusted_us: now_us, source_off_us: 0 };
+                let hlc = agent.clock.stamp(CommitTime::Micros(commit_us), now);
                 self.ahead_us = self.ahead_us.max(hlc.0.saturating_sub(now_us));
                 let deps = Arc::new(agent.seen.clone());
                 let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes: &changes };

@@ -4,6 +4,10 @@ use std::sync::Mutex;
 use super::*;
 use crate::change::{BinlogPoint, Column, Kind, Row, RowChange, Table, Value};
 
+fn at(trusted_us: u64) -> Now {
+    Now { trusted_us, source_off_us: 0 }
+}
+
 fn region(id: u8) -> RegionId {
     RegionId::new(id).unwrap()
 }
@@ -48,8 +52,8 @@ fn a_transaction_gets_the_next_seq_and_what_was_applied_before_it() {
     let mut stamper = stamper();
     let mark = AppliedMark { origin: region(2), epoch: 1, seq: Seq(9), hlc: Hlc(900) };
     let applied = CaptureEvent::Applied { marks: vec![mark], after: after(4) };
-    assert!(stamper.take(applied, 0).unwrap().is_none());
-    let record = stamper.take(changes(0, true, 1), 1_000).unwrap().unwrap();
+    assert!(stamper.take(applied, at(0)).unwrap().is_none());
+    let record = stamper.take(changes(0, true, 1), at(1_000)).unwrap().unwrap();
     assert_eq!(record.seq, Seq(5));
     assert!(record.hlc > Hlc(900), "later than what it had seen");
     assert_eq!(record.deps.get(region(2)), Seq(9));
@@ -59,11 +63,11 @@ fn a_transaction_gets_the_next_seq_and_what_was_applied_before_it() {
 #[test]
 fn parts_share_one_stamp_and_enter_the_index_together() {
     let mut stamper = stamper();
-    let first = stamper.take(changes(0, false, 1), 1_000).unwrap().unwrap();
+    let first = stamper.take(changes(0, false, 1), at(1_000)).unwrap().unwrap();
     assert!(!stamper.is_idle());
     assert!(lock(&stamper.index).is_empty());
     assert_eq!(first.position, Position("0-1-4".into()), "a restart begins before it");
-    let second = stamper.take(changes(1, true, 2), 5_000).unwrap().unwrap();
+    let second = stamper.take(changes(1, true, 2), at(5_000)).unwrap().unwrap();
     assert_eq!((first.seq, first.hlc), (second.seq, second.hlc));
     assert_eq!(lock(&stamper.index).len(), 2);
 }
@@ -71,9 +75,9 @@ fn parts_share_one_stamp_and_enter_the_index_together() {
 #[test]
 fn an_aborted_transaction_gives_its_seq_back() {
     let mut stamper = stamper();
-    stamper.take(changes(0, false, 1), 1_000).unwrap();
-    let void = stamper.take(CaptureEvent::Aborted, 1_000).unwrap().unwrap();
+    stamper.take(changes(0, false, 1), at(1_000)).unwrap();
+    let void = stamper.take(CaptureEvent::Aborted, at(1_000)).unwrap().unwrap();
     assert_eq!(void.seq, Seq(5));
-    let next = stamper.take(changes(0, true, 2), 1_000).unwrap().unwrap();
+    let next = stamper.take(changes(0, true, 2), at(1_000)).unwrap().unwrap();
     assert_eq!(next.seq, Seq(5));
 }

@@ -53,10 +53,14 @@ pub(super) fn text(status: &AgentStatus) -> String {
     ));
     noted(&mut line, outbox.reason.as_deref(), None);
     line(format!("index    {} rows", known(status.index.keys)));
-    let offsets: Vec<String> =
-        status.clock.offset_us.iter().map(|(peer, us)| format!("{peer} {}", offset(*us))).collect();
-    if !offsets.is_empty() {
-        line(format!("clocks   {}", offsets.join(", ")));
+    let clock = &status.clock;
+    let peers = clock.offset_us.iter().map(|(peer, us)| format!(", {peer} {}", offset(*us)));
+    let database = offset(clock.source_offset_us);
+    line(format!("clocks   database {database}{}", peers.collect::<String>()));
+    let off = clock.source_offset_us.map_or(0, i64::unsigned_abs);
+    if off > clock.limit_us {
+        let reason = "the database's clock is off by more than the limit: its stamps are set right";
+        noted(&mut line, Some(reason), Some("set the database host's clock by NTP or PTP"));
     }
     line(String::new());
     streams(&mut line, status);
@@ -175,6 +179,8 @@ mod tests {
             ..AgentStatus::default()
         };
         status.capture.state = CaptureState::Running;
+        status.clock.source_offset_us = Some(620_000);
+        status.clock.limit_us = 500_000;
         status.clock.offset_us.insert("ap-south".to_owned(), None);
         status.clock.offset_us.insert("us-east".to_owned(), Some(-1_250));
         let us = status.streams.entry("us-east".to_owned()).or_default();

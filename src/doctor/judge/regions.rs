@@ -5,13 +5,14 @@ use super::server::number;
 use crate::change::TableName;
 
 const AUTO: &str = "two regions that count alike give one key to two rows";
-const CLOCK: &str = "stamps follow commit times; a clock that is off is bounded when stamping, \
-                     and its writes win or lose by that bound";
+const CLOCK: &str = "stamps follow commit times; a clock that is off by more than the limit is set \
+                     right by its measured offset, which is less exact";
 const PEER: &str = "what the regions need of each other can't be checked from here";
 const SCHEMA: &str = "a row that does not fit stops the stream";
 
 pub(super) fn judge(database: &DatabaseFacts, facts: &Facts) -> Vec<Finding> {
-    let mut findings = vec![auto_increment(database, facts)];
+    let mut findings =
+        vec![auto_increment(database, facts), machine(database, facts.clock_offset_us_max)];
     for (name, peer) in &facts.peers {
         match peer {
             Ok(peer) => {
@@ -66,6 +67,26 @@ fn auto_increment(database: &DatabaseFacts, facts: &Facts) -> Finding {
         }
     }
     Finding::pass(CHECK, AUTO, found)
+}
+
+/// The agent's machine is this one.
+fn machine(database: &DatabaseFacts, max_us: u64) -> Finding {
+    const CHECK: &str = "database_clock";
+    let (offset, doubt) = (database.clock.offset_us, database.clock.round_trip_us / 2);
+    let found = format!(
+        "the database's clock is {} ms from this machine's (give or take {} ms)",
+        milli(offset),
+        milli(i64::try_from(doubt).unwrap_or(i64::MAX))
+    );
+    let surely = offset.unsigned_abs().saturating_sub(doubt);
+    let finding = if surely > max_us {
+        Finding::fail(CHECK, CLOCK, found)
+    } else if surely > max_us / 2 {
+        Finding::warn(CHECK, CLOCK, found)
+    } else {
+        return Finding::pass(CHECK, CLOCK, found);
+    };
+    finding.fix(format!("set both clocks by NTP or PTP; the topology allows {} ms", max_us / 1000))
 }
 
 fn clock(database: &DatabaseFacts, name: &str, peer: &PeerFacts, max_us: u64) -> Finding {

@@ -343,6 +343,12 @@ fn regions_are_compared() {
     on_variable("auto_increment_increment", "1", "auto_increment", Fail);
     on_peer("auto_increment", Fail, |peer| peer.auto_increment = (10, 1));
     on_peer("auto_increment", Fail, |peer| peer.auto_increment = (7, 2));
+    for (wanted, offset_us) in [(Fail, -600_000), (Fail, 600_000), (Warn, 300_000)] {
+        check("database_clock", wanted, |f| {
+            f.peers.clear();
+            f.database.as_mut().unwrap().clock.offset_us = offset_us;
+        });
+    }
     on_peer("clock_offset", Fail, |peer| peer.clock.offset_us = -2_000_000);
     on_peer("clock_offset", Warn, |peer| peer.clock.offset_us = 400_000);
     on_peer("clock_offset", Warn, |peer| {
