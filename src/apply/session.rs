@@ -158,11 +158,10 @@ impl Session {
         &mut self,
         tables: &[TablePlan],
     ) -> Result<BinlogPoint, ApplyError> {
-        for plan in tables {
-            self.ensure_mapping(&plan.table).await?;
-        }
         let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
         for plan in tables {
+            // A batch may hold one table in two shapes: each is mapped when it is written.
+            self.ensure_mapping(&plan.table).await?;
             let (_, mapping) =
                 &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
             if mapping.unique && !plan.merges.is_empty() {

@@ -388,6 +388,10 @@ impl<'a> Planner<'a> {
             && let (Some(merge), Some(body)) = (&one.policy.merge, one.write.body.as_deref())
         {
             let history = &self.places.seen(key).history;
+            let mut bodies = history.iter().filter_map(|held| held.body.as_ref());
+            if bodies.any(|body| body.table.columns.len() != one.table.columns.len()) {
+                return Err(PlanError::Shape(one.table.full_name().to_string()));
+            }
             let effect = merge::effect(merge, &one.table, history, (&one.write, body));
             let effect = effect.ok_or_else(|| PlanError::Sum(one.table.full_name().to_string()))?;
             return self.join(&one.table, key, effect);
@@ -404,8 +408,12 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         match stand::shown(&policy, &self.places, key) {
-            Some(Shown::Row(row)) => self.operate(&table, key, Effect::Put(row)),
-            Some(Shown::Nothing(row)) => self.operate(&table, key, Effect::Remove(row)),
+            Some(Shown::Row(row)) => {
+                self.operate(&self.shape(&table, key, &row), key, Effect::Put(row));
+            }
+            Some(Shown::Nothing(row)) => {
+                self.operate(&self.shape(&table, key, &row), key, Effect::Remove(row));
+            }
             Some(Shown::As(version)) => {
                 if let Some(one) = one.filter(|one| one.write.version.dot == version.dot) {
                     self.operate(&table, key, own(one));
@@ -414,6 +422,15 @@ impl<'a> Planner<'a> {
             None => {}
         }
         Ok(())
+    }
+
+    /// The table as it was where a row that shows was written: an older version's may
+    /// have other columns.
+    fn shape(&self, table: &Arc<Table>, key: RowKey, row: &Row) -> Arc<Table> {
+        let mut bodies = self.places.seen(key).history.iter().filter_map(|held| held.body.as_ref());
+        let written = bodies
+            .find(|body| body.after.as_ref() == Some(row) || body.before.as_ref() == Some(row));
+        written.map_or_else(|| Arc::clone(table), |body| Arc::clone(&body.table))
     }
 
     fn join(&mut self, table: &Arc<Table>, key: RowKey, later: Effect) -> Result<(), PlanError> {
@@ -431,13 +448,15 @@ impl<'a> Planner<'a> {
     /// The operation on a row, in place of an earlier one.
     fn operate(&mut self, table: &Arc<Table>, key: RowKey, effect: Effect) {
         let place = self.places.get_mut(&key).expect("a row is loaded before it is decided");
-        if let Some((table, at)) = place.op {
-            self.tables[table].ops[at] = Some(effect);
-            return;
+        let same = |ops: &TableOps| Arc::ptr_eq(&ops.table, table) || *ops.table == **table;
+        if let Some((held, at)) = place.op.take() {
+            if same(&self.tables[held]) {
+                self.tables[held].ops[at] = Some(effect);
+                place.op = Some((held, at));
+                return;
+            }
+            self.tables[held].ops[at] = None;
         }
-        let same = |ops: &TableOps| {
-            Arc::ptr_eq(&ops.table, table) || ops.table.full_name() == table.full_name()
-        };
         let at = self.tables.iter().position(same).unwrap_or_else(|| {
             self.tables.push(TableOps { table: Arc::clone(table), ops: Vec::new() });
             self.tables.len() - 1
