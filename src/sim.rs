@@ -53,37 +53,59 @@ fn first_failure(seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
     seeds.into_iter().find_map(|seed| run(&Script::random(seed)).err().map(|error| (seed, error)))
 }
 
-#[test]
-fn regions_converge() {
-    mutant::set(None);
-    let seeds = match number("CAUSEWAY_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 1..number("CAUSEWAY_SIM_SEEDS").unwrap_or(400) + 1,
-    };
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.txns += other.txns;
+        self.crashes += other.crashes;
+        self.stale += other.stale;
+        for (kind, count) in other.conflicts {
+            *self.conflicts.entry(kind).or_default() += count;
+        }
+    }
+}
+
+/// Runs every `threads`-th seed from `first` on. A failure is told with its script, cut
+/// down.
+fn run_each(first: u64, end: u64, threads: usize) -> Result<Tally, String> {
     let mut sum = Tally::default();
-    let count = seeds.end - seeds.start;
-    for seed in seeds {
+    for seed in (first..end).step_by(threads) {
         let script = Script::random(seed);
         match run(&script) {
-            Ok(tally) => {
-                sum.txns += tally.txns;
-                sum.crashes += tally.crashes;
-                sum.stale += tally.stale;
-                for (kind, n) in tally.conflicts {
-                    *sum.conflicts.entry(kind).or_default() += n;
-                }
-            }
+            Ok(tally) => sum.add(tally),
             Err(error) => {
                 let (short, error) = shrink::shrink(&script, error);
-                panic!("seed {seed}: {error}\n\n{short}");
+                return Err(format!("seed {seed}: {error}\n\n{short}"));
             }
         }
     }
+    Ok(sum)
+}
+
+#[test]
+fn regions_converge() {
+    let (first, end) = match number("CAUSEWAY_SIM_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None => (1, number("CAUSEWAY_SIM_SEEDS").unwrap_or(10_000) + 1),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut sum = Tally::default();
+    std::thread::scope(|scope| {
+        let starts = (first..end).take(threads);
+        let runs: Vec<_> =
+            starts.map(|seed| scope.spawn(move || run_each(seed, end, threads))).collect();
+        for run in runs {
+            match run.join().expect("no assertion of the core fails") {
+                Ok(tally) => sum.add(tally),
+                Err(told) => panic!("{told}"),
+            }
+        }
+    });
+    let seeds = end - first;
     println!(
-        "{} transactions over {count} seeds, {} crashes, {} stale batches, conflicts {:?}",
+        "{} transactions over {seeds} seeds, {} crashes, {} stale batches, conflicts {:?}",
         sum.txns, sum.crashes, sum.stale, sum.conflicts
     );
-    assert!(count < 100 || sum.conflicts.len() >= 9 && sum.stale > 0, "the runs are too tame");
+    assert!(seeds < 100 || sum.conflicts.len() >= 9 && sum.stale > 0, "the runs are too tame");
 }
 
 /// Seeds within which each deliberate bug must show.

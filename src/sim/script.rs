@@ -89,7 +89,7 @@ pub(super) struct Script {
 }
 
 /// Client transactions of a script.
-const TXNS: usize = 110;
+const TXNS: usize = 120;
 
 impl Script {
     pub(super) fn random(seed: u64) -> Self {
