@@ -79,23 +79,16 @@ impl Applier {
         let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
         lock(&self.index).stage(id, marks, batch.plan.writes.clone());
         let written = Written { batch, point, large: true, schema };
-        match finish(&self.gate, session, Some(&written)).await {
-            Ok(()) => {
-                self.planned.raise(origin, mark.seq);
-                self.committed_batch(written.batch);
-                Ok(())
-            }
-            Err(miss) => {
-                if miss.is_unknown() && self.was_committed(session, &written.batch).await? {
-                    self.planned.raise(origin, mark.seq);
-                    self.committed_batch(written.batch);
-                    return Ok(());
-                }
-                lock(&self.index).abandon(id);
-                session.rollback().await?;
-                Err(ApplyError::Again(miss_text(&miss)))
-            }
+        if let Err(miss) = finish(&self.gate, session, Some(&written)).await
+            && !(miss.is_unknown() && self.was_committed(session, &written.batch).await?)
+        {
+            lock(&self.index).abandon(id);
+            session.rollback().await?;
+            return Err(ApplyError::Again(miss_text(&miss)));
         }
+        self.planned.raise(origin, mark.seq);
+        self.committed_batch(written.batch);
+        Ok(())
     }
 
     /// The next part of the stream; none when the parts are void or a stop is wanted.

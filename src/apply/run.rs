@@ -70,7 +70,6 @@ pub async fn run(
     reports: mpsc::Sender<Report>,
     cancel: CancellationToken,
 ) -> Result<(), ApplyError> {
-    let region = config.region;
     let mut first = Session::connect(&config.opts, config.flavor, config.epoch).await?;
     let mut second = Session::connect(&config.opts, config.flavor, config.epoch).await?;
     let mut orders = inputs.orders;
@@ -123,7 +122,7 @@ pub async fn run(
         let gate = applier.gate.clone();
         let (finished, point, ahead) = tokio::join!(
             Box::pin(finish(&gate, &mut first, written.as_ref())),
-            Box::pin(write(&mut second, region, batch.as_ref())),
+            Box::pin(write(&mut second, gate.region, batch.as_ref())),
             Box::pin(applier.ahead(batch.is_some()))
         );
         ready = ahead;
