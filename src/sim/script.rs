@@ -118,6 +118,7 @@ impl Script {
                     let mut op = || op(&mut rng, &tables, keys, &mut journal);
                     Step::Commit { region, ops: (0..count).map(|_| op()).collect() }
                 }
+                8 if rng.below(4) > 0 => continue,
                 8 => Step::Crash { region },
                 9..12 => Step::Wait { us: rng.below(3) },
                 12 => {

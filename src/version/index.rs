@@ -28,7 +28,7 @@ struct Staged {
 pub struct Seen {
     /// The surviving versions of the row; none for a unique value.
     pub versions: Versions,
-    /// Writes that were kept, in the order of their arrival, seen by others or not.
+    /// Writes that were kept, in no order, seen by others or not.
     pub history: Vec<Write>,
 }
 
@@ -54,11 +54,12 @@ impl Seen {
 
     /// Forgets what is stable and has nothing unstable concurrent with it.
     fn sweep(&mut self, stable: &Vector) {
-        let open: Vec<Write> =
-            self.history.iter().filter(|w| !stable.covers(w.version.dot)).cloned().collect();
-        self.history.retain(|held| {
-            !stable.covers(held.version.dot) || open.iter().any(|w| w.is_concurrent(held))
-        });
+        let (gone, open): (Vec<Write>, Vec<Write>) = std::mem::take(&mut self.history)
+            .into_iter()
+            .partition(|w| stable.covers(w.version.dot));
+        let kept = gone.into_iter().filter(|held| open.iter().any(|w| w.is_concurrent(held)));
+        self.history = kept.collect();
+        self.history.extend(open);
         let history = &self.history;
         self.versions.retain(|v| {
             !stable.covers(v.dot) || history.iter().any(|held| held.version.dot == v.dot)
@@ -211,6 +212,8 @@ impl Index {
                 places.push(place);
             }
         }
+        places.sort_unstable();
+        places.dedup();
         for place in places {
             self.sweep(place);
         }
