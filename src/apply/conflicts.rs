@@ -1,5 +1,7 @@
 //! Writes the conflict log, in the transaction that applies the batch (R12).
 
+use std::collections::HashMap;
+
 use mysql_async::Row as SqlRow;
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Map, Value as Json, json};
@@ -11,6 +13,9 @@ use crate::clock::wall_us;
 use crate::resolve::{Conflict, chained, entry, text};
 use crate::version::Action;
 
+/// Rows read for the entries of one batch; of those beyond, the row that stood is in
+/// its region's outbox alone.
+const READ_MAX: usize = 500;
 /// Entries of one INSERT.
 const ENTRIES_MAX: usize = 100;
 
@@ -36,13 +41,12 @@ impl Session {
         let head: Option<(u64, String)> = self.conn.query_first(head).await.map_err(failed)?;
         let (mut id, mut hash) = head.unwrap_or_default();
         let at_us = wall_us();
+        let mut stood = self.standing(conflicts, own).await?;
         let mut values: Vec<String> = Vec::new();
-        for conflict in conflicts {
+        for (n, conflict) in conflicts.iter().enumerate() {
             let mut entry = entry(conflict, region, at_us);
-            let existing = &conflict.existing;
-            let unread = existing.after.is_none() && existing.version.action != Action::Delete;
-            if unread && !own(existing.version.dot) {
-                entry["existing"]["after"] = self.standing(conflict).await?;
+            if let Some(row) = stood.remove(&n) {
+                entry["existing"]["after"] = row;
             }
             let text = entry.to_string();
             (id, hash) = (id + 1, chained(&hash, &text));
@@ -70,24 +74,55 @@ impl Session {
         self.conn.query_drop(update).await.map_err(failed)
     }
 
-    /// The row that is there now, under a lock.
-    async fn standing(&mut self, conflict: &Conflict) -> Result<Json, ApplyError> {
-        let side = &conflict.incoming;
-        let Some(row) = side.after.as_ref().or(side.before.as_ref()) else { return Ok(Json::Null) };
-        self.ensure_mapping(&conflict.table).await?;
-        let name = (conflict.table.schema.clone(), conflict.table.name.clone());
-        let (_, mapping) = &self.mappings[&name];
-        let select = sql::select(mapping, row);
-        let places: Vec<usize> = mapping.columns.iter().map(|column| column.at).collect();
-        let held: Option<SqlRow> = self.conn.query_first(select).await.map_err(failed)?;
-        let Some(held) = held else { return Ok(Json::Null) };
-        let columns = places.iter().enumerate().filter_map(|(n, &at)| {
-            let column = conflict.table.columns.get(at)?;
-            let bytes = held.get_opt::<Option<Vec<u8>>, _>(n).and_then(Result::ok).flatten();
-            Some((column.name.clone(), bytes.map_or(Json::Null, |bytes| printed(column, &bytes))))
-        });
-        Ok(Json::Object(columns.collect::<Map<_, _>>()))
+    /// The rows that are there now, under locks, by the place of their conflict: those
+    /// that the batch is about to overwrite and nobody has kept. One round trip.
+    async fn standing(
+        &mut self,
+        conflicts: &[Conflict],
+        own: &(dyn Fn(Dot) -> bool + Sync),
+    ) -> Result<HashMap<usize, Json>, ApplyError> {
+        let (mut sql, mut asked) = (Vec::new(), Vec::new());
+        for (n, conflict) in conflicts.iter().enumerate() {
+            let existing = &conflict.existing;
+            let kept = existing.after.is_some() || existing.version.action == Action::Delete;
+            let row = conflict.incoming.after.as_ref().or(conflict.incoming.before.as_ref());
+            let Some(row) = row.filter(|_| !kept && !own(existing.version.dot)) else { continue };
+            if asked.len() >= READ_MAX {
+                break;
+            }
+            self.ensure_mapping(&conflict.table).await?;
+            let name = (conflict.table.schema.clone(), conflict.table.name.clone());
+            let (_, mapping) = &self.mappings[&name];
+            if !sql.is_empty() {
+                sql.push(b';');
+            }
+            sql.extend(sql::select(mapping, row));
+            asked.push((n, mapping.columns.iter().map(|column| column.at).collect::<Vec<_>>()));
+        }
+        let mut found = HashMap::new();
+        if asked.is_empty() {
+            return Ok(found);
+        }
+        let mut answers = self.conn.query_iter(sql).await.map_err(failed)?;
+        for (n, places) in asked {
+            let rows: Vec<SqlRow> = answers.collect().await.map_err(failed)?;
+            if let Some(row) = rows.first() {
+                found.insert(n, held(&conflicts[n], &places, row));
+            }
+        }
+        answers.drop_result().await.map_err(failed)?;
+        Ok(found)
     }
+}
+
+/// A row as it was read: `places` are its columns' places at the origin.
+fn held(conflict: &Conflict, places: &[usize], row: &SqlRow) -> Json {
+    let columns = places.iter().enumerate().filter_map(|(n, &at)| {
+        let column = conflict.table.columns.get(at)?;
+        let bytes = row.get_opt::<Option<Vec<u8>>, _>(n).and_then(Result::ok).flatten();
+        Some((column.name.clone(), bytes.map_or(Json::Null, |bytes| printed(column, &bytes))))
+    });
+    Json::Object(columns.collect::<Map<_, _>>())
 }
 
 /// A value as the server prints it.

@@ -47,6 +47,8 @@ pub(super) struct Applier {
     /// The schema changes here that the sessions know of.
     pub(super) schema: u64,
     limits: BatchLimits,
+    /// Row changes of the largest batch given up since the last one was committed.
+    tried: usize,
     /// Batches of a single transaction still to come, to find the one that fails.
     alone: usize,
     failures: u32,
@@ -184,6 +186,7 @@ impl Applier {
             again: false,
             schema: 0,
             limits: config.limits,
+            tried: 0,
             alone: 0,
             failures: 0,
             done: Vec::new(),
@@ -404,6 +407,7 @@ impl Applier {
     }
 
     fn give_up(&mut self, batch: Batch) {
+        self.tried = self.tried.max(batch.items.iter().map(Item::rows).sum());
         lock(&self.index).abandon(batch.id);
         batch::put_back(&mut self.streams, batch.items);
         self.planned = self.committed.clone();
@@ -412,8 +416,9 @@ impl Applier {
     /// Decides how to go on after a batch of so many transactions was put back.
     async fn failed(&mut self, miss: &Miss, txns: usize) -> Result<(), ApplyError> {
         self.failures += 1;
-        let rows = (self.limits.rows / 2).max(16);
-        self.limits.rows = rows;
+        // Half of what was tried, which may have been far below the limit.
+        self.limits.rows = (self.limits.rows.min(self.tried) / 2).max(16);
+        self.tried = 0;
         let reason = miss_text(miss);
         self.gate.missed(miss);
         let pause_ms = match miss {
