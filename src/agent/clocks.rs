@@ -107,7 +107,13 @@ impl Clocks {
         peers.iter().map(|(&origin, peer)| (origin, fresh(peer))).collect()
     }
 
-    /// Microseconds to add to this clock for the majority's time.
+    /// Microseconds to add to this clock for the majority's time, now. No guard leaves
+    /// this function: a second borrow while one is held waits for ever behind a writer.
+    pub(crate) fn majority_us(&self) -> i64 {
+        *self.majority.borrow()
+    }
+
+    /// The same, as it changes.
     pub(crate) fn majority(&self) -> watch::Receiver<i64> {
         self.majority.subscribe()
     }
@@ -130,7 +136,7 @@ impl Clocks {
         let samples = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let &(round_trip, offset) = samples.iter().min_by_key(|(round_trip, _)| *round_trip)?;
         let doubt = i64::try_from(round_trip / 2).unwrap_or(i64::MAX);
-        let off = offset.saturating_sub(*self.majority.borrow());
+        let off = offset.saturating_sub(self.majority_us());
         Some(off.signum().saturating_mul(off.saturating_abs().saturating_sub(doubt).max(0)))
     }
 }

@@ -354,7 +354,7 @@ impl Stamping {
     fn now(&self) -> Now {
         let clocks = &self.shared.clocks;
         Now {
-            trusted_us: wall_us().saturating_add_signed(*clocks.majority().borrow()),
+            trusted_us: wall_us().saturating_add_signed(clocks.majority_us()),
             source_off_us: clocks.source().unwrap_or(0),
         }
     }
