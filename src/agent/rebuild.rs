@@ -51,13 +51,18 @@ pub(crate) async fn index(
         let from = config(origin, stable.get(origin));
         Box::pin(read(shared, &from, through, &mut writes)).await?;
     }
-    // What is stable and concurrent with something unstable that is kept counts too.
-    let kept = needed(&stable, &writes);
-    for &origin in topics.keys() {
-        let (from, through) = (kept.get(origin), stable.get(origin));
-        if from < through {
-            Box::pin(read(shared, &config(origin, from), through, &mut writes)).await?;
+    // What is stable and concurrent with something unstable that is kept counts too, and
+    // so does what is concurrent with that.
+    let mut read_from = stable.clone();
+    for _ in 0..2 {
+        let kept = needed(&read_from, &writes);
+        for &origin in topics.keys() {
+            let (from, through) = (kept.get(origin), read_from.get(origin));
+            if from < through {
+                Box::pin(read(shared, &config(origin, from), through, &mut writes)).await?;
+            }
         }
+        read_from = kept;
     }
     writes.sort_by_key(|write| write.version.rank());
     let mut index = Index::default();

@@ -346,7 +346,9 @@ impl Region {
     fn rebuilt(&self, stable: &Vector, own: Seq) -> Index {
         let mut index = Index::default();
         let mut writes = self.writes_after(stable, own);
-        writes = self.writes_after(&needed(stable, &writes), own);
+        for _ in 0..2 {
+            writes = self.writes_after(&needed(stable, &writes), own);
+        }
         writes.sort_by_key(|write| write.version.rank());
         for write in &writes {
             index.restore(write);

@@ -52,12 +52,18 @@ impl Seen {
         }
     }
 
-    /// Forgets what is stable and has nothing unstable concurrent with it.
+    /// Forgets what is stable, has nothing unstable concurrent with it, and is older than
+    /// whatever has.
     fn sweep(&mut self, stable: &Vector) {
         let (gone, open): (Vec<Write>, Vec<Write>) = std::mem::take(&mut self.history)
             .into_iter()
             .partition(|w| stable.covers(w.version.dot));
-        let kept = gone.into_iter().filter(|held| open.iter().any(|w| w.is_concurrent(held)));
+        // With what is kept goes all that is later than it: a sum above a delete is whole
+        // or nothing.
+        let needed = gone.iter().filter(|held| open.iter().any(|w| w.is_concurrent(held)));
+        let lowest = needed.map(|held| held.version.rank()).min();
+        let kept =
+            gone.into_iter().filter(|held| lowest.is_some_and(|low| held.version.rank() >= low));
         self.history = kept.collect();
         self.history.extend(open);
         let history = &self.history;
