@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::advice::plan_advice;
 use super::batch::{self, Batch, BatchLimits, Gathered};
 use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
-use super::stream::{Arrival, Body, Item, Stream, StreamState};
+use super::stream::{Arrival, Item, Stream, StreamState};
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
@@ -313,19 +313,12 @@ impl Applier {
     /// The planned vector after items were put back: it ends before the queues' fronts.
     fn replan(&mut self) {
         for (&origin, stream) in &self.streams {
-            let next = stream.queue.iter().find(|item| !matches!(item.body, Body::Heartbeat));
-            if let Some(front) = next {
-                let held = self.planned.get(origin);
-                if front.dot.seq <= held {
-                    let before = Seq(front.dot.seq.0 - 1);
-                    self.planned =
-                        self.planned
-                            .iter()
-                            .map(|dot| {
-                                if dot.origin == origin { Dot { origin, seq: before } } else { dot }
-                            })
-                            .collect();
-                }
+            let held = self.planned.get(origin);
+            if let Some(next) = stream.next_seq().filter(|&next| next <= held) {
+                let before = Seq(next.0 - 1);
+                let lower =
+                    |dot: Dot| if dot.origin == origin { Dot { origin, seq: before } } else { dot };
+                self.planned = self.planned.iter().map(lower).collect();
             }
         }
     }

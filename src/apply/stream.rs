@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, Table, TableChange, Vector};
+use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, Seq, Table, TableChange, Vector};
 use crate::clock::Hlc;
 
 /// A record that the inbox's order has accepted.
@@ -190,6 +190,13 @@ impl Stream {
         self.queue.push_back(Item::new(arrival));
     }
 
+    /// The first transaction in the queue. Heartbeats and what makes parts void stand
+    /// behind a transaction that may be taken already, and repeat its seq.
+    pub(super) fn next_seq(&self) -> Option<Seq> {
+        let counts = |item: &&Item| matches!(item.body, Body::Whole(_) | Body::Part { .. });
+        self.queue.iter().find(counts).map(|item| item.dot.seq)
+    }
+
     /// Why the front can't be applied on top of `applied` at `now_us`, if so.
     pub(super) fn blocked(
         &self,
@@ -202,5 +209,49 @@ impl Stream {
             return Some(StreamState::ClockAhead { ahead_us: front.hlc.0 - latest_us });
         }
         applied.awaits(&front.deps, self.origin, me).map(StreamState::WaitingDeps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Position, pb};
+
+    fn stream(records: Vec<(u64, Accepted, RecordBody)>) -> Stream {
+        let origin = RegionId::new(2).unwrap();
+        let mut stream = Stream::new(origin, mpsc::channel(1).1);
+        for (seq, accepted, body) in records {
+            let record = Record {
+                origin,
+                epoch: 1,
+                seq: Seq(seq),
+                hlc: Hlc(seq),
+                deps: Vector::default(),
+                gtid: String::new(),
+                position: Position::default(),
+                body,
+            };
+            stream.push(Arrival { record, accepted, bytes: 1, room: None });
+        }
+        stream
+    }
+
+    fn txn(seq: u64) -> (u64, Accepted, RecordBody) {
+        let body = pb::Transaction { last: true, ..Default::default() };
+        (seq, Accepted::Next, RecordBody::Transaction(body))
+    }
+
+    fn start(seq: u64) -> (u64, Accepted, RecordBody) {
+        (seq, Accepted::NewEpoch, RecordBody::Start(pb::Start::default()))
+    }
+
+    fn beat(seq: u64) -> (u64, Accepted, RecordBody) {
+        (seq, Accepted::Next, RecordBody::Heartbeat(pb::Heartbeat::default()))
+    }
+
+    #[test]
+    fn a_new_epoch_is_no_transaction_of_the_queue() {
+        assert_eq!(stream(vec![start(4), beat(4), txn(5), txn(6)]).next_seq(), Some(Seq(5)));
+        assert_eq!(stream(vec![beat(4), start(4)]).next_seq(), None);
     }
 }
