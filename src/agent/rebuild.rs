@@ -93,7 +93,7 @@ async fn read(
 
 /// Adds a record's writes to those of the transaction that is `open`, and these to
 /// `writes` with its last part. Parts that an abort or a new epoch makes void count for
-/// nothing: their seq is given again.
+/// nothing.
 fn enter(
     book: &Rulebook,
     record: Record,

@@ -140,8 +140,10 @@ impl Stamper {
     fn aborted(&mut self) -> Option<Record> {
         let open = self.open.take()?;
         let body = pb::Transaction { aborted: true, last: true, ..Default::default() };
+        // Its parts bear the seq: were it given again, a copy of one of them could pass
+        // for a part of the next transaction.
+        self.seq = open.seq;
         Some(Record {
-            seq: open.seq,
             hlc: open.hlc,
             body: RecordBody::Transaction(body),
             ..self.beat(pb::Heartbeat::default())

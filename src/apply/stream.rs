@@ -187,7 +187,13 @@ impl Stream {
     }
 
     pub(super) fn push(&mut self, arrival: Arrival) {
-        self.queue.push_back(Item::new(arrival));
+        let body = &arrival.record.body;
+        let aborted = matches!(body, RecordBody::Transaction(txn) if txn.aborted);
+        let item = Item::new(arrival);
+        // A transaction that was rolled back has used its seq up.
+        let rest = aborted.then(|| Item { body: Body::Whole(Vec::new()), ..item.clone() });
+        self.queue.push_back(item);
+        self.queue.extend(rest);
     }
 
     /// The first transaction in the queue. Heartbeats and what makes parts void stand
@@ -214,15 +220,19 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::apply::batch::{BatchLimits, Gathered, gather};
     use crate::change::{Position, pb};
 
+    const ORIGIN: RegionId = RegionId::new(2).unwrap();
+
     fn stream(records: Vec<(u64, Accepted, RecordBody)>) -> Stream {
-        let origin = RegionId::new(2).unwrap();
-        let mut stream = Stream::new(origin, mpsc::channel(1).1);
+        let mut stream = Stream::new(ORIGIN, mpsc::channel(1).1);
         for (seq, accepted, body) in records {
             let record = Record {
-                origin,
+                origin: ORIGIN,
                 epoch: 1,
                 seq: Seq(seq),
                 hlc: Hlc(seq),
@@ -253,5 +263,22 @@ mod tests {
     fn a_new_epoch_is_no_transaction_of_the_queue() {
         assert_eq!(stream(vec![start(4), beat(4), txn(5), txn(6)]).next_seq(), Some(Seq(5)));
         assert_eq!(stream(vec![beat(4), start(4)]).next_seq(), None);
+    }
+
+    #[test]
+    fn a_transaction_that_was_rolled_back_is_applied_as_an_empty_one() {
+        let part = pb::Transaction::default();
+        let void = pb::Transaction { aborted: true, last: true, ..Default::default() };
+        let bodies = [part, void].map(|body| (5, Accepted::Next, RecordBody::Transaction(body)));
+        let mut streams = BTreeMap::from([(ORIGIN, stream(bodies.into()))]);
+        // What a large transaction does with a part that proves void.
+        streams.values_mut().for_each(|stream| drop(stream.queue.pop_front()));
+        let mut planned: Vector = [Dot { origin: ORIGIN, seq: Seq(4) }].into_iter().collect();
+        let me = RegionId::new(1).unwrap();
+        let limits = BatchLimits { rows: 9, bytes: 9, txns: 9 };
+        let gathered = gather(&mut streams, &mut planned, me, limits, u64::MAX);
+        let Gathered::Batch(items) = gathered else { panic!("{gathered:?}") };
+        assert!(matches!(items[..], [Item { body: Body::Whole(ref rows), .. }] if rows.is_empty()));
+        assert_eq!(planned.get(ORIGIN), Seq(5));
     }
 }

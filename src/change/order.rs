@@ -114,14 +114,10 @@ impl ReaderOrder {
                     return Err(OrderError::Gap { wanted: self.seq.next(), found: record.seq });
                 }
                 // It carries no part number of its own: it ends whatever has come.
-                if txn.aborted {
-                    self.parts = 0;
-                    return Ok(Accepted::Next);
-                }
-                if txn.part < self.parts {
+                if !txn.aborted && txn.part < self.parts {
                     return Ok(Accepted::Duplicate);
                 }
-                if txn.part > self.parts {
+                if !txn.aborted && txn.part > self.parts {
                     return Err(OrderError::PartGap {
                         seq: record.seq,
                         wanted: self.parts,
@@ -224,13 +220,14 @@ mod tests {
             &[
                 txn(1, 1, 0, false),
                 txn(1, 1, 1, false),
-                void,
-                txn(1, 1, 0, false),
+                void.clone(),
+                txn(1, 2, 0, false),
                 txn(1, 1, 1, false),
-                txn(1, 1, 2, true),
-                txn(1, 2, 0, true),
+                void,
+                txn(1, 2, 0, false),
+                txn(1, 2, 1, true),
             ],
-            &[Next, Next, Next, Next, Next, Next, Next],
+            &[Next, Next, Next, Next, Duplicate, Duplicate, Duplicate, Next],
         );
     }
 

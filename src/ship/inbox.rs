@@ -226,7 +226,7 @@ pub async fn read_range(
     loop {
         let record = inbox.next().await?.record;
         let done = match &record.body {
-            RecordBody::Transaction(txn) => record.seq >= through && txn.last && !txn.aborted,
+            RecordBody::Transaction(txn) => record.seq >= through && txn.last,
             RecordBody::Start(_) | RecordBody::Heartbeat(_) => false,
         };
         each(record);

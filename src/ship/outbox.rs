@@ -100,7 +100,7 @@ impl Outbox {
     /// The outbox is of no use afterwards.
     pub async fn send(&self, record: Record) -> Result<(), ShipError> {
         let seq = match &record.body {
-            RecordBody::Transaction(txn) if txn.last && !txn.aborted => Some(record.seq),
+            RecordBody::Transaction(txn) if txn.last => Some(record.seq),
             RecordBody::Transaction(_) => {
                 failpoint::hit("outbox.part_sent");
                 None
@@ -226,7 +226,7 @@ fn start_record(origin: RegionId, epoch: u64, tail: Option<&Tail>, fresh: Positi
 /// Joins the next record of the topic into what the tail says.
 fn extend(tail: &mut Option<Tail>, record: Record) {
     let counts = match &record.body {
-        RecordBody::Transaction(txn) => txn.last && !txn.aborted,
+        RecordBody::Transaction(txn) => txn.last,
         RecordBody::Start(_) | RecordBody::Heartbeat(_) => true,
     };
     let epoch = tail.as_ref().map_or(0, |tail| tail.epoch);

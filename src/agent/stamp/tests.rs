@@ -73,11 +73,11 @@ fn parts_share_one_stamp_and_enter_the_index_together() {
 }
 
 #[test]
-fn an_aborted_transaction_gives_its_seq_back() {
+fn an_aborted_transaction_keeps_its_seq() {
     let mut stamper = stamper();
     stamper.take(changes(0, false, 1), at(1_000)).unwrap();
     let void = stamper.take(CaptureEvent::Aborted, at(1_000)).unwrap().unwrap();
-    assert_eq!(void.seq, Seq(5));
+    assert_eq!((void.seq, void.position), (Seq(5), Position("0-1-4".into())));
     let next = stamper.take(changes(0, true, 2), at(1_000)).unwrap().unwrap();
-    assert_eq!(next.seq, Seq(5));
+    assert_eq!((next.seq, next.position), (Seq(6), Position("0-1-5".into())));
 }
