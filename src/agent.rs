@@ -13,6 +13,7 @@ mod error;
 mod guard;
 mod links;
 mod observe;
+mod own;
 mod pause;
 mod prune;
 mod readers;

@@ -23,7 +23,8 @@ mod unfit;
 
 pub use batch::BatchLimits;
 pub use bootstrap::{
-    Flavor, applied, bootstrap, end_sessions, find_writable, still_owns, take_epoch,
+    Flavor, Shipped, applied, bootstrap, end_sessions, find_writable, forget_own, set_shipped,
+    shipped, still_owns, take_epoch,
 };
 pub use error::{ApplyError, ErrorKind};
 pub use gate::SharedIndex;

@@ -48,7 +48,7 @@ pub struct Checkpoint {
 pub struct AppliedMark {
     /// Whose transactions were applied.
     pub origin: RegionId,
-    /// By which agent.
+    /// The epoch of the agent that shipped the last of them.
     pub epoch: u64,
     /// Up to and with this one.
     pub seq: Seq,

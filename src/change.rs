@@ -7,7 +7,7 @@ mod order;
 mod position;
 mod record;
 
-pub use order::{Accepted, OrderError, ReaderOrder};
+pub use order::{Accepted, OrderError, ReaderOrder, Side};
 pub use position::{BinlogPoint, Position};
 pub use record::{RECORD_VERSION, Record, RecordBody, RecordError};
 
@@ -76,22 +76,46 @@ pub struct Dot {
     pub seq: Seq,
 }
 
+/// A place in an origin's log: its last transaction that counts there, and the epoch
+/// that wrote it. Epoch 0 with a seq is a place of which the writer is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Of the agent that shipped it.
+    pub epoch: u64,
+    /// The last transaction, 0 before the first.
+    pub seq: Seq,
+}
+
 /// Per origin the highest seq applied: what a region, or a transaction's author,
 /// has seen. An absent origin counts as 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Vector(BTreeMap<RegionId, Seq>);
+pub struct Vector(BTreeMap<RegionId, Place>);
 
 impl Vector {
     /// The highest seq seen of `origin`, 0 if none.
     #[must_use]
     pub fn get(&self, origin: RegionId) -> Seq {
+        self.place(origin).seq
+    }
+
+    /// The same as a place in the origin's log.
+    #[must_use]
+    pub fn place(&self, origin: RegionId) -> Place {
         self.0.get(&origin).copied().unwrap_or_default()
     }
 
-    /// Moves `origin` up to `seq`; never down.
+    /// Moves `origin` up to `seq`; never down. For what is not shipped: a reader that
+    /// starts there would not know whom to trust.
     pub fn raise(&mut self, origin: RegionId, seq: Seq) {
+        self.raise_to(origin, Place { epoch: 0, seq });
+    }
+
+    /// Moves `origin` up to `place`; never down.
+    pub fn raise_to(&mut self, origin: RegionId, place: Place) {
         let held = self.0.entry(origin).or_default();
-        *held = (*held).max(seq);
+        if (place.seq, place.epoch) > (held.seq, held.epoch) {
+            *held = place;
+        }
     }
 
     /// Whether everything up to and with `dot` has been seen.
@@ -113,7 +137,22 @@ impl Vector {
 
     /// In order of region id.
     pub fn iter(&self) -> impl Iterator<Item = Dot> + '_ {
-        self.0.iter().map(|(&origin, &seq)| Dot { origin, seq })
+        self.0.iter().map(|(&origin, place)| Dot { origin, seq: place.seq })
+    }
+
+    /// The same as places in the origins' logs.
+    pub fn places(&self) -> impl Iterator<Item = (RegionId, Place)> + '_ {
+        self.0.iter().map(|(&origin, &place)| (origin, place))
+    }
+}
+
+impl FromIterator<(RegionId, Place)> for Vector {
+    fn from_iter<T: IntoIterator<Item = (RegionId, Place)>>(places: T) -> Self {
+        let mut vector = Self::default();
+        for (origin, place) in places {
+            vector.raise_to(origin, place);
+        }
+        vector
     }
 }
 

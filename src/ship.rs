@@ -11,9 +11,12 @@ mod inbox;
 mod kafka;
 mod link;
 mod outbox;
+mod reader;
+mod tail;
 
 pub use error::{ErrorKind, ShipError};
 pub use inbox::{Inbox, InboxConfig, InboxItem, head, read_range};
 pub use kafka::{Cluster, TopicSettings};
 pub use link::{LinkConfig, LinkReport, LinkStatus, run_link};
-pub use outbox::{Outbox, OutboxConfig, Tail};
+pub use outbox::{Outbox, OutboxConfig};
+pub use tail::{Begin, Tail};

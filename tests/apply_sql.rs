@@ -17,7 +17,7 @@ use causeway::apply::{
     ApplyError, ErrorKind, Flavor, Mark, Session, applied, bootstrap, find_writable, still_owns,
     take_epoch,
 };
-use causeway::change::{Column, ColumnType, Dot, Kind, RegionId, Row, Seq, Table, Value};
+use causeway::change::{Column, ColumnType, Dot, Kind, Place, RegionId, Row, Seq, Table, Value};
 use causeway::clock::Hlc;
 use causeway::resolve::TablePlan;
 use lab::db::{Database, Flavour, Settings};
@@ -41,14 +41,18 @@ impl Bench {
         let mut conn = db.conn().await;
         bootstrap(&mut conn).await.unwrap();
         bootstrap(&mut conn).await.unwrap();
-        let epoch = take_epoch(&mut conn).await.unwrap();
+        let epoch = take_epoch(&mut conn, 0).await.unwrap();
         let session = Session::connect(&opts, flavor, epoch).await.unwrap();
         db.exec("CREATE DATABASE s DEFAULT CHARACTER SET utf8mb4").await;
         Self { db, flavor, session, seq: 0 }
     }
 
     fn mark(&self) -> Mark {
-        Mark { origin: ORIGIN, seq: Seq(self.seq), hlc: Hlc(self.seq + 1000) }
+        Mark {
+            dot: Dot { origin: ORIGIN, seq: Seq(self.seq) },
+            epoch: 1,
+            hlc: Hlc(self.seq + 1000),
+        }
     }
 
     fn slot(&self) -> u8 {
@@ -203,7 +207,7 @@ async fn fence(flavour: Flavour) {
     b.begin(&plan).await.unwrap();
     // The take-over waits for the batch in flight.
     let mut conn = b.db.conn().await;
-    let (took, ()) = tokio::join!(take_epoch(&mut conn), async {
+    let (took, ()) = tokio::join!(take_epoch(&mut conn, 0), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         b.session.commit().await.unwrap();
     });
@@ -212,8 +216,8 @@ async fn fence(flavour: Flavour) {
     assert!(matches!(b.apply(&plan).await, Err(ApplyError::Fenced(_))));
     assert_eq!(b.db.number("SELECT COUNT(*) FROM s.t").await, 2);
     let known = applied(&mut conn).await.unwrap();
-    assert_eq!(known[&ORIGIN], (Seq(3), Hlc(1003)));
-    assert_eq!(take_epoch(&mut conn).await.unwrap(), before + 1);
+    assert_eq!(known[&ORIGIN], (Place { epoch: 1, seq: Seq(3) }, Hlc(1003)));
+    assert_eq!(take_epoch(&mut conn, 0).await.unwrap(), before + 1);
 }
 
 async fn marker_first(flavour: Flavour) {
@@ -384,7 +388,7 @@ async fn a_lost_connection_holds_no_one_up() {
         bench.begin(&[]).await.unwrap();
         let mut bystander = bench.db.conn().await;
         let mut conn = bench.db.conn().await;
-        let epoch = take_epoch(&mut conn).await.unwrap();
+        let epoch = take_epoch(&mut conn, 0).await.unwrap();
         assert_eq!(epoch, 2, "the connection of the older agent, with its locks, was ended");
         assert!(bench.session.commit().await.is_err());
         bystander.ping().await.unwrap();

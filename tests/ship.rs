@@ -1,5 +1,5 @@
 //! Outbox, link and inbox on a real Kafka: nothing is lost, and what can't go on says so.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
@@ -8,21 +8,22 @@ mod lab;
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway::change::{Position, Record, RecordBody, RegionId, Seq, Vector, pb};
+use causeway::change::{Place, Position, Record, RecordBody, RegionId, Seq, Vector, pb};
 use causeway::clock::Hlc;
 use causeway::ship::{
-    Cluster, ErrorKind, Inbox, InboxConfig, LinkConfig, LinkStatus, Outbox, OutboxConfig,
-    ShipError, TopicSettings, run_link,
+    Begin, Cluster, ErrorKind, Inbox, InboxConfig, LinkConfig, LinkStatus, Outbox, OutboxConfig,
+    ShipError, Tail, TopicSettings, run_link,
 };
 use lab::kafka::Kafka;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 const SETTINGS: TopicSettings =
     TopicSettings { retention_ms: 86_400_000, record_bytes_max: 1 << 20 };
-const GRACE: Duration = Duration::from_secs(10);
+/// Long: the machine may be slow, and nothing here measures time.
+const GRACE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = lab::PATIENCE;
 
 fn origin() -> RegionId {
@@ -43,8 +44,33 @@ fn outbox(kafka: &Kafka, epoch: u64) -> OutboxConfig {
     }
 }
 
-fn fresh() -> Position {
+fn position() -> Position {
     Position("0-1-100".to_owned())
+}
+
+/// As a database that has never shipped.
+fn fresh() -> Begin {
+    Begin::Fresh(position())
+}
+
+fn place(epoch: u64, seq: u64) -> Place {
+    Place { epoch, seq: Seq(seq) }
+}
+
+/// As a database that knows this of its outbox.
+fn after(epoch: u64, seq: u64) -> Begin {
+    Begin::After(place(epoch, seq))
+}
+
+async fn refused(kafka: &Kafka, epoch: u64, begin: Begin) -> ShipError {
+    match Outbox::open(outbox(kafka, epoch), begin.clone()).await {
+        Ok((_, tail)) => panic!("{begin:?} went on from {tail:?}"),
+        Err(error) => error,
+    }
+}
+
+fn admin(kafka: &Kafka) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", kafka.brokers()).create().unwrap()
 }
 
 /// A whole transaction; `padding` bytes that lz4 can't shrink much.
@@ -77,13 +103,9 @@ async fn ship(outbox: &Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) 
 }
 
 /// (epoch, seq) of the transactions that count, up to and with `last`.
-async fn read(kafka: &Kafka, topic: &str, after: u64, last: u64) -> Vec<(u64, u64)> {
-    let config = InboxConfig {
-        cluster: cluster(kafka),
-        topic: topic.to_owned(),
-        origin: origin(),
-        after: Seq(after),
-    };
+async fn read(kafka: &Kafka, topic: &str, after: Place, last: u64) -> Vec<(u64, u64)> {
+    let config =
+        InboxConfig { cluster: cluster(kafka), topic: topic.to_owned(), origin: origin(), after };
     let mut inbox = Inbox::open(&config).await.unwrap();
     let mut got = Vec::new();
     while got.last().is_none_or(|&(_, seq)| seq < last) {
@@ -99,37 +121,87 @@ async fn read(kafka: &Kafka, topic: &str, after: u64, last: u64) -> Vec<(u64, u6
 async fn an_outbox_goes_on_from_its_tail_and_drops_a_writer_that_lost_it() {
     let kafka = Kafka::start("a", &[]).await;
     let (first, tail) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
-    assert_eq!(tail.map_or(fresh(), |tail| tail.position), fresh());
+    assert_eq!(tail.position, position());
     ship(&first, 1, 1..=700).await;
-    let (second, tail) = Outbox::open(outbox(&kafka, 2), fresh()).await.unwrap();
-    let tail = tail.unwrap();
+    let (second, tail) = Outbox::open(outbox(&kafka, 2), after(1, 0)).await.unwrap();
     assert_eq!((tail.seq, tail.position), (Seq(700), Position("0-1-800".to_owned())));
     ship(&first, 1, 701..=705).await;
     ship(&second, 2, 701..=702).await;
     let wanted: Vec<_> = (651..=700).map(|seq| (1, seq)).chain([(2, 701), (2, 702)]).collect();
-    assert_eq!(read(&kafka, "out", 650, 702).await, wanted);
-    let (_, tail) = Outbox::open(outbox(&kafka, 3), fresh()).await.unwrap();
-    assert_eq!(tail.unwrap().seq, Seq(702), "not where the writer that lost it was");
+    assert_eq!(read(&kafka, "out", place(1, 650), 702).await, wanted);
+    for known in [after(1, 0), after(1, 400), after(1, 700), after(2, 700), after(2, 702)] {
+        let error = refused(&kafka, 2, known.clone()).await;
+        assert!(matches!(error, ShipError::Epoch { found: 2, .. }), "{known:?}: {error}");
+    }
+    let (_, tail) = Outbox::open(outbox(&kafka, 3), after(2, 700)).await.unwrap();
+    assert_eq!(tail.seq, Seq(702), "not where the writer that lost it was");
 }
 
 /// Peers would take the numbers that begin anew for duplicates, and the writes since
 /// the last record would be in no outbox.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outbox_whose_records_are_all_purged_is_not_begun_anew() {
+async fn an_outbox_that_lost_its_records_is_not_begun_anew() {
     let kafka = Kafka::start("p", &[]).await;
     let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
     ship(&first, 1, 1..=5).await;
     first.close(GRACE).await;
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", kafka.brokers()).create().unwrap();
+    let admin = admin(&kafka);
     let mut all = TopicPartitionList::new();
     all.add_partition_offset("out", 0, Offset::End).unwrap();
     admin.delete_records(&all, &AdminOptions::new()).await.unwrap();
-    let Err(error) = Outbox::open(outbox(&kafka, 2), fresh()).await else {
-        panic!("it begins at seq 0 again");
+    for known in [after(1, 0), after(1, 5)] {
+        let error = refused(&kafka, 2, known).await;
+        assert!(matches!(error, ShipError::Purged { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Halt);
+    }
+    let error = refused(&kafka, 2, fresh()).await;
+    assert!(matches!(error, ShipError::Foreign { .. }), "{error}");
+
+    admin.delete_topics(&["out"], &AdminOptions::new()).await.unwrap();
+    // Looking for it does not make it.
+    for _ in 0..2 {
+        let error = refused(&kafka, 2, after(1, 0)).await;
+        assert!(matches!(error, ShipError::Lost { .. }), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Halt);
+    }
+    let new = NewTopic::new("out", 1, TopicReplication::Fixed(1));
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    let error = refused(&kafka, 2, after(1, 0)).await;
+    assert!(matches!(error, ShipError::Lost { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_goes_on_only_from_a_database_that_fits_it() {
+    let kafka = Kafka::start("f", &[]).await;
+    let seeded = |epoch, seq| Begin::Seeded {
+        place: place(1, seq),
+        epoch,
+        tail: Tail {
+            seq: Seq(seq),
+            hlc: Hlc(5_000),
+            deps: Vector::default(),
+            position: Position("0-9-7".to_owned()),
+        },
     };
-    assert!(matches!(error, ShipError::Purged { .. }), "{error}");
-    assert_eq!(error.kind(), ErrorKind::Halt);
+    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&first, 1, 1..=20).await;
+    let error = refused(&kafka, 2, fresh()).await;
+    assert!(matches!(error, ShipError::Foreign { seq: Seq(20), .. }), "{error}");
+    let error = refused(&kafka, 2, seeded(2, 19)).await;
+    assert!(matches!(error, ShipError::Behind { found: Seq(20), .. }), "{error}");
+    let (second, tail) = Outbox::open(outbox(&kafka, 2), seeded(2, 20)).await.unwrap();
+    assert_eq!((tail.seq, tail.position), (Seq(20), Position("0-9-7".to_owned())));
+    ship(&second, 2, 21..=25).await;
+    // Its database still says that it is seeded: the outbox knows better.
+    let (_, tail) = Outbox::open(outbox(&kafka, 3), seeded(2, 20)).await.unwrap();
+    assert_eq!((tail.seq, tail.position), (Seq(25), Position("0-1-125".to_owned())));
+    // The outbox is gone, and the seed says what peers have of it.
+    let config = OutboxConfig { topic: "new".to_owned(), ..outbox(&kafka, 4) };
+    let (_, tail) = Outbox::open(config.clone(), seeded(4, 25)).await.unwrap();
+    assert_eq!((tail.seq, tail.hlc), (Seq(25), Hlc(5_000)));
+    let config = OutboxConfig { epoch: 5, ..config };
+    let (_, tail) = Outbox::open(config, after(4, 25)).await.unwrap();
+    assert_eq!((tail.seq, tail.position), (Seq(25), Position("0-9-7".to_owned())));
 }
 
 /// A hole in the outbox can't be closed any more: peers stop at it for ever.
@@ -148,8 +220,9 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
         }
         tokio::time::timeout(PATIENCE, first.failure()).await.unwrap();
         first.close(GRACE).await;
-        let (_, tail) = Outbox::open(OutboxConfig { epoch: 2, ..config }, fresh()).await.unwrap();
-        assert_eq!(tail.unwrap().seq, Seq(1));
+        let (_, tail) =
+            Outbox::open(OutboxConfig { epoch: 2, ..config }, after(1, 0)).await.unwrap();
+        assert_eq!(tail.seq, Seq(1));
     }
 }
 
@@ -179,26 +252,40 @@ async fn a_link_goes_on_where_its_inbox_ends() {
         tokio::join!(async { link.await.unwrap() }, copied);
     }
     let wanted: Vec<_> = (1..=900).map(|seq| (1, seq)).collect();
-    assert_eq!(read(&here, "in", 0, 900).await, wanted);
-    assert_eq!(read(&here, "in", 850, 900).await, wanted[850..]);
+    assert_eq!(read(&here, "in", place(0, 0), 900).await, wanted);
+    assert_eq!(read(&here, "in", place(1, 850), 900).await, wanted[850..]);
 }
 
-/// More than a handful: all that was in its queue, and what it captured until it knew.
+/// However many records it is, and wherever a reader begins.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_a_writer_that_lost_the_outbox_is_never_taken() {
     let kafka = Kafka::start("z", &[]).await;
     let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
     ship(&first, 1, 1..=700).await;
-    let (second, _) = Outbox::open(outbox(&kafka, 2), fresh()).await.unwrap();
-    ship(&first, 1, 701..=8_000).await;
+    let (second, _) = Outbox::open(outbox(&kafka, 2), after(1, 0)).await.unwrap();
+    ship(&first, 1, 701..=25_000).await;
+    ship(&second, 2, 701..=720).await;
     second.close(GRACE).await;
-    let (third, tail) = Outbox::open(outbox(&kafka, 3), fresh()).await.unwrap();
-    assert_eq!(tail.unwrap().seq, Seq(700));
-    ship(&third, 3, 701..=8_000).await;
-    for after in [0, 650, 1_500, 4_500, 7_800] {
-        let got = read(&kafka, "out", after, after + 100).await;
-        let wanted = |seq| if seq <= 700 { (1, seq) } else { (3, seq) };
-        assert!(got.into_iter().eq((after + 1..=after + 100).map(wanted)), "after {after}");
+    ship(&first, 1, 25_001..=26_000).await;
+    let (third, tail) = Outbox::open(outbox(&kafka, 3), after(2, 700)).await.unwrap();
+    assert_eq!(tail.seq, Seq(720));
+    ship(&first, 1, 26_001..=27_000).await;
+    ship(&third, 3, 721..=3_000).await;
+    let wrote = |seq| match seq {
+        0..=700 => 1,
+        701..=720 => 2,
+        _ => 3,
+    };
+    for seq in [0, 1, 650, 700, 701, 719, 720, 721, 1_500, 2_900] {
+        let after = if seq == 0 { Place::default() } else { place(wrote(seq), seq) };
+        let got = read(&kafka, "out", after, seq + 100).await;
+        let wanted = (seq + 1..=seq + 100).map(|seq| (wrote(seq), seq));
+        assert!(got.into_iter().eq(wanted), "after {seq}");
+    }
+    let known = [after(1, 10), after(1, 700), after(2, 720), after(3, 720), after(3, 2_000)];
+    for (epoch, known) in (4..).zip(known) {
+        let (_, tail) = Outbox::open(outbox(&kafka, epoch), known).await.unwrap();
+        assert_eq!(tail.seq, Seq(3_000));
     }
 }
 
@@ -214,5 +301,5 @@ async fn an_outage_of_kafka_is_waited_out_without_a_gap() {
     kafka.proc.again();
     kafka.ready().await;
     ship(&first, 1, 501..=510).await;
-    assert_eq!(read(&kafka, "out", 0, 510).await.len(), 510);
+    assert_eq!(read(&kafka, "out", place(0, 0), 510).await.len(), 510);
 }

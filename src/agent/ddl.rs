@@ -8,7 +8,8 @@ use mysql_async::{Conn, Opts};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::session::{Stamping, away};
+use super::own::away;
+use super::session::Stamping;
 use super::{AgentError, Shared};
 use crate::capture::{CaptureEvent, additive};
 use crate::clock::wall_us;

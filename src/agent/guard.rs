@@ -2,26 +2,37 @@
 //!
 //! The applier is fenced in every batch; capture has no database transaction of its
 //! own, so its right to ship is looked at here, which bounds what a fenced agent
-//! can still add to the outbox (and readers drop).
+//! can still add to the outbox (and readers drop). The same look keeps the place of the
+//! outbox in the database near its end, so that the next session reads little.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
+use tokio::sync::watch;
 
 use super::{AgentError, Shared};
-use crate::apply::ApplyError;
+use crate::apply::{self, ApplyError, Shipped};
+use crate::change::{Place, Seq};
 use crate::clock::wall_us;
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// So many looks until the place is written again, which is one small commit.
+const LOOKS_MAX: u32 = 10;
 
 /// The epoch, and the server's clock in microseconds since the Unix epoch.
 const QUESTION: &str = "SELECT epoch, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) \
     FROM causeway.owner WHERE id = 1";
 
 /// Ends when the epoch is not this agent's any more, or can't be read.
-pub(crate) async fn watch(shared: Arc<Shared>, opts: Opts, epoch: u64) -> AgentError {
+pub(crate) async fn watch(
+    shared: Arc<Shared>,
+    opts: Opts,
+    epoch: u64,
+    acked: watch::Receiver<Seq>,
+) -> AgentError {
     let failed = |error: mysql_async::Error| {
         AgentError::Apply(ApplyError::from_driver(&error, "causeway.owner"))
     };
@@ -29,6 +40,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, opts: Opts, epoch: u64) -> AgentE
         Ok(conn) => conn,
         Err(error) => return failed(error),
     };
+    let (mut kept, mut looks) = (*acked.borrow(), 0);
     loop {
         let sent_us = wall_us();
         let asked = conn.query_first::<(u64, u64), _>(QUESTION);
@@ -42,6 +54,17 @@ pub(crate) async fn watch(shared: Arc<Shared>, opts: Opts, epoch: u64) -> AgentE
                 let silent = "it does not answer in 10 s".to_owned();
                 return AgentError::Apply(ApplyError::Away(silent));
             }
+        }
+        let seq = *acked.borrow();
+        looks += 1;
+        if looks >= LOOKS_MAX && seq > kept {
+            let shipped = Shipped { place: Place { epoch, seq }, seeded: None };
+            if let Err(error) =
+                apply::set_shipped(&mut conn, shared.setup.region.id, epoch, &shipped).await
+            {
+                return AgentError::Apply(error);
+            }
+            (kept, looks) = (seq, 0);
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 
-use super::session::away;
+use super::own::away;
 use super::{AgentError, Shared};
 use crate::apply::{self, Order};
 use crate::change::RegionId;

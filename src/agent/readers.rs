@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::apply::Arrival;
-use crate::change::{RecordBody, Seq};
+use crate::change::{Place, RecordBody};
 use crate::metrics::Stage;
 use crate::ship::{ErrorKind, Inbox, InboxConfig, ShipError};
 use crate::status::StreamState;
@@ -24,7 +24,7 @@ const TELL_EVERY_US: u64 = 100_000;
 pub(crate) async fn read(
     shared: Arc<Shared>,
     peer: Region,
-    after: Seq,
+    after: Place,
     arrivals: mpsc::Sender<Arrival>,
     cancel: CancellationToken,
 ) {
@@ -68,6 +68,11 @@ async fn forward(
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 continue;
             }
+            // Made anew by someone: what it lacks shows as a gap.
+            Err(ShipError::Purged { .. }) => {
+                find_again(&mut inbox).await?;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         if let RecordBody::Heartbeat(beat) = &item.record.body {
@@ -108,6 +113,18 @@ fn tell(shared: &Shared, peer: &Region, inbox: &Inbox, (told, now_us): (&mut (u6
     metrics.inbox_duplicates.with_label_values(&[&peer.name]).inc_by(dropped.0 - told.0);
     metrics.inbox_fenced.with_label_values(&[&peer.name]).inc_by(dropped.1 - told.1);
     *told = dropped;
+}
+
+async fn find_again(inbox: &mut Inbox) -> Result<(), ShipError> {
+    loop {
+        match inbox.find_again().await {
+            Err(error) if error.kind() == ErrorKind::Retry => {
+                tracing::debug!(%error, "inbox waits");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            found => return found,
+        }
+    }
 }
 
 /// Waits until the inbox is there: the link makes it.

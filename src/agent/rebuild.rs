@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{AgentError, Shared};
-use crate::change::{Dot, Record, RecordBody, RegionId, Seq};
+use crate::change::{Dot, Place, Record, RecordBody, RegionId, Seq, Vector};
 use crate::failpoint;
 use crate::resolve::{Incoming, Rulebook, touched};
 use crate::ship::{InboxConfig, head, read_range};
@@ -17,7 +17,7 @@ use crate::version::{Heads, Index, Write, needed};
 /// what is applied.
 pub(crate) async fn index(
     shared: &Shared,
-    applied: &BTreeMap<RegionId, Seq>,
+    applied: &Vector,
     own: Seq,
 ) -> Result<Index, AgentError> {
     let me = shared.setup.region.id;
@@ -26,29 +26,28 @@ pub(crate) async fn index(
     let outbox = topology.outbox(&shared.setup.region);
     topics.insert(me, (outbox, own));
     for peer in shared.peers() {
-        let seq = applied.get(&peer.id).copied().unwrap_or_default();
+        let seq = applied.get(peer.id);
         topics.insert(peer.id, (topology.inbox(&shared.setup.region, peer), seq));
     }
-    let config = |origin: RegionId, after: Seq| {
+    let config = |origin: RegionId, after: Place| {
         let (topic, _) = &topics[&origin];
         InboxConfig { cluster: shared.cluster(topic), topic: topic.name.clone(), origin, after }
     };
     let mut heads = Heads::default();
-    for (&origin, &(_, seq)) in topics.iter().filter(|(origin, _)| **origin != me) {
-        let record = Box::pin(head(&config(origin, Seq(0)), seq)).await?;
+    for &origin in topics.keys().filter(|&&origin| origin != me) {
+        let record = Box::pin(head(&config(origin, applied.place(origin)))).await?;
         if let Some(record) = record {
             heads.raise(origin, &Arc::new(record.deps));
         }
     }
     let peers: Vec<_> = shared.peers().map(|peer| peer.id).collect();
-    let mine = applied.iter().map(|(&origin, &seq)| Dot { origin, seq }).collect();
-    let stable = heads.stable(&peers, me, &mine);
+    let stable = heads.stable(&peers, me, applied);
     let mut writes = Vec::new();
     for (n, (&origin, &(_, through))) in topics.iter().enumerate() {
         if n == 1 {
             failpoint::hit("rebuild.halfway");
         }
-        let from = config(origin, stable.get(origin));
+        let from = config(origin, stable.place(origin));
         Box::pin(read(shared, &from, through, &mut writes)).await?;
     }
     // What is stable and concurrent with something unstable that is kept counts too, and
@@ -57,8 +56,8 @@ pub(crate) async fn index(
     for _ in 0..2 {
         let kept = needed(&read_from, &writes);
         for &origin in topics.keys() {
-            let (from, through) = (kept.get(origin), read_from.get(origin));
-            if from < through {
+            let (from, through) = (kept.place(origin), read_from.get(origin));
+            if from.seq < through {
                 Box::pin(read(shared, &config(origin, from), through, &mut writes)).await?;
             }
         }

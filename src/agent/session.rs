@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mysql_async::Conn;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::own::{Owned, own};
 use super::stamp::Stamper;
 use super::{AgentError, Shared, ddl, guard, observe, pause, prune, readers, rebuild};
-use crate::apply::{self, ApplyConfig, ApplyError, ApplyInputs, BatchLimits, Flavor};
+use crate::apply::{self, ApplyConfig, ApplyInputs, BatchLimits, Flavor};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
-use crate::change::{BinlogPoint, Dot, RegionId, Seq, pb};
-use crate::clock::{Clock, Hlc, Now, wall_us};
+use crate::change::{BinlogPoint, Place, RegionId, Seq, pb};
+use crate::clock::{Clock, Now, wall_us};
 use crate::failpoint;
 use crate::metrics::Stage;
-use crate::ship::{Outbox, OutboxConfig, Tail};
+use crate::ship::{Outbox, Tail};
 use crate::status::{AgentState, CaptureState, StreamState};
 
 /// Records between a reader and the applier, for each peer.
@@ -25,38 +25,15 @@ const ARRIVALS_MAX: usize = 1_024;
 /// Transactions between the binlog connection and stamping.
 const EVENTS_MAX: usize = 256;
 
-/// What the session knows of its database.
-struct Owned {
-    opts: mysql_async::Opts,
-    flavor: Flavor,
-    epoch: u64,
-    applied: BTreeMap<RegionId, (Seq, Hlc)>,
-}
-
 /// Runs a session until cancelled, or until a part of it can't go on.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     cancel: &CancellationToken,
 ) -> Result<(), AgentError> {
-    let (owned, fresh) = Box::pin(own(shared)).await?;
+    let (owned, outbox, tail) = Box::pin(own(shared)).await?;
     ddl::recall(shared, &owned.opts).await?;
     pause::recall(shared, &owned.opts).await?;
     let topic = shared.setup.topology.outbox(&shared.setup.region);
-    let config = OutboxConfig {
-        cluster: shared.cluster(&topic),
-        topic: topic.name.clone(),
-        origin: shared.setup.region.id,
-        epoch: owned.epoch,
-        settings: shared.topic_settings(),
-    };
-    let (outbox, tail) = Box::pin(Outbox::open(config, fresh.position.clone())).await?;
-    let tail = tail.unwrap_or(Tail {
-        seq: Seq(0),
-        hlc: Hlc(0),
-        deps: crate::change::Vector::default(),
-        position: fresh.position,
-        epoch: owned.epoch,
-    });
     tracing::info!(epoch = owned.epoch, seq = tail.seq.0, position = %tail.position, "session begins");
     shared.board.update(|status| {
         status.epoch = Some(owned.epoch);
@@ -66,8 +43,8 @@ pub(crate) async fn run(
             stream.state = StreamState::Rebuilding;
         }
     });
-    let seqs = owned.applied.iter().map(|(&origin, &(seq, _))| (origin, seq)).collect();
-    let index = Box::pin(rebuild::index(shared, &seqs, tail.seq)).await?;
+    let places = owned.applied.iter().map(|(&origin, &(place, _))| (origin, place)).collect();
+    let index = Box::pin(rebuild::index(shared, &places, tail.seq)).await?;
     let inner = cancel.child_token();
     let mut parts = Parts::new();
     let index = Arc::new(Mutex::new(index));
@@ -111,40 +88,6 @@ async fn first_error(
         parts.abort_all();
     }
     error
-}
-
-/// Finds the database, takes its epoch, and reads where it stands.
-async fn own(shared: &Shared) -> Result<(Owned, capture::Checkpoint), AgentError> {
-    let found = apply::find_writable(&shared.setup.databases).await;
-    if found.is_err() {
-        shared.board.update(|status| status.database.reachable = Some(false));
-    }
-    let (opts, flavor, version) = found?;
-    let address = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
-    shared.board.update(|status| {
-        status.database.flavor = Some(match flavor {
-            Flavor::MariaDb => "mariadb".to_owned(),
-            Flavor::MySql(..) => "mysql".to_owned(),
-        });
-        status.database.version = Some(version);
-        status.database.address = Some(address);
-        status.database.reachable = Some(true);
-    });
-    let mut conn = Conn::new(opts.clone()).await.map_err(away)?;
-    apply::bootstrap(&mut conn).await?;
-    if let Some(epoch) = shared.board.snapshot(wall_us()).epoch {
-        apply::still_owns(&mut conn, epoch).await?;
-    }
-    let epoch = apply::take_epoch(&mut conn).await?;
-    shared.board.update(|status| status.epoch = Some(epoch));
-    let applied = apply::applied(&mut conn).await?;
-    let fresh = capture::current(&mut conn).await?;
-    conn.disconnect().await.map_err(away)?;
-    Ok((Owned { opts, flavor, epoch, applied }, fresh))
-}
-
-pub(super) fn away(error: mysql_async::Error) -> AgentError {
-    AgentError::Apply(ApplyError::from_driver(&error, "causeway"))
 }
 
 /// The tasks of a session: the first to end ends it.
@@ -217,7 +160,7 @@ fn start_capture(
         }
         Ok(())
     });
-    let guarded = guard::watch(Arc::clone(shared), owned.opts.clone(), owned.epoch);
+    let guarded = guard::watch(Arc::clone(shared), owned.opts.clone(), owned.epoch, acked.clone());
     let cancelled = cancel.clone();
     parts.spawn(async move {
         tokio::select! {
@@ -246,10 +189,10 @@ fn start_apply(
         observed.await;
         Ok(())
     });
-    let dots = owned.applied.iter().map(|(&origin, &(seq, _))| Dot { origin, seq });
+    let places = owned.applied.iter().map(|(&origin, &(place, _))| (origin, place));
     let inputs = ApplyInputs {
         arrivals,
-        applied: dots.collect(),
+        applied: places.collect(),
         index: captured.index,
         captured: captured.point,
         acked: captured.acked,
@@ -287,9 +230,9 @@ fn start_readers(
     for peer in shared.peers() {
         let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
         arrivals.insert(peer.id, receiver);
-        let after = owned.applied.get(&peer.id).map_or(Seq(0), |(seq, _)| *seq);
+        let after = owned.applied.get(&peer.id).map_or_else(Place::default, |(place, _)| *place);
         shared.board.stream(&peer.name, |stream| {
-            stream.applied_seq = Some(after.0);
+            stream.applied_seq = Some(after.seq.0);
             stream.state = StreamState::Starting;
             stream.reason = None;
             stream.advice = None;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::apply::SharedIndex;
 use crate::capture::{AppliedMark, CaptureEvent, Checkpoint};
-use crate::change::{Dot, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb};
+use crate::change::{
+    Dot, Place, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb,
+};
 use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::resolve::{Incoming, Rulebook, touched};
 use crate::ship::Tail;
@@ -152,7 +154,7 @@ impl Stamper {
 
     fn applied(&mut self, marks: &[AppliedMark]) {
         for mark in marks {
-            self.seen.raise(mark.origin, mark.seq);
+            self.seen.raise_to(mark.origin, Place { epoch: mark.epoch, seq: mark.seq });
             self.clock.observe(mark.hlc);
         }
         let dots: Vec<_> =

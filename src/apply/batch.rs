@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Mark;
 use super::stream::{Body, Item, Stream, StreamState};
-use crate::change::{Dot, RegionId, Vector};
-use crate::clock::Hlc;
+use crate::change::{RegionId, Vector};
 use crate::resolve::{Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index};
 
@@ -30,9 +30,11 @@ pub(super) struct Batch {
 
 impl Batch {
     /// Per origin the last transaction in it: the marker rows.
-    pub(super) fn marks(&self) -> BTreeMap<RegionId, (Dot, Hlc)> {
+    pub(super) fn marks(&self) -> Vec<Mark> {
         let txns = self.items.iter().filter(|item| !matches!(item.body, Body::Heartbeat));
-        txns.map(|item| (item.dot.origin, (item.dot, item.hlc))).collect()
+        let mark = |item: &Item| Mark { dot: item.dot, epoch: item.epoch, hlc: item.hlc };
+        let last: BTreeMap<_, _> = txns.map(|item| (item.dot.origin, mark(item))).collect();
+        last.into_values().collect()
     }
 
     /// Heartbeats alone need no database.

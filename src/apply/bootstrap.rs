@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 
 use super::ApplyError;
-use crate::change::{RegionId, Seq};
+use crate::change::{Place, Position, RegionId, Seq};
 use crate::clock::Hlc;
 
 /// Which server it is, as far as statements differ.
@@ -31,7 +31,7 @@ impl Flavor {
     }
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "CREATE DATABASE IF NOT EXISTS causeway",
     "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
@@ -56,6 +56,9 @@ const TABLES: [&str; 9] = [
      until_us BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
     "CREATE TABLE IF NOT EXISTS causeway.sessions (connection BIGINT UNSIGNED NOT NULL, \
      host VARCHAR(255) CHARACTER SET latin1 NOT NULL, PRIMARY KEY (connection, host)) ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.outbox (origin TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
+     epoch BIGINT UNSIGNED NOT NULL, seq BIGINT UNSIGNED NOT NULL, \
+     seeded TEXT CHARACTER SET latin1 NULL) ENGINE=InnoDB",
     "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
 ];
 
@@ -67,7 +70,7 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
     let ready: Option<u8> = conn
         .query_first(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = 'causeway' \
-             AND table_name = 'sessions'",
+             AND table_name = 'outbox'",
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
@@ -150,44 +153,108 @@ pub async fn still_owns(conn: &mut Conn, epoch: u64) -> Result<(), ApplyError> {
     if held.is_some_and(|held| held > epoch) { Err(ApplyError::Fenced(epoch)) } else { Ok(()) }
 }
 
-/// Takes the region over: the next epoch. Waits for the batches of an older agent,
-/// which hold a shared lock on the row, and fences those to come. A batch that does not
-/// end within seconds is of a lost connection, which is ended.
+/// Takes the region over: the next epoch, above that one. Waits for the batches of an
+/// older agent, which hold a shared lock on the row, and fences those to come. A batch
+/// that does not end within seconds is of a lost connection, which is ended.
 ///
 /// # Errors
 /// The database's.
-pub async fn take_epoch(conn: &mut Conn) -> Result<u64, ApplyError> {
-    const NEXT: &str = "UPDATE causeway.owner SET epoch = LAST_INSERT_ID(epoch + 1) WHERE id = 1";
+pub async fn take_epoch(conn: &mut Conn, above: u64) -> Result<u64, ApplyError> {
     const LOCK_WAIT: u16 = 1205;
+    let next = format!(
+        "UPDATE causeway.owner SET epoch = LAST_INSERT_ID(GREATEST(epoch, {above}) + 1) \
+         WHERE id = 1"
+    );
     let failed = |error| ApplyError::from_driver(&error, "causeway.owner");
     conn.query_drop("SET innodb_lock_wait_timeout = 10").await.map_err(failed)?;
-    match conn.query_drop(NEXT).await {
+    match conn.query_drop(&next).await {
         Err(mysql_async::Error::Server(error)) if error.code == LOCK_WAIT => {
             end_sessions(conn).await?;
-            conn.query_drop(NEXT).await.map_err(failed)?;
+            conn.query_drop(&next).await.map_err(failed)?;
         }
         taken => taken.map_err(failed)?,
     }
     conn.last_insert_id().ok_or_else(|| ApplyError::Away("no epoch was given".to_owned()))
 }
 
-/// Per origin the last applied transaction and its stamp. Waits for transactions of
+/// Per origin the place in its log up to which it is applied, and that transaction's
+/// stamp. Waits for transactions of
 /// lost connections, which may still be committing.
 ///
 /// # Errors
 /// The database's.
-pub async fn applied(conn: &mut Conn) -> Result<BTreeMap<RegionId, (Seq, Hlc)>, ApplyError> {
-    let rows: Vec<(u8, u64, u64)> = conn
+pub async fn applied(conn: &mut Conn) -> Result<BTreeMap<RegionId, (Place, Hlc)>, ApplyError> {
+    // All three rise together.
+    let rows: Vec<(u8, u64, u64, u64)> = conn
         .query(
-            "SELECT origin, MAX(seq), MAX(hlc) FROM causeway.applied GROUP BY origin \
+            "SELECT origin, MAX(epoch), MAX(seq), MAX(hlc) FROM causeway.applied GROUP BY origin \
              LOCK IN SHARE MODE",
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway.applied"))?;
-    let known = rows.into_iter().filter_map(|(origin, seq, hlc)| {
-        RegionId::new(origin).map(|origin| (origin, (Seq(seq), Hlc(hlc))))
+    let known = rows.into_iter().filter_map(|(origin, epoch, seq, hlc)| {
+        let place = Place { epoch, seq: Seq(seq) };
+        RegionId::new(origin).map(|origin| (origin, (place, Hlc(hlc))))
     });
     Ok(known.collect())
+}
+
+/// What the database knows of its region's own outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shipped {
+    /// A place in it that counts.
+    pub place: Place,
+    /// Where capture begins in a seeded database that has not shipped yet.
+    pub seeded: Option<Position>,
+}
+
+/// Reads it. None before the first session.
+///
+/// # Errors
+/// The database's.
+pub async fn shipped(conn: &mut Conn, me: RegionId) -> Result<Option<Shipped>, ApplyError> {
+    let row: Option<(u64, u64, Option<String>)> = conn
+        .query_first(format!("SELECT epoch, seq, seeded FROM causeway.outbox WHERE origin = {me}"))
+        .await
+        .map_err(|error| ApplyError::from_driver(&error, "causeway.outbox"))?;
+    Ok(row.map(|(epoch, seq, seeded)| Shipped {
+        place: Place { epoch, seq: Seq(seq) },
+        seeded: seeded.map(Position),
+    }))
+}
+
+/// Sets it, unless another agent has taken over: what is written here was acknowledged
+/// while no younger epoch could have begun, so it counts.
+///
+/// # Errors
+/// The database's.
+pub async fn set_shipped(
+    conn: &mut Conn,
+    me: RegionId,
+    epoch: u64,
+    shipped: &Shipped,
+) -> Result<(), ApplyError> {
+    let Shipped { place, seeded } = shipped;
+    let seeded = seeded.as_ref().map(|position| position.0.as_str());
+    conn.exec_drop(
+        "INSERT INTO causeway.outbox (origin, epoch, seq, seeded) SELECT ?, ?, ?, ? \
+         FROM causeway.owner WHERE id = 1 AND epoch = ? LOCK IN SHARE MODE \
+         ON DUPLICATE KEY UPDATE epoch = VALUES(epoch), seq = VALUES(seq), \
+         seeded = VALUES(seeded)",
+        (me.get(), place.epoch, place.seq.0, seeded, epoch),
+    )
+    .await
+    .map_err(|error| ApplyError::from_driver(&error, "causeway.outbox"))
+}
+
+/// Forgets what a seed said of this region itself: the outbox holds it.
+///
+/// # Errors
+/// The database's.
+pub async fn forget_own(conn: &mut Conn, me: RegionId) -> Result<(), ApplyError> {
+    let forget = format!("DELETE FROM causeway.applied WHERE origin = {me}");
+    let done = conn.query_drop(forget).await;
+    done.map_err(|error| ApplyError::from_driver(&error, "causeway.applied"))
 }
 
 /// Finds the one writable database of a region.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::batch::Batch;
-use super::{ApplyError, ErrorKind, Mark, Session};
+use super::{ApplyError, ErrorKind, Session};
 use crate::change::{BinlogPoint, RegionId, Seq};
 use crate::failpoint;
 use crate::version::Index;
@@ -202,12 +202,7 @@ pub(super) async fn write(
         return Ok(BinlogPoint::Domains(BTreeMap::new()));
     };
     failpoint::pause(failpoint::PLANNED).await;
-    let marks: Vec<Mark> = batch
-        .marks()
-        .into_values()
-        .map(|(dot, hlc)| Mark { origin: dot.origin, seq: dot.seq, hlc })
-        .collect();
-    session.begin(batch.slot(), &marks).await?;
+    session.begin(batch.slot(), &batch.marks()).await?;
     let own = |dot| batch.items.iter().any(|item| item.dot == dot);
     session.log_conflicts(region, &batch.plan.conflicts, &own).await?;
     session.write_and_point(&batch.plan.tables).await

@@ -30,7 +30,7 @@ impl Applier {
         let id = BatchId(self.batches);
         let Some((mut item, mut last)) = self.part(origin, cancel).await else { return Ok(()) };
         let slot = u8::try_from(id.0 % 8).expect("a remainder of 8 fits");
-        let mark = Mark { origin, seq: item.dot.seq, hlc: item.hlc };
+        let mark = Mark { dot: item.dot, epoch: item.epoch, hlc: item.hlc };
         session.begin(slot, &[mark]).await?;
         let schema = self.schema;
         let mut whole = Plan::default();
@@ -76,8 +76,7 @@ impl Applier {
         }
         item.body = Body::Whole(Vec::new());
         let batch = Batch { id, items: vec![item], plan: whole };
-        let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
-        lock(&self.index).stage(id, marks, batch.plan.writes.clone());
+        lock(&self.index).stage(id, vec![mark.dot], batch.plan.writes.clone());
         let written = Written { batch, point, large: true, schema };
         if let Err(miss) = finish(&self.gate, session, Some(&written)).await
             && !(miss.is_unknown() && self.was_committed(session, &written.batch).await?)
@@ -86,7 +85,7 @@ impl Applier {
             session.rollback().await?;
             return Err(ApplyError::Again(miss_text(&miss)));
         }
-        self.planned.raise(origin, mark.seq);
+        self.planned.raise(origin, mark.dot.seq);
         self.committed_batch(written.batch);
         Ok(())
     }

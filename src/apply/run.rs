@@ -302,7 +302,7 @@ impl Applier {
         };
         let batch = Batch { id, items, plan };
         if !batch.is_idle() {
-            let marks = batch.marks().into_values().map(|(dot, _)| dot).collect();
+            let marks = batch.marks().into_iter().map(|mark| mark.dot).collect();
             index.stage(id, marks, batch.plan.writes.clone());
         }
         drop(index);
@@ -359,8 +359,8 @@ impl Applier {
         batch: &Batch,
     ) -> Result<bool, ApplyError> {
         let marks = batch.marks();
-        let Some((dot, _)) = marks.values().next() else { return Ok(false) };
-        session.was_committed(batch.slot(), *dot).await
+        let Some(mark) = marks.first() else { return Ok(false) };
+        session.was_committed(batch.slot(), mark.dot).await
     }
 
     /// After the younger batch: keeps it as written, or puts it back.

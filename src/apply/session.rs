@@ -11,17 +11,17 @@ use super::bootstrap::{self, Flavor};
 use super::schema::{self, Mapping};
 use super::sql::{self, Dialect, Script};
 use super::{ApplyError, ErrorKind};
-use crate::change::{BinlogPoint, Dot, RegionId, Seq, Table};
+use crate::change::{BinlogPoint, Dot, Table};
 use crate::clock::Hlc;
 use crate::resolve::TablePlan;
 
 /// A marker row: up to here this origin is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// The origin.
-    pub origin: RegionId,
-    /// Its last transaction in the batch.
-    pub seq: Seq,
+    /// The origin's last transaction in the batch.
+    pub dot: Dot,
+    /// The epoch of the agent that shipped it.
+    pub epoch: u64,
     /// That one's stamp.
     pub hlc: Hlc,
 }
@@ -123,10 +123,12 @@ impl Session {
         // column that takes none, and the batch fails before it wrote anything.
         let values: Vec<_> = marks
             .iter()
-            .map(|mark| format!("({},{slot},@fence,{},{})", mark.origin, mark.seq, mark.hlc))
+            .map(|Mark { dot, epoch, hlc }| {
+                format!("({},{slot},@fence+{epoch},{},{hlc})", dot.origin, dot.seq)
+            })
             .collect();
         let fence = format!(
-            "SELECT epoch INTO @fence FROM causeway.owner WHERE id=1 AND epoch={epoch} \
+            "SELECT 0 INTO @fence FROM causeway.owner WHERE id=1 AND epoch={epoch} \
              LOCK IN SHARE MODE"
         );
         let mark = format!(

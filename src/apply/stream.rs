@@ -29,6 +29,8 @@ pub(super) struct Item {
     pub dot: Dot,
     /// Its stamp.
     pub hlc: Hlc,
+    /// Who shipped it.
+    pub epoch: u64,
     /// What its author had seen.
     pub deps: Arc<Vector>,
     /// The source's commit time, microseconds since the Unix epoch.
@@ -82,6 +84,7 @@ impl Item {
         Self {
             dot: Dot { origin: record.origin, seq: record.seq },
             hlc: record.hlc,
+            epoch: record.epoch,
             deps: Arc::new(record.deps),
             commit_us,
             gtid: record.gtid,

@@ -1,12 +1,48 @@
 //! What a reader of an outbox or inbox takes, drops and refuses.
 //!
 //! The log is its own fence: the writer with the highest epoch owns it from its
-//! Start record on, and every reader comes to the same verdict about every record,
-//! because all read the same order. Copies that a restarted link makes always come
-//! after the first copy, so whatever is not exactly the next is dropped.
+//! Start record on. A record counts if no record before it has a higher epoch and it is
+//! exactly the next; so the verdict depends on what stands before it alone, and every
+//! reader that knows that comes to the same.
+//!
+//! A reader that starts in the middle knows it from its [`Place`]: the transaction at
+//! the place counts, so nothing before it has a higher epoch than its own. With that
+//! epoch a reader may start at any record up to the one after the place, without
+//! looking further back or ahead. [`Place::side`] tells on which side of the place a
+//! record surely stands.
+//!
+//! Copies that a restarted link makes always come after the first copy, so they are not
+//! the next and are dropped.
 
-use super::{Record, RecordBody, Seq};
+use super::{Place, Record, RecordBody, Seq};
 use crate::mutant::{self, Mutant};
+
+/// Where a record stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// At the place or before it.
+    Before,
+    /// After the place.
+    After,
+    /// Of an older epoch: long before the place, or of a fenced agent after it.
+    Unknown,
+}
+
+impl Place {
+    /// On which side of this place a record of its log stands.
+    #[must_use]
+    pub fn side(self, record: &Record) -> Side {
+        if self.epoch > 0 && record.epoch != self.epoch {
+            return if record.epoch > self.epoch { Side::After } else { Side::Unknown };
+        }
+        // One writer, so its records rise.
+        let before = match record.body {
+            RecordBody::Start(_) | RecordBody::Transaction(_) => record.seq <= self.seq,
+            RecordBody::Heartbeat(_) => record.seq < self.seq,
+        };
+        if before { Side::Before } else { Side::After }
+    }
+}
 
 /// The reader's verdict on a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,22 +92,17 @@ pub struct ReaderOrder {
 }
 
 impl ReaderOrder {
-    /// A reader that has all up to and with `seq`.
+    /// A reader that has all up to and with `place`.
     #[must_use]
-    pub const fn after(seq: Seq) -> Self {
-        Self { epoch: 0, seq, parts: 0 }
+    pub const fn after(place: Place) -> Self {
+        Self { epoch: place.epoch, seq: place.seq, parts: 0 }
     }
 
-    /// The last whole transaction taken.
+    /// The last whole transaction taken and the highest epoch seen: another reader may
+    /// go on from here.
     #[must_use]
-    pub const fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    /// The highest epoch seen.
-    #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
+    pub const fn place(&self) -> Place {
+        Place { epoch: self.epoch, seq: self.seq }
     }
 
     /// Judges the next record of the partition.
@@ -232,8 +263,48 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_at_a_place_judges_as_one_that_read_all() {
+        let log = [
+            start(1, 0),
+            txn(1, 1, 0, true),
+            txn(1, 2, 0, true),
+            start(2, 2),
+            txn(1, 3, 0, true),
+            txn(2, 3, 0, true),
+            start(3, 3),
+            txn(1, 4, 0, true),
+            txn(2, 4, 0, true),
+            txn(3, 4, 0, true),
+        ];
+        let mut order = ReaderOrder::default();
+        let all: Vec<_> = log.iter().map(|r| order.accept(r).unwrap()).collect();
+        for (at, record) in log.iter().enumerate() {
+            if all[at] != Next {
+                continue;
+            }
+            let place = Place { epoch: record.epoch, seq: record.seq };
+            for (from, other) in log.iter().enumerate() {
+                let side = place.side(other);
+                assert!(side != Side::Before || from <= at, "{from} is not before {at}");
+                assert!(side != Side::After || from > at, "{from} is not after {at}");
+            }
+            for from in 0..=at + 1 {
+                let mut order = ReaderOrder::after(place);
+                let got: Vec<_> = log[from..].iter().map(|r| order.accept(r).unwrap()).collect();
+                let counts = |a: &Accepted| matches!(a, Next | NewEpoch);
+                assert_eq!(
+                    got[at + 1 - from..].iter().map(counts).collect::<Vec<_>>(),
+                    all[at + 1..].iter().map(counts).collect::<Vec<_>>(),
+                    "after {at} from {from}"
+                );
+                assert!(!got[..at + 1 - from].iter().any(counts), "after {at} from {from}");
+            }
+        }
+    }
+
+    #[test]
     fn a_missing_record_stops_the_stream() {
-        let mut order = ReaderOrder::after(Seq(4));
+        let mut order = ReaderOrder::after(Place { epoch: 1, seq: Seq(4) });
         assert!(matches!(order.accept(&txn(1, 6, 0, true)), Err(OrderError::Gap { .. })));
         assert!(matches!(order.accept(&txn(1, 5, 1, true)), Err(OrderError::PartGap { .. })));
         assert!(matches!(order.accept(&start(2, 5)), Err(OrderError::Gap { .. })));

@@ -6,7 +6,7 @@
 use prost::Message as _;
 use prost::bytes::Bytes;
 
-use super::{Dot, Position, RegionId, RowChange, Seq, Vector, pb};
+use super::{Place, Position, RegionId, RowChange, Seq, Vector, pb};
 use crate::clock::Hlc;
 
 /// The only version this code writes and reads.
@@ -65,15 +65,19 @@ impl Record {
     /// The bytes of a Kafka record's value.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
-        let dots = self.deps.iter();
+        let places = self.deps.places();
         let message = pb::Record {
             version: RECORD_VERSION,
             origin: u32::from(self.origin.get()),
             epoch: self.epoch,
             seq: self.seq.0,
             hlc: self.hlc.0,
-            deps: dots
-                .map(|dot| pb::Dot { origin: u32::from(dot.origin.get()), seq: dot.seq.0 })
+            deps: places
+                .map(|(origin, place)| pb::Dot {
+                    origin: u32::from(origin.get()),
+                    seq: place.seq.0,
+                    epoch: place.epoch,
+                })
                 .collect(),
             gtid: self.gtid,
             position: self.position.0,
@@ -109,7 +113,7 @@ impl Record {
         let deps = message
             .deps
             .iter()
-            .map(|dot| Ok(Dot { origin: region(dot.origin)?, seq: Seq(dot.seq) }))
+            .map(|dot| Ok((region(dot.origin)?, Place { epoch: dot.epoch, seq: Seq(dot.seq) })))
             .collect::<Result<Vector, RecordError>>()?;
         Ok(Self {
             origin: region(message.origin)?,
@@ -156,7 +160,9 @@ mod tests {
             epoch: 7,
             seq: Seq(42),
             hlc: Hlc(1_000_001),
-            deps: [Dot { origin: RegionId::new(1).unwrap(), seq: Seq(9) }].into_iter().collect(),
+            deps: [(RegionId::new(1).unwrap(), Place { epoch: 4, seq: Seq(9) })]
+                .into_iter()
+                .collect(),
             gtid: "0-1-42".to_owned(),
             position: Position("0-1-42".to_owned()),
             body: RecordBody::Heartbeat(pb::Heartbeat { sent_us: 5, delays: vec![] }),

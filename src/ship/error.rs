@@ -3,7 +3,7 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::change::{OrderError, RecordError};
+use crate::change::{OrderError, RecordError, Seq};
 
 /// How the agent goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +62,47 @@ pub enum ShipError {
         /// The origin it names.
         found: u8,
     },
+    /// The outbox does not hold what this database knows to be in it.
+    #[error("topic {topic} was deleted or made anew: what was shipped is not in it")]
+    Lost {
+        /// The topic.
+        topic: String,
+    },
+    /// The outbox holds what this database has never shipped.
+    #[error("topic {topic} holds {seq} transactions of another database")]
+    Foreign {
+        /// The topic.
+        topic: String,
+        /// The last one.
+        seq: Seq,
+    },
+    /// The outbox holds more of this region than the database was seeded with.
+    #[error(
+        "the database was seeded with its region's transactions up to {seq}, and topic {topic} holds them up to {found}"
+    )]
+    Behind {
+        /// The topic.
+        topic: String,
+        /// The last in the seed.
+        seq: Seq,
+        /// The last in the topic.
+        found: Seq,
+    },
+    /// The outbox holds a higher epoch than the database has given.
+    #[error("topic {topic} is at epoch {found}, beyond the database's")]
+    Epoch {
+        /// The topic.
+        topic: String,
+        /// Its epoch.
+        found: u64,
+    },
     /// Records are missing in the topic.
-    #[error("topic {topic}")]
+    #[error("topic {topic}, before offset {offset}")]
     Order {
         /// The topic.
         topic: String,
+        /// Where the next one stands.
+        offset: i64,
         /// What is missing.
         #[source]
         source: OrderError,
@@ -94,8 +130,11 @@ impl ShipError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Away(_) => ErrorKind::Retry,
+            Self::Away(_) | Self::Epoch { .. } => ErrorKind::Retry,
             Self::Refused(_)
+            | Self::Lost { .. }
+            | Self::Foreign { .. }
+            | Self::Behind { .. }
             | Self::Settings { .. }
             | Self::Purged { .. }
             | Self::Record { .. }
@@ -108,11 +147,24 @@ impl ShipError {
     #[must_use]
     pub const fn advice(&self) -> &'static str {
         match self {
-            Self::Away(_) => "none: it is tried again",
+            Self::Away(_) | Self::Epoch { .. } => "none: it is tried again",
             Self::Refused(_) => "give the agent's Kafka user read and write on causeway.*",
             Self::Settings { .. } => "change the topic's settings, then restart the agent",
             Self::Purged { .. } | Self::Order { .. } => {
-                "the log was kept for less than the outage: seed this region anew from a peer"
+                "the log was kept for less than the outage: seed this region anew from a peer \
+                 (docs/OPERATIONS.md, Seeding a region anew)"
+            }
+            Self::Lost { .. } => {
+                "bring the topic back with its records; else seed this region anew from the peer \
+                 that has applied most of it (docs/OPERATIONS.md, Seeding a region anew)"
+            }
+            Self::Foreign { .. } => {
+                "start the agent on the database that filled it; else seed this database from a \
+                 peer (docs/OPERATIONS.md, Seeding a region anew)"
+            }
+            Self::Behind { .. } => {
+                "seed this database again, from a peer that has applied all of this region's \
+                 outbox (docs/OPERATIONS.md, Seeding a region anew)"
             }
             Self::Record { .. } | Self::Origin { .. } => {
                 "find out who wrote it; where a link fills the inbox, delete that inbox topic (never \

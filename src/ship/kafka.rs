@@ -46,6 +46,8 @@ impl Cluster {
             // A healed link is found within a second.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
+            // A topic is made with its settings or not at all.
+            .set("allow.auto.create.topics", "false")
             .set("log_level", "3");
         for (name, value) in &self.extra {
             config.set(name, value);
@@ -80,7 +82,6 @@ impl Cluster {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("allow.auto.create.topics", "false")
             .set("isolation.level", "read_uncommitted")
             .set("check.crcs", "true")
             // The broker answers as soon as there is a byte.
@@ -123,13 +124,26 @@ impl Cluster {
             .await
             .map_err(|error| ShipError::from_kafka(&error))?;
         match made.into_iter().next() {
-            Some(Ok(_)) => Ok(true),
+            Some(Ok(_)) => self.appeared(topic).await.map(|()| true),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
                 check_topic(&admin, topic, &options).await?;
                 Ok(false)
             }
             Some(Err((_, code))) => Err(ShipError::Away(format!("creating {topic}: {code}"))),
             None => Err(ShipError::Away(format!("creating {topic}: no answer"))),
+        }
+    }
+
+    /// Waits until the brokers know a topic that the controller has made.
+    async fn appeared(&self, topic: &str) -> Result<(), ShipError> {
+        let consumer = self.consumer()?;
+        let mut asked = 0;
+        loop {
+            match bounds(&consumer, topic) {
+                Err(_) if asked < 50 => asked += 1,
+                known => return known.map(|_| ()),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }

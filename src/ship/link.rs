@@ -15,8 +15,8 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::heals;
 use super::kafka::{Cluster, TopicSettings, assign, bounds};
+use super::reader::{heals, is_purged, receive};
 use super::{ErrorKind, ShipError};
 use crate::clock::wall_us;
 use crate::failpoint;
@@ -175,10 +175,7 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
 }
 
 fn refused(config: &LinkConfig, offset: i64, error: &rdkafka::error::KafkaError) -> ShipError {
-    let code = error.rdkafka_error_code();
-    if code == Some(RDKafkaErrorCode::OffsetOutOfRange)
-        || code == Some(RDKafkaErrorCode::AutoOffsetReset)
-    {
+    if is_purged(error) {
         return ShipError::Purged { topic: config.source_topic.clone(), offset };
     }
     ShipError::from_kafka(error)
@@ -259,7 +256,7 @@ async fn last_copied(config: &LinkConfig) -> Result<Option<i64>, ShipError> {
         return Ok(None);
     }
     assign(&consumer, &config.target_topic, high - 1)?;
-    let message = super::inbox::receive(&consumer).await?;
+    let message = receive(&consumer).await.map_err(|error| ShipError::from_kafka(&error))?;
     let header = message.headers().and_then(|headers| {
         let found = headers.iter().find(|header| header.key == OFFSET_HEADER)?;
         std::str::from_utf8(found.value?).ok()?.parse().ok()

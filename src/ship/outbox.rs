@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::kafka::{Cluster, TopicSettings, assign, bounds};
-use super::{ShipError, inbox};
-use crate::change::{Position, Record, RecordBody, RegionId, Seq, Vector, pb};
-use crate::clock::Hlc;
+use super::ShipError;
+use super::kafka::{Cluster, TopicSettings};
+use super::tail::{Begin, Ending, Tail};
+use crate::change::{Record, RecordBody, RegionId, Seq, pb};
 use crate::failpoint;
 
 /// Records given to the producer and not acknowledged.
@@ -33,21 +33,6 @@ pub struct OutboxConfig {
     pub settings: TopicSettings,
 }
 
-/// Where the outbox ended before this epoch began: capture goes on from there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tail {
-    /// The last whole transaction.
-    pub seq: Seq,
-    /// The last stamp.
-    pub hlc: Hlc,
-    /// What had been seen of the peers there.
-    pub deps: Vector,
-    /// Where the binlog is read on.
-    pub position: Position,
-    /// The epoch that wrote it.
-    pub epoch: u64,
-}
-
 /// The writing end of the region's own topic.
 pub struct Outbox {
     producer: FutureProducer,
@@ -60,26 +45,20 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Makes the topic if needed, begins the epoch in it and finds the tail. `fresh`
-    /// is where capture begins when the topic is empty.
+    /// Begins the epoch in the topic and finds its tail: capture goes on from there.
+    /// The topic is made when the database has never shipped.
     ///
     /// # Errors
     /// [`ShipError`]; nothing has been captured then.
-    pub async fn open(
-        config: OutboxConfig,
-        fresh: Position,
-    ) -> Result<(Self, Option<Tail>), ShipError> {
+    pub async fn open(config: OutboxConfig, begin: Begin) -> Result<(Self, Tail), ShipError> {
         let OutboxConfig { cluster, topic, origin, epoch, settings } = config;
-        cluster.ensure_topic(&topic, settings).await?;
+        let ending = Ending::open(&cluster, (&topic, settings), origin, begin).await?;
+        if ending.epoch() >= epoch {
+            return Err(ShipError::Epoch { topic, found: ending.epoch() });
+        }
         let producer: FutureProducer =
             cluster.producer().create().map_err(|error| ShipError::from_kafka(&error))?;
-        let (before, next) = read_tail(&cluster, &topic, origin).await?;
-        let start = start_record(origin, epoch, before.as_ref(), fresh);
-        let (waits, waiting) = mpsc::channel(IN_FLIGHT_MAX);
-        let (acked_tx, acked) = watch::channel(before.as_ref().map_or(Seq(0), |tail| tail.seq));
-        let (failure_tx, failure) = watch::channel(None);
-        let mut tasks = JoinSet::new();
-        let outbox_topic = topic.clone();
+        let start = start_record(origin, epoch, ending.tail());
         let delivery = send(&producer, &topic, start).await?;
         let offset = match delivery.await {
             Ok(Ok(delivered)) => delivered.offset,
@@ -87,11 +66,13 @@ impl Outbox {
             Err(_) => return Err(ShipError::Away("the producer has stopped".to_owned())),
         };
         failpoint::hit("outbox.started");
-        let tail = read_on(&cluster, &topic, origin, before, next, offset).await?;
-        acked_tx.send_replace(tail.as_ref().map_or(Seq(0), |tail| tail.seq));
+        let tail = ending.up_to(offset).await?;
+        let (waits, waiting) = mpsc::channel(IN_FLIGHT_MAX);
+        let (acked_tx, acked) = watch::channel(tail.seq);
+        let (failure_tx, failure) = watch::channel(None);
+        let mut tasks = JoinSet::new();
         tasks.spawn(take_acks(waiting, acked_tx, failure_tx));
-        let outbox = Self { producer, topic: outbox_topic, waits, acked, failure, tasks };
-        Ok((outbox, tail))
+        Ok((Self { producer, topic, waits, acked, failure, tasks }, tail))
     }
 
     /// Sends the next record. Waits only while the bounded queue is full.
@@ -210,107 +191,15 @@ fn traceparent(record: &Record) -> String {
     format!("00-{origin:02x}{epoch:014x}{seq:016x}-{hlc:016x}-01")
 }
 
-fn start_record(origin: RegionId, epoch: u64, tail: Option<&Tail>, fresh: Position) -> Record {
+fn start_record(origin: RegionId, epoch: u64, tail: &Tail) -> Record {
     Record {
         origin,
         epoch,
-        seq: tail.map_or(Seq(0), |tail| tail.seq),
-        hlc: tail.map_or(Hlc(0), |tail| tail.hlc),
-        deps: tail.map(|tail| tail.deps.clone()).unwrap_or_default(),
+        seq: tail.seq,
+        hlc: tail.hlc,
+        deps: tail.deps.clone(),
         gtid: String::new(),
-        position: tail.map_or(fresh, |tail| tail.position.clone()),
+        position: tail.position.clone(),
         body: RecordBody::Start(pb::Start { agent: env!("CARGO_PKG_VERSION").to_owned() }),
-    }
-}
-
-/// Joins the next record of the topic into what the tail says.
-fn extend(tail: &mut Option<Tail>, record: Record) {
-    let counts = match &record.body {
-        RecordBody::Transaction(txn) => txn.last,
-        RecordBody::Start(_) | RecordBody::Heartbeat(_) => true,
-    };
-    let epoch = tail.as_ref().map_or(0, |tail| tail.epoch);
-    let seq = tail.as_ref().map_or(Seq(0), |tail| tail.seq);
-    if record.epoch < epoch {
-        return;
-    }
-    if !counts || record.seq < seq {
-        if let Some(tail) = tail {
-            tail.epoch = record.epoch;
-        }
-        return;
-    }
-    let hlc = tail.as_ref().map_or(record.hlc, |tail| tail.hlc.max(record.hlc));
-    *tail = Some(Tail {
-        seq: record.seq,
-        hlc,
-        deps: record.deps,
-        position: record.position,
-        epoch: record.epoch,
-    });
-}
-
-/// The tail, and the offset after the last record read.
-async fn read_tail(
-    cluster: &Cluster,
-    topic: &str,
-    origin: RegionId,
-) -> Result<(Option<Tail>, i64), ShipError> {
-    let consumer = cluster.consumer()?;
-    let (low, high) = bounds(&consumer, topic)?;
-    // Wide enough for what a fenced agent may still have written, and widened while
-    // it holds nothing but parts of an unfinished transaction.
-    let mut window = high - inbox::before_fence(&consumer, topic, low, high).await?;
-    loop {
-        let from = (high - window).max(low);
-        let mut tail = None;
-        read_span(cluster, topic, origin, from, high, |record| extend(&mut tail, record)).await?;
-        if tail.is_none() && from == low && low > 0 {
-            // There was a tail. To begin anew would skip what was committed since, and
-            // give seqs again that every peer drops as copies.
-            return Err(ShipError::Purged { topic: topic.to_owned(), offset: low - 1 });
-        }
-        if tail.is_some() || from == low {
-            return Ok((tail, high));
-        }
-        window *= 4;
-    }
-}
-
-/// The tail with what came between `from` and the Start record at `start`.
-async fn read_on(
-    cluster: &Cluster,
-    topic: &str,
-    origin: RegionId,
-    mut tail: Option<Tail>,
-    from: i64,
-    start: i64,
-) -> Result<Option<Tail>, ShipError> {
-    read_span(cluster, topic, origin, from, start, |record| extend(&mut tail, record)).await?;
-    Ok(tail)
-}
-
-async fn read_span(
-    cluster: &Cluster,
-    topic: &str,
-    origin: RegionId,
-    from: i64,
-    until: i64,
-    mut each: impl FnMut(Record),
-) -> Result<(), ShipError> {
-    if from >= until {
-        return Ok(());
-    }
-    let consumer = cluster.consumer()?;
-    assign(&consumer, topic, from)?;
-    loop {
-        let message = inbox::receive(&consumer).await?;
-        let offset = message.offset();
-        if offset < until {
-            each(inbox::decode(&message, topic, origin)?);
-        }
-        if offset + 1 >= until {
-            return Ok(());
-        }
     }
 }

@@ -334,7 +334,7 @@ impl Region {
             cursors: self
                 .peers
                 .iter()
-                .map(|&peer| (peer, (0, ReaderOrder::after(self.applied.get(peer)))))
+                .map(|&peer| (peer, (0, ReaderOrder::after(self.applied.place(peer)))))
                 .collect(),
             queues: BTreeMap::new(),
             batch: None,

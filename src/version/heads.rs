@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Write;
-use crate::change::{Dot, RegionId, Vector};
+use crate::change::{RegionId, Vector};
 use crate::mutant::{self, Mutant};
 
 /// What each peer's last applied record had seen.
@@ -25,14 +25,18 @@ impl Heads {
         let least = |origin: RegionId| {
             let others = peers.iter().filter(|&&peer| peer != origin);
             let seen = others.map(|peer| {
-                self.0.get(peer).map_or_else(Default::default, |deps| deps.get(origin))
+                self.0.get(peer).map_or_else(Default::default, |deps| deps.place(origin))
             });
-            let mine = (origin != me).then(|| applied.get(origin));
+            let mine = (origin != me).then(|| applied.place(origin));
             let known = seen.chain(mine);
-            let least = if mutant::is(Mutant::CollectEarly) { known.max() } else { known.min() };
+            let least = if mutant::is(Mutant::CollectEarly) {
+                known.max_by_key(|place| place.seq)
+            } else {
+                known.min_by_key(|place| place.seq)
+            };
             least.unwrap_or_default()
         };
-        regions.map(|origin| Dot { origin, seq: least(origin) }).collect()
+        regions.map(|origin| (origin, least(origin))).collect()
     }
 }
 
@@ -41,9 +45,10 @@ impl Heads {
 #[must_use]
 pub fn needed(stable: &Vector, writes: &[Write]) -> Vector {
     let kept: Vec<_> = writes.iter().filter(|write| write.body.is_some()).collect();
-    let least = |dot: Dot| {
-        let others = kept.iter().filter(|write| write.version.dot.origin != dot.origin);
-        others.map(|write| write.deps.get(dot.origin)).chain([dot.seq]).min().unwrap_or(dot.seq)
+    let least = |origin, place| {
+        let others = kept.iter().filter(|write| write.version.dot.origin != origin);
+        let seen = others.map(|write| write.deps.place(origin));
+        seen.chain([place]).min_by_key(|place| place.seq).unwrap_or(place)
     };
-    stable.iter().map(|dot| Dot { seq: least(dot), ..dot }).collect()
+    stable.places().map(|(origin, place)| (origin, least(origin, place))).collect()
 }

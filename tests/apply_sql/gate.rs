@@ -47,7 +47,7 @@ impl Applier {
         let db = Database::start(&Settings::small(Flavour::MariaDb, 1)).await;
         let mut conn = db.conn().await;
         bootstrap(&mut conn).await.unwrap();
-        let epoch = take_epoch(&mut conn).await.unwrap();
+        let epoch = take_epoch(&mut conn, 0).await.unwrap();
         db.exec("CREATE DATABASE s; CREATE TABLE s.t (id INT PRIMARY KEY, n INT)").await;
         db.exec("INSERT INTO s.t VALUES (1, 0)").await;
         let (arrivals, arriving) = mpsc::channel(64);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use causeway::change::{Kind, Record, RecordBody, RegionId, Seq};
+use causeway::change::{Kind, Place, Record, RecordBody, RegionId, Seq};
 use causeway::ship::{Cluster, InboxConfig, read_range};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
@@ -105,7 +105,7 @@ async fn outbox(region: &Region, id: u8) -> Outbox {
         cluster: Cluster { brokers: region.kafka.brokers(), extra: BTreeMap::new() },
         topic: format!("causeway.outbox.{}", region.name),
         origin,
-        after: Seq(0),
+        after: Place::default(),
     };
     let mut outbox = Outbox::default();
     read_range(&config, through, |record| outbox.take(&record, origin)).await.unwrap();

@@ -18,7 +18,6 @@ fn stamper() -> Stamper {
         hlc: Hlc(100),
         deps: Vector::default(),
         position: Position("0-1-4".into()),
-        epoch: 1,
     };
     let index = Arc::new(Mutex::new(Index::default()));
     Stamper::new(region(1), 2, &tail, Clock::new(tail.hlc, 500_000), (index, Rulebook::default()))
@@ -56,7 +55,7 @@ fn a_transaction_gets_the_next_seq_and_what_was_applied_before_it() {
     let record = stamper.take(changes(0, true, 1), at(1_000)).unwrap().unwrap();
     assert_eq!(record.seq, Seq(5));
     assert!(record.hlc > Hlc(900), "later than what it had seen");
-    assert_eq!(record.deps.get(region(2)), Seq(9));
+    assert_eq!(record.deps.place(region(2)), Place { epoch: 1, seq: Seq(9) });
     assert_eq!(record.position, Position("0-1-5".into()));
 }
 
