@@ -31,16 +31,18 @@ CREATE TABLE shop.ping (id BIGINT NOT NULL PRIMARY KEY) ENGINE=InnoDB;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let mut terminated = signal(SignalKind::terminate()).unwrap();
+    // Taken before anything is started, and until everything is stopped again.
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let [mut interrupt, mut terminate, mut hangup] = kinds.map(|kind| signal(kind).unwrap());
     tokio::select! {
-        () = demo() => ExitCode::SUCCESS,
-        _ = tokio::signal::ctrl_c() => stopped(),
-        _ = terminated.recv() => stopped(),
+        () = demo() => return ExitCode::SUCCESS,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
-}
-
-fn stopped() -> ExitCode {
-    println!("\nStopped; every server of the demo is stopped with it.");
+    // The terminal itself may be gone.
+    let said = writeln!(std::io::stdout(), "\nStopped, and every server of the demo with it.");
+    drop(said);
     ExitCode::from(130)
 }
 

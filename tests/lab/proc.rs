@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -91,6 +92,7 @@ pub fn is_root() -> bool {
 /// Copies a folder's content, sharing blocks where the file system can.
 pub fn copy(from: &Path, to: &Path) {
     let done = Command::new("cp")
+        .process_group(0)
         .args(["-a", "--reflink=auto"])
         .arg(format!("{}/.", from.display()))
         .arg(to)
@@ -144,6 +146,8 @@ impl Proc {
             .args(&self.args)
             .envs(self.env.iter().cloned())
             .current_dir(self.log.parent().unwrap())
+            // Ctrl-C in a terminal goes to a whole group: whoever started this ends it.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
