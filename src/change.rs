@@ -244,3 +244,14 @@ impl Value {
         Self { kind: Some(kind) }
     }
 }
+
+/// Whether `extra` of information_schema.columns says that the server works the column
+/// out: MariaDB's `VIRTUAL` and `PERSISTENT` or both servers' `… GENERATED`, but not
+/// MySQL 8's word for a default that is an expression.
+#[must_use]
+pub fn is_generated(extra: &str) -> bool {
+    let extra = extra.to_ascii_uppercase();
+    extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")
+        || extra.contains("VIRTUAL")
+        || extra.contains("PERSISTENT")
+}

@@ -27,10 +27,14 @@ pub(crate) enum Mutant {
     DuplicatesTaken,
     /// A unique value is lost to the rows that hold it at the time only.
     NaiveUniqueEviction,
+    /// When a write becomes void, its rows are worked out again whatever they show.
+    VoidShowsAll,
     /// The two halves of a key change are decided each by itself.
     KeyChangeSplit,
     /// A priority region's old write beats one that had seen it.
     PriorityOverCausality,
+    /// Of concurrent writes only the strongest is kept.
+    PriorityWithoutSiblings,
     /// A sum is overwritten by the author's value.
     DeltaSets,
     /// A delete leaves what was added before it.
@@ -63,7 +67,7 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
@@ -75,8 +79,10 @@ impl Mutant {
         Self::NoRebuild,
         Self::DuplicatesTaken,
         Self::NaiveUniqueEviction,
+        Self::VoidShowsAll,
         Self::KeyChangeSplit,
         Self::PriorityOverCausality,
+        Self::PriorityWithoutSiblings,
         Self::DeltaSets,
         Self::DeltaIgnoresDeletes,
     ];

@@ -14,13 +14,15 @@ mod entry;
 mod merge;
 mod number;
 mod plan;
+mod planner;
 mod policy;
 mod stand;
 mod touch;
 
 pub use conflict::{Conflict, ConflictKind, Side};
-pub use entry::{chained, entry, image, text};
+pub use entry::{chained, entry, shorten, text};
 pub use number::Number;
-pub use plan::{Incoming, MergeRow, Plan, PlanError, Planner, TablePlan};
+pub use plan::{Incoming, MergeRow, Plan, PlanError, TablePlan};
+pub use planner::Planner;
 pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};
 pub use touch::{Touched, touched};

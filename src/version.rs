@@ -93,6 +93,9 @@ pub struct Body {
     pub group: Option<Arc<[RowKey]>>,
     /// The values of further unique keys that the row holds after it.
     pub claims: SmallVec<[RowKey; 1]>,
+    /// Its row is worked out from all of its writes, also from those that later ones had
+    /// seen.
+    pub adds_up: bool,
 }
 
 /// A write on its way into the index.

@@ -40,6 +40,21 @@ impl Conflict {
     }
 }
 
+/// Takes the rows out of an entry that is too long to be written, and says so.
+pub fn shorten(entry: &mut Json) {
+    for (side, image) in [
+        ("incoming", "before"),
+        ("incoming", "after"),
+        ("existing", "before"),
+        ("existing", "after"),
+    ] {
+        let held = &mut entry[side][image];
+        if !held.is_null() {
+            *held = json!({ "omitted_bytes": held.to_string().len() });
+        }
+    }
+}
+
 fn why(conflict: &Conflict) -> String {
     let (winner, loser) = match conflict.incoming_wins {
         true => (&conflict.incoming.version, &conflict.existing.version),
@@ -90,8 +105,7 @@ fn key(table: &Table, row: &Row) -> Json {
 }
 
 /// A row by the names of its columns.
-#[must_use]
-pub fn image(table: &Table, row: &Row) -> Json {
+fn image(table: &Table, row: &Row) -> Json {
     let pairs = table.columns.iter().zip(&row.values);
     Json::Object(pairs.map(|(column, held)| (column.name.clone(), value(column, held))).collect())
 }
@@ -136,8 +150,11 @@ fn utf8(bytes: &[u8]) -> Json {
 }
 
 fn hex(bytes: &[u8]) -> Json {
-    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Json::Object(Map::from_iter([("hex".to_owned(), json!(digits))]))
+    Json::Object(Map::from_iter([("hex".to_owned(), json!(digits(bytes)))]))
+}
+
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hash of an entry that comes after one with hash `before`: SHA-256 over the two,
@@ -147,7 +164,7 @@ pub fn chained(before: &str, entry: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(before.as_bytes());
     hash.update(entry.as_bytes());
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    digits(&hash.finalize())
 }
 
 #[cfg(test)]
@@ -173,6 +190,19 @@ mod tests {
         check(&column(ColumnType::Char, &[]), Kind::Bytes("é".into()), json!("é"));
         check(&column(ColumnType::Char, &[]), Kind::Bytes(vec![0xe9].into()), json!({"hex": "e9"}));
         check(&column(ColumnType::Blob, &[]), Kind::Bytes("a".into()), json!({"hex": "61"}));
+    }
+
+    #[test]
+    fn an_entry_too_long_to_be_written_says_what_it_left_out() {
+        let mut entry = json!({
+            "key": {"id": 1},
+            "incoming": {"before": null, "after": {"v": "x".repeat(5_000)}},
+            "existing": {"before": null, "after": {"v": 1}},
+        });
+        shorten(&mut entry);
+        assert!(entry.to_string().len() < 200);
+        assert_eq!(entry["incoming"], json!({"before": null, "after": {"omitted_bytes": 5_008}}));
+        assert_eq!(entry["key"], json!({"id": 1}));
     }
 
     #[test]

@@ -97,6 +97,7 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
             after: kept.touch.after.cloned(),
             group,
             claims: claims(&kept.table, kept.touch.after),
+            adds_up: kept.policy.merge.is_some(),
             table: Arc::clone(&kept.table),
         };
         write(txn, kept.touch, (&kept.table, &kept.policy), Some(Arc::new(body)))

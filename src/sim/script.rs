@@ -97,18 +97,22 @@ impl Script {
         let regions = 3 + usize::try_from(rng.below(3)).expect("small");
         // Few tables at a time, so that their rows meet often.
         let tables: Vec<Name> = (0..2).map(|_| rng.pick(&ALL)).collect();
-        let keys = 1 + rng.below(4);
+        // In some runs the agents are eager while one pair is cut off for long: what the
+        // others know is stable, and forgotten, while a few writes stay open.
+        let eager = rng.below(3) == 0;
+        let keys = if eager { 4 + rng.below(9) } else { 1 + rng.below(4) };
         let mut steps = Vec::new();
         let mut txns = 0;
         let mut journal = 0;
         // How eager the agents are in this run, and which pair is cut off for now.
-        let busy = 1 + rng.below(4);
+        let busy = if eager { 4 + rng.below(5) } else { 1 + rng.below(4) };
+        let lasts = if eager { 400 } else { 40 };
         let mut cut = None;
         while txns < TXNS {
             let region = usize::try_from(rng.below(regions as u64)).expect("small");
             let to = (region + 1 + usize::try_from(rng.below(regions as u64 - 1)).expect("small"))
                 % regions;
-            if rng.below(40) == 0 {
+            if rng.below(lasts) == 0 {
                 cut = (rng.below(2) == 0).then_some((region, to));
             }
             steps.push(match rng.below(16 + 12 * busy) {

@@ -40,6 +40,7 @@ impl Seen {
             if own && self.history.is_empty() {
                 self.history.extend(self.versions.iter().map(|&version| unread(place, version)));
             }
+            self.relieve(write);
             let same =
                 |held: &Write| held.version.dot == write.version.dot && held.key == write.key;
             match self.history.iter_mut().rfind(|held| same(held)) {
@@ -50,6 +51,30 @@ impl Seen {
         if own {
             write.enter(&mut self.versions);
         }
+    }
+
+    /// Drops the writes that `write` stands in for, so that a row that is written often
+    /// while a peer is away does not grow without bound. It had seen them, claims what
+    /// they claim here, and is later: whatever they make void it makes void too, but for
+    /// what it had seen itself. Where such a write is concurrent with the older one, that
+    /// one stays, and so it does where groups stand or fall by it.
+    fn relieve(&mut self, write: &Write) {
+        let grouped = |held: &Write| held.body.as_ref().is_none_or(|body| body.group.is_some());
+        let adds_up = write.body.as_ref().is_none_or(|body| body.adds_up);
+        if mutant::is(Mutant::PriorityOverCausality) {
+            return;
+        }
+        if adds_up || grouped(write) || self.history.iter().any(grouped) {
+            return;
+        }
+        let had_seen = |other: &&Write| other.key != write.key && write.saw(&other.version);
+        let settled: Vec<Write> = self.history.iter().filter(had_seen).cloned().collect();
+        self.history.retain(|held| {
+            held.key != write.key
+                || held.version.dot == write.version.dot
+                || !write.saw(&held.version)
+                || settled.iter().any(|other| other.is_concurrent(held))
+        });
     }
 
     /// Forgets what is stable, has nothing unstable concurrent with it, and is older than
@@ -303,7 +328,9 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Row;
     use crate::clock::Hlc;
+    use crate::version::Body;
 
     fn dot(origin: u8, seq: u64) -> Dot {
         Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
@@ -331,6 +358,31 @@ mod tests {
         index.marker(&[dot(2, 1)]);
         index.enter_local(&write(1, 2, &[dot(2, 1)]));
         assert_eq!(dots(&index), [dot(1, 2)]);
+    }
+
+    #[test]
+    fn a_row_written_often_keeps_its_last_write_and_what_that_does_not_stand_in_for() {
+        let claimed = |origin, seq, key, deps: &[Dot]| {
+            let body = Body {
+                table: Arc::default(),
+                before: None,
+                after: Some(Row::default()),
+                group: None,
+                claims: SmallVec::from_slice(&[RowKey(99)]),
+                adds_up: false,
+            };
+            Write { key: RowKey(key), body: Some(Arc::new(body)), ..write(origin, seq, deps) }
+        };
+        let mut index = Index::default();
+        for seq in 1..1_000 {
+            index.enter_local(&claimed(1, seq, 1, &[]));
+        }
+        assert_eq!(index.seen(RowKey(1)).history.len(), 1);
+        assert_eq!(index.seen(RowKey(99)).history.len(), 1);
+        // Another row's claim, which the next write has seen and the last one had not.
+        index.enter_local(&claimed(2, 1, 2, &[]));
+        index.enter_local(&claimed(1, 1_000, 1, &[dot(2, 1)]));
+        assert_eq!(index.seen(RowKey(99)).history.len(), 3);
     }
 
     #[test]

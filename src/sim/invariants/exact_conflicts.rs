@@ -1,5 +1,5 @@
-//! A conflict is logged of truly concurrent writes only (no false alarm), and where two
-//! writes of a row were concurrent some region has logged one (R5).
+//! A conflict is logged of truly concurrent writes only (no false alarm), and of any two
+//! concurrent writes of a row each one's region has logged the other's coming (R5).
 
 use std::collections::BTreeSet;
 
@@ -25,19 +25,19 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
                 let side = &conflict.incoming;
                 let row = side.after.as_ref().or(side.before.as_ref()).expect("a row");
                 let id = schema::int(row, ID).expect("a key");
-                logged.insert((schema::of(&conflict.table), id));
+                logged.insert((region.id, (schema::of(&conflict.table), id), a));
             }
         }
     }
     for (key, all) in history {
-        let met = all.iter().enumerate().any(|(n, a)| {
-            all[n + 1..]
-                .iter()
-                .any(|b| a.is_concurrent(b) && (a.after.is_some() || b.after.is_some()))
-        });
-        // Two that are never survivors together anywhere meet over others of the row.
-        if met && !logged.contains(key) && all.len() == 2 {
-            return Err(format!("no region has logged the conflict over {key:?}"));
+        for (a, b) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
+            // Where b was written, b or what followed it was there when a came; two deletes
+            // agree.
+            let met = a.is_concurrent(b) && a.after.is_some();
+            if met && !logged.contains(&(b.dot.origin, *key, a.dot)) {
+                let region = b.dot.origin;
+                return Err(format!("region {region} has not logged {:?} over {key:?}", a.dot));
+            }
         }
     }
     Ok(())

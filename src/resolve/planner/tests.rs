@@ -1,5 +1,7 @@
 use super::*;
-use crate::change::{Column, Kind, RowChange, Value};
+use crate::change::{Column, Kind, RegionId, RowChange, Seq, TableChange, Value, Vector};
+use crate::clock::Hlc;
+use crate::version::BatchId;
 
 fn dot(origin: u8, seq: u64) -> Dot {
     Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }

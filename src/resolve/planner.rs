@@ -1,0 +1,393 @@
+//! Makes the plan of one batch.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::merge::{self, Effect};
+use super::plan::{Incoming, Plan, PlanError, TablePlan};
+use super::stand::{self, Places, Shown};
+use super::{Allow, Conflict, ConflictKind, Order, Rulebook, Side, Touched, touched};
+use crate::change::{Dot, Row, Table};
+use crate::mutant::{self, Mutant};
+use crate::version::{Action, Index, RowKey, Seen, Version, Write};
+
+#[derive(Debug, Default)]
+struct Place {
+    seen: Seen,
+    /// Where its operation is: table, place.
+    op: Option<(usize, usize)>,
+}
+
+#[derive(Debug)]
+struct TableOps {
+    table: Arc<Table>,
+    ops: Vec<Option<Effect>>,
+}
+
+/// Why a row is worked out again.
+#[derive(Clone, Copy, Debug)]
+enum Cause {
+    /// A write of it came: which of its transaction's.
+    Came(usize),
+    /// A write of it became void.
+    Void(Dot),
+}
+
+/// Makes the plan of one batch.
+#[derive(Debug)]
+pub struct Planner<'a> {
+    index: &'a Index,
+    book: &'a Rulebook,
+    places: HashMap<RowKey, Place>,
+    tables: Vec<TableOps>,
+    plan: Plan,
+}
+
+impl Places for HashMap<RowKey, Place> {
+    fn seen(&self, place: RowKey) -> &Seen {
+        &self.get(&place).expect("every place of a group is loaded").seen
+    }
+}
+
+impl<'a> Planner<'a> {
+    /// An empty batch over the versions known here.
+    #[must_use]
+    pub fn new(index: &'a Index, book: &'a Rulebook) -> Self {
+        let plan = Plan { local_writes: index.local_writes(), ..Plan::default() };
+        Self { index, book, places: HashMap::new(), tables: Vec::new(), plan }
+    }
+
+    /// Adds a transaction, after those added before.
+    ///
+    /// # Errors
+    /// [`PlanError`]; the planner must then be thrown away.
+    pub fn add(&mut self, txn: &Incoming<'_>) -> Result<(), PlanError> {
+        let writes = touched(self.book, txn)?;
+        let mut shows: Vec<(RowKey, Cause)> = Vec::new();
+        for (n, one) in writes.iter().enumerate() {
+            self.check_shape(&one.table)?;
+            for place in one.write.places() {
+                self.load(place);
+            }
+            self.meet(one, txn.gtid)?;
+            let key = one.write.key;
+            let plain = one.write.body.is_none() && self.places.seen(key).history.is_empty();
+            if plain {
+                self.plain(one);
+            } else {
+                self.victims(&one.write, &mut shows);
+                shows.push((key, Cause::Came(n)));
+            }
+            if self.is_dropped(one) {
+                continue;
+            }
+            for place in one.write.places() {
+                let held = self.places.get_mut(&place).expect("it was just loaded");
+                held.seen.enter(place, &one.write);
+            }
+            self.plan.writes.push(one.write.clone());
+        }
+        for (key, cause) in shows {
+            match cause {
+                Cause::Came(n) => self.show(key, Some(&writes[n]))?,
+                Cause::Void(dot) if self.stands(key, dot) => self.show(key, None)?,
+                Cause::Void(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn finish(mut self) -> Plan {
+        for TableOps { table, ops } in self.tables {
+            let table = Table::clone(&table);
+            let mut plan = TablePlan { table, removes: vec![], puts: vec![], merges: vec![] };
+            for op in ops.into_iter().flatten() {
+                match op {
+                    Effect::Put(row) => plan.puts.push(row),
+                    Effect::Remove(row) => plan.removes.push(row),
+                    Effect::Merge(row) => plan.merges.push(row),
+                }
+            }
+            if plan.puts.len() + plan.removes.len() + plan.merges.len() > 0 {
+                self.plan.tables.push(plan);
+            }
+        }
+        self.plan
+    }
+
+    fn load(&mut self, place: RowKey) {
+        if self.places.contains_key(&place) {
+            return;
+        }
+        let mut seen = self.index.seen(place);
+        if mutant::is(Mutant::NaiveUniqueEviction) {
+            seen.history.retain(|held| {
+                if held.key == place {
+                    return true;
+                }
+                let row = self.index.seen(held.key);
+                row.versions.iter().any(|v| v.dot == held.version.dot)
+            });
+        }
+        self.plan.basis.push((place, seen.dots()));
+        self.places.insert(place, Place { seen, op: None });
+    }
+
+    fn check_shape(&self, table: &Table) -> Result<(), PlanError> {
+        let same_name =
+            |ops: &&TableOps| ops.table.name == table.name && ops.table.schema == table.schema;
+        match self.tables.iter().find(same_name) {
+            Some(ops) if *ops.table != *table => {
+                Err(PlanError::Shape(table.full_name().to_string()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Notes what the write is in conflict with, and refuses what its policy refuses.
+    fn meet(&mut self, one: &Touched<'_>, gtid: &str) -> Result<(), PlanError> {
+        let Touched { write, table, policy, .. } = one;
+        let action = write.version.action;
+        if let Some(why) = policy.unfit.clone() {
+            return Err(PlanError::Unfit { table: table.full_name().to_string(), why });
+        }
+        if policy.allow == Allow::Inserts && action != Action::Insert {
+            let table = table.full_name().to_string();
+            return Err(PlanError::NotInsert { table, action: action.name() });
+        }
+        let seen = self.places.seen(write.key);
+        let rank = |version: &Version, write: Option<&Write>| {
+            policy.order.rank(version, write.and_then(|w| w.body.as_deref()))
+        };
+        let held = |dot: Dot| seen.history.iter().find(|held| held.version.dot == dot);
+        let concurrent = seen.versions.iter().filter(|v| !write.saw(v));
+        let best = concurrent.max_by_key(|v| rank(v, held(v.dot)));
+        let mut found = Vec::new();
+        if let Some(best) = best {
+            let existing = held(best.dot).and_then(|held| held.body.as_deref());
+            let merged = match (&policy.merge, write.body.as_deref(), existing) {
+                (Some(merge), Some(a), Some(b)) => merge::commute(merge, table, a, b),
+                _ => false,
+            };
+            let kind = ConflictKind::Row { existing: best.action, incoming: action };
+            let wins = rank(&write.version, Some(write)) > rank(best, held(best.dot));
+            if !(action == Action::Delete && best.action == Action::Delete) {
+                found.push((kind, *best, existing, wins, merged));
+            }
+        }
+        for claim in write.body.iter().flat_map(|body| &body.claims) {
+            let others = self.places.seen(*claim).history.iter();
+            for other in others.filter(|o| o.key != write.key && o.is_concurrent(write)) {
+                let wins = stand::beats(write, other);
+                let body = other.body.as_deref();
+                found.push((ConflictKind::UniqueKey, other.version, body, wins, false));
+            }
+        }
+        if policy.allow == Allow::Unopposed && !found.is_empty() {
+            return Err(PlanError::NotHome(table.full_name().to_string()));
+        }
+        for (kind, version, body, incoming_wins, merged) in found {
+            let conflict = Conflict {
+                table: Arc::clone(table),
+                kind,
+                policy: policy.name(),
+                incoming: Side {
+                    version: write.version,
+                    gtid: Some(gtid.to_owned()),
+                    before: one.before.cloned(),
+                    after: one.after.cloned(),
+                },
+                existing: Side {
+                    version,
+                    gtid: None,
+                    before: body.and_then(|body| body.before.clone()),
+                    after: body.and_then(|body| body.after.clone()),
+                },
+                incoming_wins,
+                merged,
+            };
+            self.plan.conflicts.push(conflict);
+        }
+        Ok(())
+    }
+
+    /// A write whose version says all: the later stamp stands.
+    fn plain(&mut self, one: &Touched<'_>) {
+        let seen = self.places.seen(one.write.key);
+        let mine = one.write.version.rank();
+        let loses = |v: &Version| {
+            if mutant::is(Mutant::EqualStampsKeepOwn) { v.hlc < mine.0 } else { v.rank() < mine }
+        };
+        if seen.versions.iter().all(|v| one.write.saw(v) || loses(v)) {
+            self.operate(&one.table, one.write.key, own(one));
+        }
+    }
+
+    /// Loads the rows that the write may make void, and that may make it void.
+    fn victims(&mut self, write: &Write, shows: &mut Vec<(RowKey, Cause)>) {
+        let mut groups: Vec<Arc<[RowKey]>> = Vec::new();
+        let group = |held: &Write| held.body.as_ref().and_then(|body| body.group.clone());
+        groups.extend(group(write));
+        for held in &self.places.seen(write.key).history {
+            groups.extend(group(held).inspect(|keys| {
+                if stand::beats(write, held) {
+                    let cause = Cause::Void(held.version.dot);
+                    shows.extend(keys.iter().map(|&key| (key, cause)));
+                }
+            }));
+        }
+        for claim in write.body.iter().flat_map(|body| &body.claims) {
+            for held in &self.places.seen(*claim).history {
+                groups.extend(group(held));
+                if stand::beats(write, held) && held.key != write.key {
+                    let cause = Cause::Void(held.version.dot);
+                    shows.push((held.key, cause));
+                    let keys = group(held);
+                    shows.extend(keys.iter().flat_map(|keys| keys.iter()).map(|&key| (key, cause)));
+                }
+            }
+        }
+        let keys = shows.iter().map(|(key, _)| *key).chain([write.key]);
+        groups.extend(keys.map(|key| -> Arc<[RowKey]> { Arc::new([key]) }));
+        self.load_groups(groups);
+    }
+
+    /// A deliberate bug: what loses by priority is forgotten.
+    fn is_dropped(&self, one: &Touched<'_>) -> bool {
+        let Touched { write, policy, .. } = one;
+        let rank = |write: &Write| policy.order.rank(&write.version, write.body.as_deref());
+        let stronger = |held: &Write| held.is_concurrent(write) && rank(held) > rank(write);
+        mutant::is(Mutant::PriorityWithoutSiblings)
+            && matches!(policy.order, Order::Priority(_))
+            && self.places.seen(write.key).history.iter().any(stronger)
+    }
+
+    /// Whether the row shows what this write, now void, made of it. One that shows another
+    /// write is not looked at again: what made that one void may be forgotten by now.
+    fn stands(&self, key: RowKey, dot: Dot) -> bool {
+        let seen = self.places.seen(key);
+        let kept = seen.history.iter().find_map(|held| held.body.as_ref());
+        let best = kept.and_then(|body| stand::best(&self.book.of(&body.table).1, seen).copied());
+        best.is_some_and(|best| best.dot == dot) || mutant::is(Mutant::VoidShowsAll)
+    }
+
+    /// Loads rows, the groups of their writes, and the unique values of these.
+    fn load_groups(&mut self, mut groups: Vec<Arc<[RowKey]>>) {
+        let mut done = HashSet::new();
+        while let Some(group) = groups.pop() {
+            for &key in &*group {
+                if !done.insert(key) {
+                    continue;
+                }
+                self.load(key);
+                let history = &self.places.seen(key).history;
+                let bodies = history.iter().filter_map(|held| held.body.as_ref());
+                let mut claims = Vec::new();
+                for body in bodies {
+                    groups.extend(body.group.clone());
+                    claims.extend(body.claims.iter().copied());
+                }
+                for claim in claims {
+                    self.load(claim);
+                }
+            }
+        }
+    }
+
+    /// Works out what a row shows, and makes it so. `one` is the write that came to it.
+    fn show(&mut self, key: RowKey, one: Option<&Touched<'_>>) -> Result<(), PlanError> {
+        if let Some(one) = one
+            && let (Some(merge), Some(body)) = (&one.policy.merge, one.write.body.as_deref())
+        {
+            let history = &self.places.seen(key).history;
+            let mut bodies = history.iter().filter_map(|held| held.body.as_ref());
+            if bodies.any(|body| body.table.columns.len() != one.table.columns.len()) {
+                return Err(PlanError::Shape(one.table.full_name().to_string()));
+            }
+            let effect = merge::effect(merge, &one.table, history, (&one.write, body));
+            let effect = effect.ok_or_else(|| PlanError::Sum(one.table.full_name().to_string()))?;
+            return self.join(&one.table, key, effect);
+        }
+        let history = &self.places.seen(key).history;
+        let kept = history.iter().find_map(|held| held.body.as_ref());
+        let (table, policy) = match (one, kept) {
+            (Some(one), _) => (Arc::clone(&one.table), Arc::clone(&one.policy)),
+            (None, Some(body)) => self.book.of(&body.table),
+            (None, None) => return Ok(()),
+        };
+        // A row that merges is decided by its own writes alone.
+        if one.is_none() && policy.merge.is_some() {
+            return Ok(());
+        }
+        match stand::shown(&policy, &self.places, key) {
+            Some(Shown::Row(row)) => {
+                self.operate(&self.shape(&table, key, &row), key, Effect::Put(row));
+            }
+            Some(Shown::Nothing(row)) => {
+                self.operate(&self.shape(&table, key, &row), key, Effect::Remove(row));
+            }
+            Some(Shown::As(version)) => {
+                if let Some(one) = one.filter(|one| one.write.version.dot == version.dot) {
+                    self.operate(&table, key, own(one));
+                }
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The table as it was where a row that shows was written: an older version's may
+    /// have other columns.
+    fn shape(&self, table: &Arc<Table>, key: RowKey, row: &Row) -> Arc<Table> {
+        let mut bodies = self.places.seen(key).history.iter().filter_map(|held| held.body.as_ref());
+        let written = bodies
+            .find(|body| body.after.as_ref() == Some(row) || body.before.as_ref() == Some(row));
+        written.map_or_else(|| Arc::clone(table), |body| Arc::clone(&body.table))
+    }
+
+    fn join(&mut self, table: &Arc<Table>, key: RowKey, later: Effect) -> Result<(), PlanError> {
+        let held = self.places.get(&key).and_then(|place| place.op);
+        let earlier = held.and_then(|(table, at)| self.tables[table].ops[at].take());
+        let effect = match earlier {
+            Some(earlier) => merge::join(earlier, later)
+                .ok_or_else(|| PlanError::Sum(table.full_name().to_string()))?,
+            None => later,
+        };
+        self.operate(table, key, effect);
+        Ok(())
+    }
+
+    /// The operation on a row, in place of an earlier one.
+    fn operate(&mut self, table: &Arc<Table>, key: RowKey, effect: Effect) {
+        let place = self.places.get_mut(&key).expect("a row is loaded before it is decided");
+        let same = |ops: &TableOps| Arc::ptr_eq(&ops.table, table) || *ops.table == **table;
+        if let Some((held, at)) = place.op.take() {
+            if same(&self.tables[held]) {
+                self.tables[held].ops[at] = Some(effect);
+                place.op = Some((held, at));
+                return;
+            }
+            self.tables[held].ops[at] = None;
+        }
+        let at = self.tables.iter().position(same).unwrap_or_else(|| {
+            self.tables.push(TableOps { table: Arc::clone(table), ops: Vec::new() });
+            self.tables.len() - 1
+        });
+        place.op = Some((at, self.tables[at].ops.len()));
+        self.tables[at].ops.push(Some(effect));
+    }
+}
+
+/// What a write makes of its row when it stands.
+fn own(one: &Touched<'_>) -> Effect {
+    match one.after {
+        Some(row) => Effect::Put(row.clone()),
+        None => Effect::Remove(one.before.expect("a touched row was there or is").clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
