@@ -55,55 +55,33 @@ pub enum LogError {
     Lost(u64, &'static str),
 }
 
-/// Entries in order, `limit` at most.
+/// Entries in order, `limit` at most: the first after the filter's number, or the newest.
 ///
 /// # Errors
 /// [`LogError`].
-pub async fn list(conn: &mut Conn, filter: &Filter, limit: u64) -> Result<Vec<Entry>, LogError> {
-    let rows: Vec<(u64, String, String)> = conn
-        .exec(
-            "SELECT id, hash, entry FROM causeway.conflicts WHERE id > ? \
-             AND (? IS NULL OR table_name = ?) AND (? IS NULL OR kind = ?) AND at_us >= ? \
-             ORDER BY id LIMIT ?",
-            (
-                filter.after,
-                &filter.table,
-                &filter.table,
-                &filter.kind,
-                &filter.kind,
-                filter.since_us.unwrap_or(0),
-                limit,
-            ),
-        )
-        .await?;
-    Ok(rows.into_iter().map(entry).collect())
+pub async fn list(
+    conn: &mut Conn,
+    filter: &Filter,
+    (newest, limit): (bool, u64),
+) -> Result<Vec<Entry>, LogError> {
+    let order = if newest { "DESC" } else { "ASC" };
+    let sql = format!(
+        "SELECT id, hash, entry FROM causeway.conflicts WHERE id > ? \
+         AND (? IS NULL OR table_name = ?) AND (? IS NULL OR kind = ?) AND at_us >= ? \
+         ORDER BY id {order} LIMIT ?"
+    );
+    let Filter { table, kind, since_us, after } = filter;
+    let values = (after, table, table, kind, kind, since_us.unwrap_or(0), limit);
+    let mut entries: Vec<Entry> = conn.exec_map(sql, values, entry).await?;
+    if newest {
+        entries.reverse();
+    }
+    Ok(entries)
 }
 
 fn entry((id, hash, text): (u64, String, String)) -> Entry {
     let entry = serde_json::from_str(&text).unwrap_or(Json::Null);
     Entry { id, hash, entry, text }
-}
-
-/// The newest entries that pass the filter, oldest first.
-///
-/// # Errors
-/// [`LogError`].
-pub async fn newest(conn: &mut Conn, filter: &Filter, limit: u64) -> Result<Vec<Entry>, LogError> {
-    let rows: Vec<(u64, String, String)> = conn
-        .exec(
-            "SELECT id, hash, entry FROM causeway.conflicts WHERE (? IS NULL OR table_name = ?) \
-             AND (? IS NULL OR kind = ?) AND at_us >= ? ORDER BY id DESC LIMIT ?",
-            (
-                &filter.table,
-                &filter.table,
-                &filter.kind,
-                &filter.kind,
-                filter.since_us.unwrap_or(0),
-                limit,
-            ),
-        )
-        .await?;
-    Ok(rows.into_iter().rev().map(entry).collect())
 }
 
 /// One entry.
@@ -169,16 +147,14 @@ pub struct Verified {
 /// # Errors
 /// [`LogError`].
 pub async fn verify(conn: &mut Conn, mut seen: impl FnMut(u64)) -> Result<Verified, LogError> {
-    let head = "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1";
-    let head: Option<(u64, String)> = conn.query_first(head).await?;
-    let (last_id, last_hash) = head.unwrap_or_default();
+    let (last_id, last_hash) = head(conn).await?;
     let mut found = Verified::default();
     // The oldest entry's predecessor may be gone: its hash is taken as it is.
     let mut before: Option<(u64, String)> = None;
     loop {
         let after = before.as_ref().map_or(0, |(id, _)| *id);
         let filter = Filter { after, ..Filter::default() };
-        let entries = list(conn, &filter, PIECE).await?;
+        let entries = list(conn, &filter, (false, PIECE)).await?;
         for entry in entries.iter().filter(|entry| entry.id <= last_id) {
             found.entries += 1;
             found.first.get_or_insert(entry.id);
@@ -213,25 +189,32 @@ pub async fn verify(conn: &mut Conn, mut seen: impl FnMut(u64)) -> Result<Verifi
     Ok(found)
 }
 
-/// Removes what is older than that, and all but so many of the newest.
+/// Number and hash of the last entry; 0 and nothing before the first.
+async fn head(conn: &mut Conn) -> Result<(u64, String), LogError> {
+    let sql = "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1";
+    Ok(conn.query_first(sql).await?.unwrap_or_default())
+}
+
+/// Removes the oldest entries: those before the first that is not older than `older_us`,
+/// microseconds since the Unix epoch, and all but so many of the `newest`. The last one
+/// stays, since the chain hangs on it. Gives how many went.
 ///
 /// # Errors
 /// [`LogError`].
 pub async fn prune(conn: &mut Conn, older_us: u64, newest: u64) -> Result<u64, LogError> {
+    let (last_id, _) = head(conn).await?;
+    // A prefix goes, never an entry between others, also where a clock went back.
+    let young = "SELECT MIN(id) FROM causeway.conflicts WHERE at_us >= ?";
+    let young: Option<Option<u64>> = conn.exec_first(young, (older_us,)).await?;
+    let by_age = young.flatten().unwrap_or(last_id);
+    let by_number = (last_id + 1).saturating_sub(newest);
+    let first_kept = by_age.max(by_number).min(last_id);
     let mut removed = 0;
     loop {
-        // The last entry stays: the chain hangs on it.
-        conn.exec_drop(
-            "DELETE FROM causeway.conflicts WHERE (at_us < ? OR id <= (SELECT last_id FROM \
-             causeway.conflict_head WHERE id = 1) - LEAST(?, (SELECT last_id FROM \
-             causeway.conflict_head WHERE id = 1))) AND id < (SELECT last_id FROM \
-             causeway.conflict_head WHERE id = 1) ORDER BY id LIMIT 1000",
-            (older_us, newest),
-        )
-        .await?;
-        let count = conn.affected_rows();
-        removed += count;
-        if count < PIECE {
+        let sql = "DELETE FROM causeway.conflicts WHERE id < ? ORDER BY id LIMIT ?";
+        conn.exec_drop(sql, (first_kept, PIECE)).await?;
+        removed += conn.affected_rows();
+        if conn.affected_rows() < PIECE {
             return Ok(removed);
         }
     }

@@ -31,7 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ship", &["change", "clock", "failpoint"]),
     ("apply", &["change", "clock", "failpoint", "resolve", "version"]),
     ("doctor", &["change", "clock", "topology"]),
-    ("conflicts", &["resolve"]),
+    ("conflicts", &["change", "resolve"]),
     ("verify", &["change", "clock", "compare", "topology"]),
     // The edges: what people and programs touch.
     ("admin", &["clock", "command", "metrics", "status", "topology"]),
@@ -59,6 +59,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "admin",
             "agent",
+            "apply",
             "clock",
             "compare",
             "conf",

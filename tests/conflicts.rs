@@ -44,7 +44,7 @@ const RULES: &str = "  - { tables: shop.priority, policy: region_priority, prior
 ";
 
 const SCHEMA: &str = "CREATE DATABASE shop CHARACTER SET utf8mb4;
-CREATE TABLE shop.latest (id INT PRIMARY KEY, v INT, w VARCHAR(20));
+CREATE TABLE shop.latest (id INT PRIMARY KEY, v INT, w VARCHAR(20), at TIMESTAMP NULL);
 CREATE TABLE shop.priority (id INT PRIMARY KEY, v INT);
 CREATE TABLE shop.clock (id INT PRIMARY KEY, v INT, at BIGINT NOT NULL);
 CREATE TABLE shop.stock (id INT PRIMARY KEY, n DECIMAL(20,2) NOT NULL, v INT);
@@ -77,7 +77,12 @@ fn transaction(rng: &mut Rng, number: i64) -> (Vec<String>, i64) {
     };
     let statements = match rng.below(9) {
         0 if rng.below(4) == 0 => vec![format!("DELETE FROM shop.latest WHERE id = {id}")],
-        0 => upsert("latest", "id, v, w", format!("{id}, {v}, 'é{v}'"), format!("v = {v}")),
+        0 => {
+            let (w, at) = (format!("'é''\\\\{v}'"), format!("FROM_UNIXTIME({v})"));
+            let (row, set) =
+                (format!("{id}, {v}, {w}, {at}"), format!("v = {v}, w = {w}, at = {at}"));
+            upsert("latest", "id, v, w, at", row, set)
+        }
         1 => upsert("priority", "id, v", format!("{id}, {v}"), format!("v = {v}")),
         2 => upsert("clock", "id, v, at", format!("{id}, {v}, {v}"), format!("v = {v}, at = {v}")),
         3 => {
@@ -246,19 +251,38 @@ async fn every_policy_converges_and_all_logs_name_the_same_winners() {
         logs.push(winners(&region.db).await);
     }
     let mut told = BTreeSet::new();
+    let mut shared = 0;
     for (n, log) in logs.iter().enumerate() {
         for (pair, winner) in log {
             told.insert(pair.0.clone());
-            for other in &logs[n + 1..] {
-                let same = other.get(pair).is_none_or(|held| held == winner);
-                assert!(same, "{pair:?}: {winner} or {:?}", other.get(pair));
+            for other in logs[n + 1..].iter().filter_map(|other| other.get(pair)) {
+                assert_eq!(other, winner, "{pair:?}");
+                shared += 1;
             }
         }
     }
+    assert!(shared > 100, "the logs have {shared} pairs in common");
     let sizes: Vec<_> = logs.iter().map(BTreeMap::len).collect();
     eprintln!("{written} transactions, conflicts logged {sizes:?}, of {told:?}");
     assert!(told.len() >= 8, "not every table had conflicts: {told:?}");
     commands(&lab).await;
+}
+
+/// By number and by age the oldest go, never one between others, and never the last.
+async fn pruned(db: &Database) {
+    let mut conn = mysql_async::Conn::new(db.opts()).await.unwrap();
+    let mut keep = async |older_us: u64, newest: u64| {
+        causeway::conflicts::prune(&mut conn, older_us, newest).await.unwrap();
+        db.number("SELECT COUNT(*) FROM causeway.conflicts").await
+    };
+    let all = db.number("SELECT COUNT(*) FROM causeway.conflicts").await;
+    assert_eq!(keep(0, u64::MAX).await, all);
+    assert_eq!(keep(0, 200).await, 200);
+    // One that looks old stands between others, as where a clock was set back.
+    db.exec("UPDATE causeway.conflicts SET at_us = 5 ORDER BY id DESC LIMIT 51").await;
+    db.exec("UPDATE causeway.conflicts SET at_us = 9 ORDER BY id DESC LIMIT 50").await;
+    db.exec("UPDATE causeway.conflicts SET at_us = 1 ORDER BY id LIMIT 100").await;
+    assert_eq!(keep(9, u64::MAX).await, 100);
 }
 
 /// The command line on these logs: whole, then a row taken back, then a log that someone
@@ -279,15 +303,24 @@ async fn commands(lab: &Lab) {
     });
     let lost = lost.expect("a conflict whose loser was kept");
     let (id, key) = (lost["id"].to_string(), lost["entry"]["key"]["id"].to_string());
+    // The session's settings are the command's own.
+    let server = "SET GLOBAL time_zone = '+05:00';\nSET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES'";
+    lab.regions[0].db.exec(server).await;
     let (code, _, err) = causeway(lab, 0, &["restore", &id]).await;
     assert_eq!(code, 64, "nobody can be asked: {err}");
     let (code, out, err) = causeway(lab, 0, &["restore", &id, "--yes"]).await;
     assert_eq!(code, 0, "{out}{err}");
     let loser = if lost["entry"]["winner"] == "incoming" { "existing" } else { "incoming" };
-    let wanted = lost["entry"][loser]["after"]["v"].to_string();
+    let wanted = &lost["entry"][loser]["after"];
     lab.converge(&TABLES, PATIENCE).await;
-    let sql = format!("SELECT v FROM shop.latest WHERE id = {key}");
-    assert_eq!(lab.regions[2].db.number(&sql).await.to_string(), wanted, "restored everywhere");
+    let w: String = wanted["w"].as_str().unwrap().bytes().map(|b| format!("{b:02X}")).collect();
+    let sql = format!(
+        "SELECT COUNT(*) FROM shop.latest WHERE id = {key} AND v = {} AND HEX(w) = '{w}' \
+         AND at = CONVERT_TZ('{}', '+00:00', @@session.time_zone)",
+        wanted["v"],
+        wanted["at"].as_str().unwrap()
+    );
+    assert_eq!(lab.regions[2].db.number(&sql).await, 1, "restored everywhere: {wanted}");
 
     let (_, stats, _) = causeway(lab, 1, &["stats"]).await;
     assert!(stats.contains("shop.uniq") && stats.contains("region_priority"), "{stats}");
@@ -304,6 +337,9 @@ async fn commands(lab: &Lab) {
     db.exec("DELETE FROM causeway.conflicts WHERE id = 3").await;
     let (code, out, _) = causeway(lab, 1, &["verify"]).await;
     assert!(code == 1 && out.contains("entries 3 to 3 are missing"), "{code}: {out}");
+    pruned(&lab.regions[2].db).await;
+    let (code, out, _) = causeway(lab, 2, &["verify"]).await;
+    assert!(code == 0 && out.contains("100 entries"), "{code}: {out}");
     let last = lab.regions[2].db.number("SELECT MAX(id) FROM causeway.conflicts").await;
     lab.regions[2].db.exec(&format!("DELETE FROM causeway.conflicts WHERE id = {last}")).await;
     let (code, out, _) = causeway(lab, 2, &["verify"]).await;

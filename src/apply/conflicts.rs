@@ -10,14 +10,16 @@ use super::session::Session;
 use super::{ApplyError, sql};
 use crate::change::{Column, ColumnType, Dot, RegionId};
 use crate::clock::wall_us;
-use crate::resolve::{Conflict, chained, entry, text};
+use crate::resolve::{Conflict, chained, entry, shorten, text};
 use crate::version::Action;
 
 /// Rows read for the entries of one batch; of those beyond, the row that stood is in
 /// its region's outbox alone.
 const READ_MAX: usize = 500;
-/// Entries of one INSERT.
-const ENTRIES_MAX: usize = 100;
+/// What a statement holds beside an entry's text, at most.
+const ENTRY_ROOM: usize = 4 << 10;
+const INSERT: &str = "INSERT INTO causeway.conflicts\
+    (id,at_us,table_name,kind,policy,winner,entry,hash)VALUES";
 
 impl Session {
     /// Logs the conflicts of the batch that has begun. What stood in a row's place is
@@ -42,15 +44,24 @@ impl Session {
         let (mut id, mut hash) = head.unwrap_or_default();
         let at_us = wall_us();
         let mut stood = self.standing(conflicts, own).await?;
-        let mut values: Vec<String> = Vec::new();
+        let mut insert = String::new();
         for (n, conflict) in conflicts.iter().enumerate() {
             let mut entry = entry(conflict, region, at_us);
             if let Some(row) = stood.remove(&n) {
                 entry["existing"]["after"] = row;
             }
-            let text = entry.to_string();
+            let mut text = entry.to_string();
+            // Quoting doubles a text at most.
+            if text.len() > (self.row_bytes_max / 2).saturating_sub(ENTRY_ROOM) {
+                shorten(&mut entry);
+                text = entry.to_string();
+            }
             (id, hash) = (id + 1, chained(&hash, &text));
-            values.push(format!(
+            if !insert.is_empty() && insert.len() + 2 * text.len() > self.packet_bytes_max {
+                self.conn.query_drop(std::mem::take(&mut insert)).await.map_err(failed)?;
+            }
+            insert.push_str(if insert.is_empty() { INSERT } else { "," });
+            insert.push_str(&format!(
                 "({id},{at_us},{},{},{},{},{},'{hash}')",
                 sql::text(&conflict.table.full_name().to_string()),
                 sql::text(conflict.kind.name()),
@@ -59,14 +70,7 @@ impl Session {
                 sql::text(&text),
             ));
         }
-        for values in values.chunks(ENTRIES_MAX) {
-            let insert = format!(
-                "INSERT INTO causeway.conflicts(id,at_us,table_name,kind,policy,winner,entry,hash)\
-                 VALUES{}",
-                values.join(",")
-            );
-            self.conn.query_drop(insert).await.map_err(failed)?;
-        }
+        self.conn.query_drop(insert).await.map_err(failed)?;
         let update = format!(
             "INSERT INTO causeway.conflict_head(id,last_id,hash)VALUES(1,{id},'{hash}') \
              ON DUPLICATE KEY UPDATE last_id=VALUES(last_id),hash=VALUES(hash)"

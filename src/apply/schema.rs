@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable as _;
 
 use super::ApplyError;
 use super::bootstrap::Flavor;
-use crate::change::{Column, ColumnType, Row, Table, Value};
+use crate::change::{Column, ColumnType, Row, Table, Value, is_generated};
 use crate::resolve::TablePlan;
 
 /// How a value of a column is written.
@@ -146,9 +146,7 @@ async fn columns(conn: &mut Conn, table: &Table) -> Result<Vec<Here>, mysql_asyn
             column_type,
             data_type: data_type.to_ascii_lowercase(),
             width,
-            generated: extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")
-                || extra.contains("VIRTUAL")
-                || extra.contains("PERSISTENT"),
+            generated: is_generated(&extra),
             counts: extra.to_ascii_lowercase().contains("auto_increment"),
             key: key == "PRI",
         }

@@ -39,9 +39,9 @@ pub struct Session {
     /// The name of the marker's table, as errors give it.
     marker: Arc<str>,
     /// Bytes sent in one packet, unless one row is larger.
-    packet_bytes_max: usize,
+    pub(super) packet_bytes_max: usize,
     /// `max_allowed_packet`.
-    row_bytes_max: usize,
+    pub(super) row_bytes_max: usize,
     broken: bool,
 }
 

@@ -12,7 +12,7 @@ use super::default::Initial;
 use super::described::Described;
 use super::table_map::{TableMap, Written, kind};
 use crate::change::pb::UniqueKey;
-use crate::change::{Column, ColumnType, Table, TableName};
+use crate::change::{Column, ColumnType, Table, TableName, is_generated};
 
 /// A table as it is now; without columns when there is none.
 #[derive(Clone, Debug, Default)]
@@ -305,10 +305,7 @@ impl Printed {
             "inet4" => Some(4),
             _ => None,
         };
-        let generated = (self.extra.contains("GENERATED")
-            && !self.extra.contains("DEFAULT_GENERATED"))
-            || self.extra.contains("VIRTUAL")
-            || self.extra.contains("PERSISTENT");
+        let generated = is_generated(&self.extra);
         // 1-bit booleans and ZEROFILL columns say so in the type's text as well.
         let unsigned = self.column_type.contains("unsigned");
         let uuid = column_type == ColumnType::Uuid;

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
-use super::settings::{SettingsArguments, options};
+use super::settings::SettingsArguments;
 use super::{Exit, secret};
 use crate::admin::Token;
 use crate::agent::{self, Setup};
@@ -13,11 +13,6 @@ pub(super) fn run(arguments: &SettingsArguments) -> anyhow::Result<Exit> {
     let Some(settings) = arguments.load()? else { return Ok(Exit::Usage) };
     let conf = &settings.conf;
     log(conf.log_format);
-    let password = settings.password()?;
-    let databases = settings.region.databases.iter();
-    let databases = databases
-        .map(|address| options(conf, password.as_deref(), address))
-        .collect::<anyhow::Result<Vec<_>>>()?;
     let token = match &conf.admin.token {
         Some(held) => secret::read(held)?,
         None => random_token()?,
@@ -27,7 +22,7 @@ pub(super) fn run(arguments: &SettingsArguments) -> anyhow::Result<Exit> {
             .database
             .server_id
             .unwrap_or(4_000_000 + u32::from(settings.region.id.get())),
-        databases,
+        databases: settings.databases()?,
         kafka: settings.kafka()?,
         listen: conf.admin.listen.clone(),
         token: std::sync::Arc::new(Token::new(&token)?),

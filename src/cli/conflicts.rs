@@ -113,7 +113,7 @@ pub(super) fn run(command: &ConflictsCommand) -> anyhow::Result<Exit> {
 async fn obey(conn: &mut Conn, command: &ConflictsCommand) -> anyhow::Result<Exit> {
     match command {
         ConflictsCommand::List { filter, limit, output, .. } => {
-            let entries = conflicts::newest(conn, &filter.filter(0), *limit).await?;
+            let entries = conflicts::list(conn, &filter.filter(0), (true, *limit)).await?;
             print(&match output {
                 Output::Text => list(&entries),
                 Output::Json => format!("{}\n", serde_json::to_string_pretty(&entries)?),
@@ -133,7 +133,7 @@ async fn obey(conn: &mut Conn, command: &ConflictsCommand) -> anyhow::Result<Exi
         ConflictsCommand::Export { filter, after, .. } => {
             let mut filter = filter.filter(*after);
             loop {
-                let entries = conflicts::list(conn, &filter, 1_000).await?;
+                let entries = conflicts::list(conn, &filter, (false, 1_000)).await?;
                 let Some(last) = entries.last() else { break };
                 filter.after = last.id;
                 let lines: Result<Vec<_>, _> = entries.iter().map(serde_json::to_string).collect();

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::{secret, topology};
+use crate::apply;
 use crate::conf::{self, AgentConf};
 use crate::topology::{Region, Topology};
 
@@ -54,27 +55,22 @@ impl Settings {
         self.conf.database.password.as_ref().map(secret::read).transpose()
     }
 
-    /// A connection to the region's writable database.
-    pub(super) async fn connect(&self) -> anyhow::Result<mysql_async::Conn> {
-        use mysql_async::prelude::Queryable as _;
+    /// How the region's databases are reached.
+    pub(super) fn databases(&self) -> anyhow::Result<Vec<mysql_async::Opts>> {
         let password = self.password()?;
-        let mut why = Vec::new();
-        for address in &self.region.databases {
-            let opts = options(&self.conf, password.as_deref(), address)?;
-            let opts = mysql_async::OptsBuilder::from_opts(opts)
-                .init(vec!["SET NAMES utf8mb4".to_owned()]);
-            let asked = async {
-                let mut conn = mysql_async::Conn::new(opts).await?;
-                let read_only: Option<String> = conn.query_first("SELECT @@read_only").await?;
-                Ok::<_, mysql_async::Error>((conn, read_only))
-            };
-            match Box::pin(asked).await {
-                Ok((conn, Some(held))) if matches!(&*held, "0" | "OFF") => return Ok(conn),
-                Ok(_) => why.push(format!("{address} is read-only")),
-                Err(error) => why.push(format!("{address}: {error}")),
-            }
-        }
-        anyhow::bail!("no database of {} is writable: {}", self.region.name, why.join("; "))
+        let addresses = self.region.databases.iter();
+        addresses.map(|address| options(&self.conf, password.as_deref(), address)).collect()
+    }
+
+    /// A connection to the region's writable database. The session's settings are its
+    /// own, whatever the server's are: times are in UTC, as the records have them, and a
+    /// backslash escapes.
+    pub(super) async fn connect(&self) -> anyhow::Result<mysql_async::Conn> {
+        let (opts, ..) = apply::find_writable(&self.databases()?).await?;
+        let session = "SET NAMES utf8mb4, time_zone = '+00:00', \
+            sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'";
+        let opts = mysql_async::OptsBuilder::from_opts(opts).init(vec![session.to_owned()]);
+        Ok(mysql_async::Conn::new(opts).await?)
     }
 
     /// librdkafka properties, secret ones included.
@@ -88,7 +84,7 @@ impl Settings {
 }
 
 /// How the database at an address is reached.
-pub(super) fn options(
+fn options(
     conf: &AgentConf,
     password: Option<&str>,
     address: &str,

@@ -5,6 +5,7 @@ use mysql_async::prelude::Queryable as _;
 use serde_json::{Map, Value as Json};
 
 use super::{LogError, get};
+use crate::change::is_generated;
 
 /// What would be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,10 +56,7 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
         .await?;
     let written: Vec<&String> = columns
         .iter()
-        .filter(|(name, extra)| {
-            let generated = ["VIRTUAL", "PERSISTENT", "STORED"];
-            row.1.contains_key(name) && !generated.iter().any(|word| extra.contains(word))
-        })
+        .filter(|(name, extra)| row.1.contains_key(name) && !is_generated(extra))
         .map(|(name, _)| name)
         .collect();
     let condition: Vec<String> = key

@@ -8,8 +8,7 @@ use mysql_async::prelude::{FromRow, Queryable as _};
 use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts, from_value};
 
 use super::VerifyError;
-use crate::change::{BinlogPoint, Dot};
-use crate::change::{RegionId, Seq, TableName, Vector};
+use crate::change::{BinlogPoint, Dot, RegionId, Seq, TableName, Vector, is_generated};
 use crate::compare::{Column, Key, Seen, Shape};
 use crate::topology::{Region, Topology};
 
@@ -289,11 +288,4 @@ impl Peer {
             }
         }
     }
-}
-
-fn is_generated(extra: &str) -> bool {
-    let extra = extra.to_ascii_uppercase();
-    extra.contains("GENERATED") && !extra.contains("DEFAULT_GENERATED")
-        || extra.contains("VIRTUAL")
-        || extra.contains("PERSISTENT")
 }

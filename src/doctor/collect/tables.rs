@@ -6,7 +6,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
 use super::super::{ColumnFacts, ForeignKey, TableFacts, Trigger};
-use crate::change::TableName;
+use crate::change::{TableName, is_generated};
 use crate::topology::{TableRule, Topology};
 
 type Tables = BTreeMap<TableName, TableFacts>;
@@ -85,9 +85,7 @@ async fn columns(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async
         let auto_increment = extra.contains("auto_increment");
         let nullable = nullable == "YES";
         // MySQL says DEFAULT_GENERATED of a default that is an expression.
-        let generated = extra.contains("generated") && !extra.contains("default_generated")
-            || extra.contains("virtual")
-            || extra.contains("persistent");
+        let generated = is_generated(&extra);
         let optional = nullable
             || defaulted == "YES"
             || auto_increment
