@@ -131,6 +131,7 @@ fn start_capture(
     let start = start.unwrap_or(BinlogPoint::Domains(BTreeMap::new()));
     let (captured, point) = watch::channel(start);
     let acked = outbox.acked();
+    parts.spawn(tell_silence(Arc::clone(shared), outbox.silent(), cancel.clone()));
     let clock = Clock::new(tail.hlc, limits.clock_offset.micros());
     let stamper = Stamper::new(
         setup.region.id,
@@ -169,6 +170,27 @@ fn start_capture(
         }
     });
     Captured { point, acked, schema: schema_changes, index }
+}
+
+/// Shows that Kafka does not acknowledge: capture waits with it, and says nothing.
+async fn tell_silence(
+    shared: Arc<Shared>,
+    mut silent: watch::Receiver<Option<Duration>>,
+    cancel: CancellationToken,
+) -> Result<(), AgentError> {
+    loop {
+        let reason = silent.borrow_and_update().map(|waited| {
+            format!("Kafka has not acknowledged a record for {} s", waited.as_secs())
+        });
+        shared.board.update(|status| status.outbox.reason = reason);
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(()),
+            changed = silent.changed() => if changed.is_err() {
+                cancel.cancelled().await;
+                return Ok(());
+            },
+        }
+    }
 }
 
 /// Starts the readers of the inboxes and the applier.

@@ -23,6 +23,9 @@ pub enum ShipError {
     /// The broker refuses this client.
     #[error("Kafka refuses: {0}")]
     Refused(String),
+    /// A record is larger than Kafka takes.
+    #[error("a record is too large for Kafka: {0}")]
+    TooLarge(String),
     /// The topic has settings under which the stream is not safe.
     #[error("topic {topic} has {found}, wanted {wanted}")]
     Settings {
@@ -113,16 +116,30 @@ impl ShipError {
     /// From the client's error.
     #[must_use]
     pub fn from_kafka(error: &KafkaError) -> Self {
-        use RDKafkaErrorCode as Code;
         match error.rdkafka_error_code() {
-            Some(
-                Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::SaslAuthenticationFailed
-                | Code::MessageSizeTooLarge
-                | Code::InvalidMessageSize,
-            ) => Self::Refused(error.to_string()),
-            _ => Self::Away(error.to_string()),
+            Some(code) => Self::from_code(code, error.to_string()),
+            None => Self::Away(error.to_string()),
+        }
+    }
+
+    pub(super) fn from_code(code: RDKafkaErrorCode, text: String) -> Self {
+        use RDKafkaErrorCode as Code;
+        let refused = [
+            Code::TopicAuthorizationFailed,
+            Code::ClusterAuthorizationFailed,
+            Code::GroupAuthorizationFailed,
+            Code::SaslAuthenticationFailed,
+            Code::Authentication,
+            Code::PolicyViolation,
+        ];
+        let large =
+            [Code::MessageSizeTooLarge, Code::InvalidMessageSize, Code::MessageBatchTooLarge];
+        if refused.contains(&code) {
+            Self::Refused(text)
+        } else if large.contains(&code) {
+            Self::TooLarge(text)
+        } else {
+            Self::Away(text)
         }
     }
 
@@ -132,6 +149,7 @@ impl ShipError {
         match self {
             Self::Away(_) | Self::Epoch { .. } => ErrorKind::Retry,
             Self::Refused(_)
+            | Self::TooLarge(_)
             | Self::Lost { .. }
             | Self::Foreign { .. }
             | Self::Behind { .. }
@@ -149,6 +167,10 @@ impl ShipError {
         match self {
             Self::Away(_) | Self::Epoch { .. } => "none: it is tried again",
             Self::Refused(_) => "give the agent's Kafka user read and write on causeway.*",
+            Self::TooLarge(_) => {
+                "raise max.message.bytes of the topic and message.max.bytes of the brokers, or \
+                 lower record_bytes in the topology"
+            }
             Self::Settings { .. } => "change the topic's settings, then restart the agent",
             Self::Purged { .. } | Self::Order { .. } => {
                 "the log was kept for less than the outage: seed this region anew from a peer \

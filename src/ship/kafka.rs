@@ -129,7 +129,9 @@ impl Cluster {
                 check_topic(&admin, topic, &options).await?;
                 Ok(false)
             }
-            Some(Err((_, code))) => Err(ShipError::Away(format!("creating {topic}: {code}"))),
+            Some(Err((_, code))) => {
+                Err(ShipError::from_code(code, format!("creating {topic}: {code}")))
+            }
             None => Err(ShipError::Away(format!("creating {topic}: no answer"))),
         }
     }

@@ -16,6 +16,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio_util::sync::CancellationToken;
 
 use super::kafka::{Cluster, TopicSettings, assign, bounds};
+use super::outbox::SILENT;
 use super::reader::{heals, is_purged, receive};
 use super::{ErrorKind, ShipError};
 use crate::clock::wall_us;
@@ -105,6 +106,9 @@ pub async fn run_link(
             report.halted = halted;
             report.reason = Some(error.to_string());
             report.backlog = None;
+            if halted {
+                report.source_offset = None;
+            }
         });
         if halted {
             return Err(error);
@@ -125,10 +129,8 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
     }
     let source = Arc::new(config.source.consumer()?);
     let (low, high) = bounds(&source, &config.source_topic)?;
-    let from = match last_copied(config).await? {
-        Some(offset) => offset + 1,
-        None => low,
-    };
+    let last = last_copied(config).await?;
+    let from = last.map_or(low, |offset| offset + 1);
     if from < low || from > high {
         return Err(ShipError::Purged { topic: config.source_topic.clone(), offset: from });
     }
@@ -138,9 +140,11 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
     status.set(|report| {
         report.running = true;
         report.reason = None;
+        report.source_offset = last;
     });
     let mut waits = std::collections::VecDeque::new();
-    let backlog = tell_backlog(Arc::clone(&source), &config.source_topic, status);
+    let backlog = tell_backlog(Arc::clone(&source), (&config.source_topic, from), status);
+    let mut silence = tokio::time::interval(SILENT);
     tokio::pin!(backlog);
     loop {
         tokio::select! {
@@ -148,21 +152,27 @@ async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError>
             () = &mut backlog => {}
             ended = acknowledged(&mut waits), if !waits.is_empty() => {
                 let (offset, bytes) = ended?;
+                silence.reset();
                 failpoint::hit("link.copied");
                 status.set(|report| {
+                    report.running = true;
+                    report.reason = None;
                     report.copied += 1;
                     report.copied_bytes += bytes;
                     report.source_offset = Some(offset);
                 });
             }
+            _ = silence.tick(), if !waits.is_empty() => status.set(|report| {
+                report.running = false;
+                report.reason = Some(format!("the Kafka here does not acknowledge {}", waits.len()));
+            }),
             message = source.recv(), if waits.len() < IN_FLIGHT_MAX => match message {
                 Ok(message) => {
                     let delivery = forward(&producer, &config.target_topic, &message).await?;
+                    if waits.is_empty() {
+                        silence.reset();
+                    }
                     waits.push_back((message.offset(), message.payload_len(), delivery));
-                    status.set(|report| {
-                        report.running = true;
-                        report.reason = None;
-                    });
                 }
                 Err(error) if heals(&error) => status.set(|report| {
                     report.running = false;
@@ -183,7 +193,11 @@ fn refused(config: &LinkConfig, offset: i64, error: &rdkafka::error::KafkaError)
 
 /// Asks the source every second where it ends; on a thread that may wait, since the
 /// client has no other way to ask.
-async fn tell_backlog(source: Arc<StreamConsumer>, topic: &str, status: &LinkStatus) {
+async fn tell_backlog(
+    source: Arc<StreamConsumer>,
+    (topic, from): (&str, i64),
+    status: &LinkStatus,
+) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
@@ -192,10 +206,9 @@ async fn tell_backlog(source: Arc<StreamConsumer>, topic: &str, status: &LinkSta
         let end = tokio::task::spawn_blocking(ask).await.ok().flatten();
         status.set(|report| {
             report.beat_us = wall_us();
-            report.backlog = match (end, report.source_offset) {
-                (Some((_, high)), Some(copied)) => u64::try_from(high - copied - 1).ok(),
-                (Some(_), None) | (None, _) => None,
-            };
+            // Before the first copy it stands where it began.
+            let next = report.source_offset.map_or(from, |copied| copied + 1);
+            report.backlog = end.and_then(|(_, high)| u64::try_from(high - next).ok());
         });
     }
 }
@@ -256,7 +269,9 @@ async fn last_copied(config: &LinkConfig) -> Result<Option<i64>, ShipError> {
         return Ok(None);
     }
     assign(&consumer, &config.target_topic, high - 1)?;
-    let message = receive(&consumer).await.map_err(|error| ShipError::from_kafka(&error))?;
+    let received = tokio::time::timeout(Duration::from_secs(10), receive(&consumer)).await;
+    let received = received.map_err(|_| ShipError::Away("the inbox does not answer".to_owned()))?;
+    let message = received.map_err(|error| ShipError::from_kafka(&error))?;
     let header = message.headers().and_then(|headers| {
         let found = headers.iter().find(|header| header.key == OFFSET_HEADER)?;
         std::str::from_utf8(found.value?).ok()?.parse().ok()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
@@ -17,6 +18,9 @@ use crate::failpoint;
 
 /// Records given to the producer and not acknowledged.
 const IN_FLIGHT_MAX: usize = 8_192;
+
+/// Kafka's silence for so long is told.
+pub(super) const SILENT: Duration = Duration::from_secs(5);
 
 /// How an outbox is opened.
 #[derive(Clone, Debug)]
@@ -39,7 +43,8 @@ pub struct Outbox {
     topic: String,
     waits: mpsc::Sender<(Option<Seq>, DeliveryFuture)>,
     acked: watch::Receiver<Seq>,
-    failure: watch::Receiver<Option<String>>,
+    failure: watch::Receiver<Option<Failed>>,
+    silent: watch::Receiver<Option<Duration>>,
     /// Holds the task that takes the acknowledgements in order.
     tasks: JoinSet<()>,
 }
@@ -70,9 +75,10 @@ impl Outbox {
         let (waits, waiting) = mpsc::channel(IN_FLIGHT_MAX);
         let (acked_tx, acked) = watch::channel(tail.seq);
         let (failure_tx, failure) = watch::channel(None);
+        let (silent_tx, silent) = watch::channel(None);
         let mut tasks = JoinSet::new();
-        tasks.spawn(take_acks(waiting, acked_tx, failure_tx));
-        Ok((Self { producer, topic, waits, acked, failure, tasks }, tail))
+        tasks.spawn(take_acks(waiting, acked_tx, failure_tx, silent_tx));
+        Ok((Self { producer, topic, waits, acked, failure, silent, tasks }, tail))
     }
 
     /// Sends the next record. Waits only while the bounded queue is full.
@@ -92,8 +98,14 @@ impl Outbox {
         if seq.is_some() {
             failpoint::hit("capture.before_ack");
         }
-        let closed = |_| ShipError::Away("a delivery has failed".to_owned());
+        let closed = |_| failed(self.failure.borrow().as_ref());
         self.waits.send((seq, delivery)).await.map_err(closed)
+    }
+
+    /// How long Kafka has not acknowledged what it was given, once that is long.
+    #[must_use]
+    pub fn silent(&self) -> watch::Receiver<Option<Duration>> {
+        self.silent.clone()
     }
 
     /// The highest seq that is durable, and all before it.
@@ -107,7 +119,7 @@ impl Outbox {
         let mut failure = self.failure.clone();
         async move {
             match failure.wait_for(Option::is_some).await {
-                Ok(reason) => ShipError::Away(reason.clone().unwrap_or_default()),
+                Ok(reason) => failed(reason.as_ref()),
                 Err(_) => ShipError::Away("the outbox is closed".to_owned()),
             }
         }
@@ -124,24 +136,47 @@ impl Outbox {
     }
 }
 
+/// Why a delivery has failed: the client's error, or that the producer has stopped.
+type Failed = Option<KafkaError>;
+
+fn failed(failed: Option<&Failed>) -> ShipError {
+    match failed {
+        Some(Some(error)) => ShipError::from_kafka(error),
+        Some(None) => ShipError::Away("the producer has stopped".to_owned()),
+        None => ShipError::Away("a delivery has failed".to_owned()),
+    }
+}
+
 async fn take_acks(
     mut waiting: mpsc::Receiver<(Option<Seq>, DeliveryFuture)>,
     acked: watch::Sender<Seq>,
-    failure: watch::Sender<Option<String>>,
+    failure: watch::Sender<Option<Failed>>,
+    silent: watch::Sender<Option<Duration>>,
 ) {
-    while let Some((seq, delivery)) = waiting.recv().await {
-        match delivery.await {
+    while let Some((seq, mut delivery)) = waiting.recv().await {
+        let mut waited = Duration::ZERO;
+        let ended = loop {
+            if let Ok(ended) = tokio::time::timeout(SILENT, &mut delivery).await {
+                break ended;
+            }
+            waited += SILENT;
+            silent.send_replace(Some(waited));
+        };
+        if !waited.is_zero() {
+            silent.send_replace(None);
+        }
+        match ended {
             Ok(Ok(_)) => {
                 if let Some(seq) = seq {
                     acked.send_replace(seq);
                 }
             }
             Ok(Err((error, _))) => {
-                failure.send_replace(Some(error.to_string()));
+                failure.send_replace(Some(Some(error)));
                 return;
             }
             Err(_) => {
-                failure.send_replace(Some("the producer has stopped".to_owned()));
+                failure.send_replace(Some(None));
                 return;
             }
         }
