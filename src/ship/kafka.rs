@@ -76,6 +76,22 @@ impl Cluster {
     }
 
     pub(super) fn consumer(&self) -> Result<StreamConsumer, ShipError> {
+        self.consuming().create().map_err(|error| ShipError::from_kafka(&error))
+    }
+
+    /// For jumps: one waits until the broker has answered what was asked before it, so
+    /// that is little and comes soon.
+    pub(super) fn searcher(&self) -> Result<StreamConsumer, ShipError> {
+        let mut config = self.consuming();
+        config
+            .set("fetch.wait.max.ms", "10")
+            .set("fetch.message.max.bytes", "65536")
+            .set("queued.min.messages", "100")
+            .set("queued.max.messages.kbytes", "1024");
+        config.create().map_err(|error| ShipError::from_kafka(&error))
+    }
+
+    fn consuming(&self) -> ClientConfig {
         let mut config = self.config();
         config
             .set("group.id", "causeway")
@@ -92,7 +108,7 @@ impl Cluster {
             .set("fetch.message.max.bytes", "4194304")
             .set("queued.min.messages", "10000")
             .set("queued.max.messages.kbytes", "16384");
-        config.create().map_err(|error| ShipError::from_kafka(&error))
+        config
     }
 
     /// Makes the topic if it is missing, else checks it.

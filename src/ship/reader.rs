@@ -27,6 +27,7 @@ pub(super) struct Found {
 
 /// The reading end of a topic.
 pub(super) struct Reader {
+    cluster: Cluster,
     consumer: StreamConsumer,
     topic: String,
     origin: RegionId,
@@ -35,8 +36,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(cluster: &Cluster, topic: &str, origin: RegionId) -> Result<Self, ShipError> {
-        let consumer = cluster.consumer()?;
-        Ok(Self { consumer, topic: topic.to_owned(), origin, next: 0 })
+        let (cluster, consumer) = (cluster.clone(), cluster.consumer()?);
+        Ok(Self { cluster, consumer, topic: topic.to_owned(), origin, next: 0 })
     }
 
     /// Whether the broker knows the topic. Asking does not make it.
@@ -89,11 +90,17 @@ impl Reader {
     /// Bisects, since most records before the place are not known to stand after it.
     /// One of a fenced agent may lead past the place, so the result counts only once a
     /// record that surely stands at or before the place has been seen behind it.
-    pub(super) async fn find(&mut self, place: Place) -> Result<i64, ShipError> {
-        let (low, high) = self.bounds()?;
+    pub(super) async fn find(&self, place: Place) -> Result<i64, ShipError> {
+        let bounds = self.bounds()?;
         if place == Place::default() {
-            return Ok(low);
+            return Ok(bounds.0);
         }
+        let (cluster, topic) = (self.cluster.clone(), self.topic.clone());
+        let consumer = cluster.searcher()?;
+        Self { cluster, consumer, topic, origin: self.origin, next: 0 }.search(place, bounds).await
+    }
+
+    async fn search(&mut self, place: Place, (low, high): (i64, i64)) -> Result<i64, ShipError> {
         let (mut from, mut until) = (low, high);
         while until - from > NEAR {
             let middle = i64::midpoint(from, until);
