@@ -12,7 +12,7 @@ use mysql_async::Conn;
 use super::{AgentError, Shared};
 use crate::apply::{self, ApplyError, Flavor, Shipped};
 use crate::capture;
-use crate::change::{Place, RegionId, Vector};
+use crate::change::{Place, RegionId, Seq, Vector};
 use crate::clock::{Hlc, wall_us};
 use crate::ship::{Begin, Outbox, OutboxConfig, ShipError, Tail};
 
@@ -92,8 +92,12 @@ async fn take(
     let epoch = apply::take_epoch(conn, above).await?;
     let mut applied = apply::applied(conn).await?;
     let here = capture::current(conn).await?.position;
-    let begin = match (applied.remove(&me), shipped) {
-        (Some((place, hlc)), shipped) => {
+    let own = applied.remove(&me);
+    // What is written here is later than all that it holds.
+    let hlc = applied.values().map(|&(_, hlc)| hlc).max().unwrap_or(Hlc(0));
+    let deps: Vector = applied.iter().map(|(&origin, &(place, _))| (origin, place)).collect();
+    let begin = match (own, shipped) {
+        (Some((place, own_hlc)), shipped) => {
             let begun = shipped.filter(|shipped| shipped.seeded.is_some());
             let first = Shipped { place: Place { epoch, seq: place.seq }, seeded: Some(here) };
             let shipped = match begun {
@@ -103,16 +107,12 @@ async fn take(
                     first
                 }
             };
-            // What is written here is later than all that it holds.
-            let hlc = applied.values().fold(hlc, |latest, &(_, hlc)| latest.max(hlc));
-            let deps: Vector =
-                applied.iter().map(|(&origin, &(place, _))| (origin, place)).collect();
             let position = shipped.seeded.unwrap_or_default();
-            let tail = Tail { seq: place.seq, hlc, deps, position };
+            let tail = Tail { seq: place.seq, hlc: hlc.max(own_hlc), deps, position };
             Begin::Seeded { place, epoch: shipped.place.epoch, tail }
         }
         (None, Some(shipped)) => Begin::After(shipped.place),
-        (None, None) => Begin::Fresh(here),
+        (None, None) => Begin::Fresh(Tail { seq: Seq(0), hlc, deps, position: here }),
     };
     Ok((epoch, applied, begin))
 }

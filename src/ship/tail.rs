@@ -28,8 +28,8 @@ pub struct Tail {
 /// What the database knows of its outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// Nothing has been shipped from it: capture begins there.
-    Fresh(Position),
+    /// Nothing has been shipped from it: capture begins there, after what is applied.
+    Fresh(Tail),
     /// The outbox holds this place.
     After(Place),
     /// It was seeded from a peer, with what its region had shipped before, and nothing
@@ -93,13 +93,13 @@ impl Ending {
                 return Err(ShipError::Purged { topic: topic.to_owned(), offset: low - 1 });
             }
             Begin::After(_) => return Err(lost()),
-            Begin::Fresh(position) => {
+            Begin::Fresh(tail) => {
                 if ending.tail.seq > Seq(0) {
                     return Err(foreign(ending.tail.seq));
                 }
                 // Start records of sessions that came no further.
                 if !held {
-                    ending.tail.position = position;
+                    ending.tail = tail;
                 }
             }
             Begin::Seeded { place, epoch, tail } if ending.order.place().epoch < epoch => {
