@@ -76,9 +76,9 @@ pub enum CaptureEvent {
     },
     /// The transaction was rolled back: its parts are void.
     Aborted,
-    /// A transaction of the applier.
+    /// A transaction of the applier, or a repair.
     Applied {
-        /// Its marker rows.
+        /// Its marker rows; none of a repair.
         marks: Vec<AppliedMark>,
         /// Where it ends.
         after: Checkpoint,

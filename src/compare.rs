@@ -12,11 +12,13 @@
 mod chunk;
 mod columns;
 mod lag;
+mod repair;
 mod report;
 mod settle;
 
 pub use chunk::{ChunkRows, Key, Range};
 pub use columns::{Column, Plan, Shape};
 pub use lag::Lag;
-pub use report::{Cursor, Difference, Outcome, Report, State, TableReport};
+pub use repair::{Image, Repair, RepairOutcome};
+pub use report::{Cursor, Difference, Outcome, Report, State, TableReport, begins};
 pub use settle::{Class, Seen, Sight, Suspect, Verdict};

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub capture_rows: IntCounterVec,
     /// Applied transactions that capture recognised by their marker.
     pub capture_recognised: IntCounterVec,
+    /// Repairs of `causeway verify` that capture recognised by their marker.
+    pub capture_repairs: IntCounterVec,
     /// Records sent to Kafka.
     pub outbox_records: IntCounterVec,
     /// `origin`: records copied.
@@ -111,6 +113,7 @@ impl Metrics {
             capture_txns: counter(r, "capture_txns_total", "Local transactions captured.", &[]),
             capture_rows: counter(r, "capture_rows_total", "Row changes captured.", &[]),
             capture_recognised: counter(r, "capture_recognised_txns_total", RECOGNISED, &[]),
+            capture_repairs: counter(r, "capture_repairs_total", REPAIRS, &[]),
             outbox_records: counter(r, "outbox_records_total", "Records sent to Kafka.", &[]),
             link_records: counter(r, "link_records_total", "Records copied.", origin),
             link_bytes: counter(r, "link_bytes_total", "Bytes copied.", origin),
@@ -169,6 +172,7 @@ impl Metrics {
 }
 
 const LAG_HELP: &str = "Time from the commit at the origin to visible here.";
+const REPAIRS: &str = "Rows that causeway verify repaired here, not shipped.";
 const RECOGNISED: &str = "Applied transactions recognised by their marker and not shipped again.";
 const DUPLICATES: &str = "Records dropped because their seq was seen before.";
 const FENCED: &str = "Records dropped because a younger epoch owns the outbox.";

@@ -1,6 +1,8 @@
 //! Compares the tables of all regions while they are being written.
 //!
-//! Reads only: one statement per chunk and region, each a consistent read of its own.
+//! It reads only, one statement per chunk and region, each a consistent read of its own;
+//! what writes is a [`Repairer`], when it is asked to.
+//!
 //! Rows that differ are looked at again after every stream has passed all that was
 //! committed at the time of the last look ([`crate::compare::Suspect`] says why that
 //! is enough); how far the streams are is read from the databases and from the
@@ -10,11 +12,14 @@
 mod database;
 mod error;
 mod fence;
+mod repair;
 mod tail;
 mod walk;
+mod writer;
 
 pub use database::Login;
 pub use error::VerifyError;
+pub use repair::{Proposal, Repairer};
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::change::TableName;
 use crate::clock::wall_us;
-use crate::compare::{Cursor, Plan, Report, State, TableReport};
+use crate::compare::{Cursor, Plan, Report, Shape, State, TableReport};
 use crate::topology::{Region, TablePattern, Topology};
 use database::Peer;
 use fence::Streams;
@@ -94,10 +99,7 @@ pub async fn run(
     watcher: &mut dyn Watcher,
     stop: CancellationToken,
 ) -> Result<Report, VerifyError> {
-    let mut peers = Vec::new();
-    for region in &config.topology.regions {
-        peers.push(Peer::connect(region, &config.login).await?);
-    }
+    let peers = connect(config).await?;
     let names: Vec<_> = peers.iter().map(|peer| peer.name.clone()).collect();
     let fresh = || State { report: Report::new(names, wall_us()), cursor: None };
     let mut run = Run {
@@ -118,6 +120,24 @@ pub async fn run(
         peer.close().await;
     }
     Ok(run.state.report)
+}
+
+async fn connect(config: &Config<'_>) -> Result<Vec<Peer>, VerifyError> {
+    let mut peers = Vec::new();
+    for region in &config.topology.regions {
+        peers.push(Peer::connect(region, &config.login).await?);
+    }
+    Ok(peers)
+}
+
+/// How a table is compared, by its shapes in the order of the regions.
+fn plan(table: &TableName, peers: &[Peer], shapes: &[Option<&Shape>]) -> Result<Plan, String> {
+    let mut known = Vec::new();
+    for (peer, shape) in peers.iter().zip(shapes) {
+        let shape = shape.ok_or_else(|| format!("it is missing in {}", peer.name))?;
+        known.push((peer.name.as_str(), shape));
+    }
+    Plan::new(table.clone(), &known)
 }
 
 /// A comparison under way.
@@ -177,20 +197,12 @@ impl Run<'_> {
     async fn table(
         &mut self,
         table: &TableName,
-        shapes: &[Option<&crate::compare::Shape>],
+        shapes: &[Option<&Shape>],
     ) -> Result<(), VerifyError> {
         self.table_began = Instant::now();
         self.rows_here = 0;
         let before_ms = self.report().elapsed_ms;
-        let mut known = Vec::new();
-        let mut missing = None;
-        for (peer, shape) in self.peers.iter().zip(shapes) {
-            match shape {
-                Some(shape) => known.push((peer.name.as_str(), *shape)),
-                None => missing = Some(format!("it is missing in {}", peer.name)),
-            }
-        }
-        let plan = missing.map_or_else(|| Plan::new(table.clone(), &known), Err);
+        let plan = plan(table, &self.peers, shapes);
         let rows = shapes.iter().map(|shape| shape.map_or(0, |shape| shape.rows_estimate));
         let largest = rows.enumerate().max_by_key(|(_, rows)| *rows);
         let (leader, estimate) = largest.unwrap_or_default();

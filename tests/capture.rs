@@ -323,7 +323,9 @@ async fn a_large_transaction_comes_in_parts_and_an_applied_one_as_its_marks() {
             sql += &format!("INSERT INTO shop.t VALUES ({id}, REPEAT('x', 20000));\n");
         }
         sql += "COMMIT;\nBEGIN;\nINSERT INTO causeway.applied VALUES (2, 0, 3, 18446744073709551615, 5);\n\
-            INSERT INTO shop.t VALUES (100, 'y');\nCOMMIT;\nDELETE FROM shop.t WHERE id = 100";
+            INSERT INTO shop.t VALUES (100, 'y');\nCOMMIT;\nBEGIN;\n\
+            INSERT INTO causeway.applied VALUES (0, 0, 0, 1, 5);\n\
+            UPDATE shop.t SET v = 'z' WHERE id = 100;\nCOMMIT;\nDELETE FROM shop.t WHERE id = 100";
         db.exec(&sql).await;
         let (mut parts, mut rows) = (0, 0);
         loop {
@@ -344,6 +346,8 @@ async fn a_large_transaction_comes_in_parts_and_an_applied_one_as_its_marks() {
         };
         let origin = RegionId::new(2).unwrap();
         assert_eq!(marks, [AppliedMark { origin, epoch: 3, seq: Seq(u64::MAX), hlc: Hlc(5) }]);
+        let repair = follow.next().await;
+        assert!(matches!(repair, CaptureEvent::Applied { marks, .. } if marks.is_empty()));
         assert_eq!(follow.rows().await.1.len(), 1);
     }
 }

@@ -9,9 +9,9 @@ mod lab;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use causeway::compare::{Class, Difference, Outcome, Report, State};
+use causeway::compare::{Class, Difference, Outcome, RepairOutcome, Report, State};
 use causeway::topology::{self, Topology};
-use causeway::verify::{self, Config, Login, Progress, Watcher};
+use causeway::verify::{self, Config, Login, Progress, Repairer, Watcher};
 use futures_util::future::join_all;
 use lab::agent::program;
 use lab::db::{Database, Flavour};
@@ -258,13 +258,23 @@ async fn what_differs_is_found_while_writers_go_on_and_nothing_else() {
     words.insert((Class::PolicyViolated, "wört7".to_owned(), "word".to_owned()));
 
     let (status, report, shown) = verify(&lab, &["--values", "shop.pay", "shop.word"]).await;
-    writers.finish().await;
-    load.finish().await;
     assert_eq!(status, 1, "{shown}");
     let report = report.unwrap();
     assert_eq!(found(&report, "shop.pay"), wanted, "{shown}");
     assert_eq!(found(&report, "shop.word"), words, "{shown}");
     assert!(shown.contains(r#"r2: note="für 41 ""#), "{shown}");
+
+    // Every class is repaired, every type of column, and nothing else differs then.
+    let repair = ["--repair", "--from", "r1", "--yes", "shop.pay", "shop.word"];
+    let (status, report, shown) = verify(&lab, &repair).await;
+    assert_eq!(status, 0, "{shown}");
+    let report = report.unwrap();
+    let all = report.repairs.iter().all(|repair| repair.outcome == RepairOutcome::Repaired);
+    assert!(all && report.repairs.len() >= wanted.len() + words.len(), "{shown}");
+    writers.finish().await;
+    load.finish().await;
+    let (status, _, shown) = verify(&lab, &[]).await;
+    assert_eq!(status, 0, "{shown}");
 
     lab.regions[2].db.proc.kill();
     let (status, _, shown) = verify(&lab, &["shop.word"]).await;
@@ -396,4 +406,120 @@ async fn a_stopped_comparison_goes_on_and_a_lagging_region_is_spared() {
     assert!(waited.into_inner(), "it did not wait");
     assert_eq!(report.outcome(), Outcome::Equal);
     assert_eq!(report.tables[0].rows, 1);
+}
+
+/// A number of the agent's metrics; 0 where there is none.
+async fn metric(lab: &Lab, region: usize, name: &str) -> f64 {
+    let agent = lab.regions[region].agent.as_ref().unwrap();
+    let text = agent.get("/metrics").await.unwrap_or_default().1;
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+}
+
+/// By region the last transaction that went into the outbox.
+async fn shipped(lab: &Lab) -> Vec<f64> {
+    let all = (0..3).map(|n| metric(lab, n, "causeway_outbox_records_total"));
+    join_all(all).await
+}
+
+async fn stream(lab: &Lab, region: usize, origin: &str, order: &str, state: &str) {
+    let agent = lab.regions[region].agent.as_ref().unwrap();
+    assert_eq!(agent.post(&format!("/streams/{origin}/{order}")).await.unwrap().0, 204);
+    wait_until("the stream does as ordered", lab::PATIENCE, || async {
+        let status = agent.get("/status").await.unwrap_or_default().1;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        status["streams"][origin]["state"] == state
+    })
+    .await;
+}
+
+/// What `carry_out` says of the only row that differs, after `act`.
+async fn repaired<F: Future<Output = ()>>(
+    config: &Config<'_>,
+    act: impl FnOnce() -> F,
+) -> (RepairOutcome, String) {
+    let (report, _) =
+        compare(config, None, CancellationToken::new(), |_| std::future::ready(())).await;
+    let stop = CancellationToken::new();
+    let mut repairer = Repairer::open(config, "me".to_owned(), stop).await.unwrap();
+    let (proposals, undecided) = repairer.propose(&report, Some("r1")).await.unwrap();
+    assert_eq!((proposals.len(), undecided.len()), (1, 0), "{report:?}");
+    act().await;
+    let repair = repairer.carry_out(&proposals[0]).await.unwrap();
+    repairer.close().await;
+    (repair.outcome, repair.why)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
+    let lab = start().await;
+    let amount = "SELECT amount FROM shop.pay WHERE id = 5";
+    let spoil = "UPDATE shop.pay SET amount = -1 WHERE id = 5";
+    for region in [1, 2] {
+        silent(&lab.regions[region].db, spoil).await;
+        silent(&lab.regions[region].db, "DELETE FROM shop.pay WHERE id = 6").await;
+        silent(&lab.regions[region].db, "INSERT INTO shop.pay VALUES (-7, 7, 'ü')").await;
+    }
+    let before = shipped(&lab).await;
+    let (status, report, shown) = verify(&lab, &["--repair", "shop.pay"]).await;
+    assert_eq!(status, 1, "nobody knows which row stands, and nobody was asked: {shown}");
+    let undecided = |report: Report| report.repairs.iter().filter(|r| r.region.is_none()).count();
+    assert_eq!(undecided(report.unwrap()), 3, "{shown}");
+    let (status, _, shown) = verify(&lab, &["--repair", "--from", "r1", "shop.pay"]).await;
+    assert_eq!(status, 1, "nobody agreed: {shown}");
+    assert!(shown.contains("shop.pay id=5: r2 gets the row of r1"), "{shown}");
+    assert!(shown.contains("amount: -1 -> 155"), "{shown}");
+    assert_eq!(lab.regions[1].db.number(amount).await, -1);
+
+    let repair = ["--repair", "--from", "r1", "--yes", "shop.pay"];
+    let (status, _, shown) = verify(&lab, &repair).await;
+    assert_eq!(status, 0, "{shown}");
+    for region in [1, 2] {
+        wait_until("capture has read the repairs", lab::PATIENCE, || async {
+            metric(&lab, region, "causeway_capture_repairs_total").await >= 3.0
+        })
+        .await;
+        let logged = "SELECT COUNT(*) FROM causeway.conflicts WHERE kind = 'repair'";
+        assert_eq!(lab.regions[region].db.number(logged).await, 3);
+        assert_eq!(lab.regions[region].db.number(amount).await, 155);
+    }
+    assert_eq!(shipped(&lab).await, before, "a repair was shipped");
+    let mut conn = lab.regions[1].db.conn().await;
+    let walked = causeway::conflicts::verify(&mut conn, |_| ()).await.unwrap();
+    assert_eq!((walked.entries, walked.problem), (3, None));
+    conn.disconnect().await.unwrap();
+
+    lab.regions[2].db.exec("UPDATE shop.pay SET amount = 500 WHERE id = 5").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    assert_eq!(lab.regions[1].db.number(amount).await, 500, "a later write wins");
+    let topology = topology(&lab);
+    let mut pay = config(&topology, "shop.pay");
+
+    // Written after it was shown, where it is repaired and where it stands.
+    for region in [1, 0] {
+        silent(&lab.regions[1].db, spoil).await;
+        let done = repaired(&pay, || async {
+            lab.regions[region].db.exec("UPDATE shop.pay SET amount = 600 WHERE id = 5").await;
+        })
+        .await;
+        assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
+        lab.regions[region].db.exec("UPDATE shop.pay SET amount = 601 WHERE id = 5").await;
+        lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    }
+
+    // Written twice, and now as it was: what is in flight decides, not the look of it.
+    silent(&lab.regions[1].db, spoil).await;
+    pay.patience = Duration::from_secs(3);
+    let done = repaired(&pay, || async {
+        stream(&lab, 0, "r2", "pause", "paused").await;
+        for amount in [602, -1] {
+            let sql = format!("UPDATE shop.pay SET amount = {amount} WHERE id = 5");
+            lab.regions[1].db.exec(&sql).await;
+        }
+    })
+    .await;
+    assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
+    stream(&lab, 0, "r2", "resume", "running").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    assert_eq!(lab.regions[0].db.number(amount).await, -1);
 }

@@ -371,6 +371,9 @@ impl Stamping {
                     self.shared.board.update(|status| status.capture.captured_txns += 1);
                 }
             }
+            CaptureEvent::Applied { marks, .. } if marks.is_empty() => {
+                metrics.capture_repairs.with_label_values::<&str>(&[]).inc();
+            }
             CaptureEvent::Applied { .. } => {
                 metrics.capture_recognised.with_label_values::<&str>(&[]).inc();
                 self.shared.board.update(|status| status.capture.recognised_txns += 1);

@@ -64,7 +64,9 @@ struct Open {
     changes: Vec<TableChange>,
     bytes: usize,
     part: u32,
-    /// Marker rows, while no other row has come before them.
+    /// A marker row came before any other row: not a local write.
+    applied: bool,
+    /// What the marker rows say; nothing in the one of a repair.
     marks: Vec<AppliedMark>,
     rows_seen: bool,
 }
@@ -105,7 +107,7 @@ impl Assembler {
     /// applied transaction are not, so an altered table that only peers write to
     /// needs no definition.
     pub(super) fn knows(&self, id: u64) -> bool {
-        let applied = self.open.as_ref().is_some_and(|open| !open.marks.is_empty());
+        let applied = self.open.as_ref().is_some_and(|open| open.applied);
         applied || self.tables.contains_key(&id) || self.marker.contains_key(&id)
     }
 
@@ -303,11 +305,12 @@ impl Assembler {
         let Some(open) = &mut self.open else {
             return Err(CaptureError::Corrupt("rows stand outside a transaction"));
         };
-        if !open.marks.is_empty() && !self.marker.contains_key(&id) {
+        if open.applied && !self.marker.contains_key(&id) {
             return Ok(None);
         }
         if let Some(map) = self.marker.get(&id) {
             if !open.rows_seen {
+                open.applied = true;
                 open.marks.extend(marks(kind, data, map)?);
             }
             return Ok(None);
@@ -384,7 +387,7 @@ impl Assembler {
     fn commit(&mut self) -> Option<CaptureEvent> {
         let open = self.open.take()?;
         let after = self.checkpoint();
-        if !open.marks.is_empty() {
+        if open.applied {
             return Some(CaptureEvent::Applied { marks: open.marks, after });
         }
         if open.changes.is_empty() && open.part == 0 {
@@ -411,6 +414,9 @@ fn in_transaction(text: &str) -> bool {
     ["SAVEPOINT", "ROLLBACK TO", "RELEASE"].iter().any(|word| head.starts_with(word))
 }
 
+/// The origin in the marker row of a repair, which is of no region.
+const REPAIR: u64 = 0;
+
 /// Reads the rows of `causeway.applied`: origin, slot, epoch, seq, hlc.
 fn marks(kind: u8, data: Bytes, map: &TableMap) -> Result<Vec<AppliedMark>, CaptureError> {
     let info = TableInfo::marker();
@@ -426,6 +432,9 @@ fn marks(kind: u8, data: Bytes, map: &TableMap) -> Result<Vec<AppliedMark>, Capt
             )
             | None => None,
         };
+        if number(0) == Some(REPAIR) {
+            continue;
+        }
         let origin = number(0).and_then(|n| u8::try_from(n).ok()).and_then(RegionId::new);
         let (Some(origin), Some(epoch), Some(seq), Some(hlc)) =
             (origin, number(2), number(3), number(4))

@@ -98,7 +98,7 @@ pub(super) fn run_stream(command: &StreamCommand) -> anyhow::Result<Exit> {
 }
 
 /// Who runs this: the user of the operating system, behind sudo as well, and the host.
-fn who() -> String {
+pub(super) fn who() -> String {
     let named = ["SUDO_USER", "LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
     let user = named.filter(|name| !name.is_empty()).unwrap_or_else(|| {
         let uid = std::fs::metadata("/proc/self").map(|process| process.uid());

@@ -1,7 +1,8 @@
 //! `causeway verify`: compares the tables of all regions, shows how far it is, and
-//! keeps the report and the state.
+//! keeps the report and the state. With `--repair` it makes equal what differs.
 
 mod progress;
+mod repair;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,16 @@ pub(super) struct VerifyArguments {
     /// Show the values of differing columns; without it none leaves the databases
     #[arg(long)]
     values: bool,
+    /// Make rows that differ what they are in the region whose row should stand, with the
+    /// stamps that they have; what is to be written is shown first
+    #[arg(long)]
+    repair: bool,
+    /// The region whose rows stand
+    #[arg(long, value_name = "REGION", requires = "repair")]
+    from: Option<String>,
+    /// Do not ask before repairing
+    #[arg(long, requires = "repair")]
+    yes: bool,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -58,33 +69,50 @@ pub(super) fn run(arguments: &VerifyArguments) -> anyhow::Result<Exit> {
         Some(path) => load(path, &regions)?,
         None => None,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let report = runtime.block_on(compare(arguments, &settings, state))?;
-    if let Some(path) = &arguments.report {
-        let text = serde_json::to_string_pretty(&report)?;
-        write_whole(path, &text).with_context(|| format!("can't write {}", path.display()))?;
+    let unknown = |from: &&String| !regions.contains(from);
+    if let Some(from) = arguments.from.as_ref().filter(unknown) {
+        complain(&format!("there is no region {from}: there are {}", regions.join(", ")));
+        return Ok(Exit::Usage);
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = config(arguments, &settings)?;
+    let mut report = runtime.block_on(compare(arguments, &config, state))?;
+    keep(arguments, &report)?;
     if let Some(path) = arguments.state.as_ref().filter(|_| report.finished_us.is_some()) {
         std::fs::remove_file(path).with_context(|| format!("can't remove {}", path.display()))?;
     }
-    print(&match arguments.output {
-        Output::Text => text(&report),
-        Output::Json => format!("{}\n", serde_json::to_string_pretty(&report)?),
-    })?;
+    if arguments.output == Output::Text {
+        print(&text(&report))?;
+    }
+    if arguments.repair && report.outcome() == Outcome::Differs {
+        let repaired = runtime.block_on(Box::pin(repair::run(arguments, &config, &mut report)));
+        // What was repaired before it failed is written down all the same.
+        keep(arguments, &report)?;
+        repaired?;
+        if arguments.output == Output::Text {
+            print(&repair::text(&report.repairs))?;
+        }
+    }
+    if arguments.output == Output::Json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;
+    }
     match report.outcome() {
         Outcome::Equal => Ok(Exit::Done),
+        Outcome::Differs if report.is_repaired() && report.is_whole() => Ok(Exit::Done),
         Outcome::Differs => Ok(Exit::Failed),
         Outcome::Incomplete => anyhow::bail!("not everything was compared"),
     }
 }
 
-async fn compare(
-    arguments: &VerifyArguments,
-    settings: &Settings,
-    state: Option<State>,
-) -> anyhow::Result<Report> {
+fn keep(arguments: &VerifyArguments, report: &Report) -> anyhow::Result<()> {
+    let Some(path) = &arguments.report else { return Ok(()) };
+    let text = serde_json::to_string_pretty(report)?;
+    write_whole(path, &text).with_context(|| format!("can't write {}", path.display()))
+}
+
+fn config<'a>(arguments: &VerifyArguments, settings: &'a Settings) -> anyhow::Result<Config<'a>> {
     let database = &settings.conf.database;
-    let config = Config {
+    Ok(Config {
         topology: &settings.topology,
         here: &settings.region,
         login: Login {
@@ -98,10 +126,17 @@ async fn compare(
         patience: arguments.settle.get(),
         differences_max: arguments.max_differences.max(1),
         values: arguments.values,
-    };
+    })
+}
+
+async fn compare(
+    arguments: &VerifyArguments,
+    config: &Config<'_>,
+    state: Option<State>,
+) -> anyhow::Result<Report> {
     let stop = CancellationToken::new();
     let mut keeper = Keeper { bar: progress::Bar::default(), state: arguments.state.clone() };
-    let mut work = Box::pin(verify::run(&config, state, &mut keeper, stop.clone()));
+    let mut work = Box::pin(verify::run(config, state, &mut keeper, stop.clone()));
     let report = tokio::select! {
         report = &mut work => report,
         _ = tokio::signal::ctrl_c() => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The values of a row's primary key, as the server prints them, or as the bytes that
 /// text and binary columns hold. Stored as hexadecimal, since any byte may occur.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(pub Vec<Vec<u8>>);
 
 impl Key {

@@ -62,15 +62,16 @@ enum Width {
 }
 
 #[derive(Clone, Debug)]
-struct Compared {
-    name: String,
+pub(super) struct Compared {
+    pub(super) name: String,
     value: String,
     width: Width,
+    pub(super) literal: Literal,
 }
 
-/// How a key column's value is written.
+/// How a column's value is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Literal {
+pub(super) enum Literal {
     Number,
     Real,
     Quoted,
@@ -92,11 +93,11 @@ pub struct Plan {
     pub table: TableName,
     /// Columns that are not compared, each with the reason.
     pub left_out: Vec<String>,
-    columns: Vec<Compared>,
+    pub(super) columns: Vec<Compared>,
     key: Vec<KeyPart>,
 }
 
-fn quote(name: &str) -> String {
+pub(super) fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
@@ -151,6 +152,17 @@ fn compared(columns: &[&Column]) -> Result<Compared, String> {
     let zerofill = columns.iter().any(|c| c.column_type.contains("zerofill"));
     let charsets = || columns.iter().map(|c| c.charset.as_deref().map(old_name));
     let one_charset = charsets().all(|set| set == first.charset.as_deref().map(old_name));
+    // Of a text the bytes are compared, and written, in its own set where all have one.
+    let known = |set: &String| set.bytes().all(|b| b.is_ascii_alphanumeric());
+    let charset = charsets().next().flatten().filter(|set| one_charset && known(set));
+    let literal = match kind {
+        Family::Integer | Family::Decimal | Family::Number => Literal::Number,
+        Family::Real => Literal::Real,
+        Family::Time | Family::Printed => Literal::Quoted,
+        Family::Text => Literal::Text(charset.unwrap_or_else(|| "utf8mb4".to_owned())),
+        Family::Json => Literal::Text("utf8mb4".to_owned()),
+        Family::Binary | Family::Geometry => Literal::Binary,
+    };
     let (value, width) = match kind {
         Family::Integer | Family::Decimal if zerofill => (format!("{name}+0"), Width::Plain),
         Family::Integer | Family::Decimal | Family::Time => (name, Width::Plain),
@@ -164,7 +176,7 @@ fn compared(columns: &[&Column]) -> Result<Compared, String> {
         Family::Json => (format!("CAST({name} AS CHAR)"), Width::Long),
         Family::Geometry => (format!("CAST({name} AS BINARY)"), Width::Long),
     };
-    Ok(Compared { name: first.name.clone(), value, width })
+    Ok(Compared { name: first.name.clone(), value, width, literal })
 }
 
 fn key_part(column: &Compared, columns: &[&Column]) -> Result<KeyPart, String> {
@@ -250,9 +262,12 @@ impl Plan {
         self.columns.iter().map(|column| column.name.as_str())
     }
 
+    pub(super) fn quoted(&self) -> String {
+        format!("{}.{}", quote(&self.table.schema), quote(&self.table.name))
+    }
+
     fn from(&self) -> String {
-        let TableName { schema, name } = &self.table;
-        format!("FROM {}.{} FORCE INDEX (PRIMARY)", quote(schema), quote(name))
+        format!("FROM {} FORCE INDEX (PRIMARY)", self.quoted())
     }
 
     fn key_values(&self) -> String {
@@ -326,7 +341,17 @@ impl Plan {
         format!("SELECT {} {} WHERE {}", values.join(", "), self.from(), self.is(key))
     }
 
-    fn is(&self, key: &Key) -> String {
+    /// Hash and all compared values of one row; its lock is taken when it is to be
+    /// written.
+    #[must_use]
+    pub fn image(&self, key: &Key, locked: bool) -> String {
+        let values: Vec<_> = self.columns.iter().map(|column| column.value.as_str()).collect();
+        let (hash, values, from) = (self.hash(), values.join(", "), self.from());
+        let lock = if locked { " FOR UPDATE" } else { "" };
+        format!("SELECT {hash}, {values} {from} WHERE {}{lock}", self.is(key))
+    }
+
+    pub(super) fn is(&self, key: &Key) -> String {
         let equal = self.key.iter().zip(&key.0).map(|(part, value)| part.compare("=", value));
         equal.collect::<Vec<_>>().join(" AND ")
     }
@@ -369,28 +394,34 @@ fn beyond(parts: &[KeyPart], key: &[Vec<u8>], side: &str, last: &str) -> String 
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl KeyPart {
     fn compare(&self, operator: &str, value: &[u8]) -> String {
+        format!("{} {operator} {}", self.name, self.literal.write(value))
+    }
+}
+
+impl Literal {
+    /// A value as a server printed it. Its own words come back; anything else becomes
+    /// what it is, bytes.
+    pub(super) fn write(&self, value: &[u8]) -> String {
         let text = String::from_utf8_lossy(value);
         let number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
-        let literal = match &self.literal {
-            // The server's own words come back; anything else becomes what it is, bytes.
-            Literal::Number if text.chars().all(number) => text.into_owned(),
-            Literal::Real if text.contains(['e', 'E']) && text.chars().all(number) => {
+        match self {
+            Self::Number if text.chars().all(number) => text.into_owned(),
+            Self::Real if text.contains(['e', 'E']) && text.chars().all(number) => {
                 text.into_owned()
             }
-            Literal::Real if text.chars().all(number) => format!("{text}e0"),
-            Literal::Quoted if !text.contains(['\'', '\\']) => format!("'{text}'"),
-            Literal::Text(charset) => format!("_{charset} X'{}'", hex(value)),
-            Literal::Number | Literal::Real | Literal::Quoted | Literal::Binary => {
+            Self::Real if text.chars().all(number) => format!("{text}e0"),
+            Self::Quoted if !text.contains(['\'', '\\']) => format!("'{text}'"),
+            Self::Text(charset) => format!("_{charset} X'{}'", hex(value)),
+            Self::Number | Self::Real | Self::Quoted | Self::Binary => {
                 format!("X'{}'", hex(value))
             }
-        };
-        format!("{} {operator} {literal}", self.name)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::{ChunkRows, Key, shown};
 use super::columns::Plan;
+use super::repair::{Repair, RepairOutcome};
 use super::settle::{Class, Sight};
 
 /// The only version of both files.
@@ -25,6 +26,9 @@ pub struct Report {
     pub finished_us: Option<u64>,
     /// In the order of the comparison.
     pub tables: Vec<TableReport>,
+    /// What was repaired, or was to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<Repair>,
 }
 
 /// One table.
@@ -61,6 +65,9 @@ pub struct Difference {
     pub class: Class,
     /// The primary key: columns and values, in key order.
     pub key: Vec<(String, String)>,
+    /// The same, by which the row is found again.
+    #[serde(default)]
+    pub row: Key,
     /// By region: the beginning of the row's hash, the same for equal rows; null where
     /// the row is missing.
     pub regions: BTreeMap<String, Option<String>>,
@@ -86,7 +93,21 @@ impl Report {
     /// A comparison that begins.
     #[must_use]
     pub const fn new(regions: Vec<String>, started_us: u64) -> Self {
-        Self { version: VERSION, regions, started_us, finished_us: None, tables: Vec::new() }
+        Self {
+            version: VERSION,
+            regions,
+            started_us,
+            finished_us: None,
+            tables: Vec::new(),
+            repairs: Vec::new(),
+        }
+    }
+
+    /// Whether every row that differed is repaired.
+    #[must_use]
+    pub fn is_repaired(&self) -> bool {
+        !self.repairs.is_empty()
+            && self.repairs.iter().all(|repair| repair.outcome == RepairOutcome::Repaired)
     }
 
     /// What it comes to.
@@ -94,14 +115,25 @@ impl Report {
     pub fn outcome(&self) -> Outcome {
         if self.tables.iter().any(|table| !table.differences.is_empty()) {
             Outcome::Differs
-        } else if self.finished_us.is_none()
-            || self.tables.iter().any(|table| table.not_compared.is_some())
-        {
-            Outcome::Incomplete
-        } else {
+        } else if self.is_whole() {
             Outcome::Equal
+        } else {
+            Outcome::Incomplete
         }
     }
+
+    /// Whether every table was compared to its end.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let whole = |table: &TableReport| table.not_compared.is_none();
+        self.finished_us.is_some() && self.tables.iter().all(whole)
+    }
+}
+
+/// The part of a row's hash that a report shows.
+#[must_use]
+pub fn begins(hash: &[u8]) -> String {
+    String::from_utf8_lossy(hash).chars().take(8).collect()
 }
 
 /// The row's values as one region has them.
@@ -120,12 +152,11 @@ impl Difference {
     ) -> Self {
         let values = sight.key().map(Key::shown).unwrap_or_default();
         let key = plan.key_names().map(str::to_owned).zip(values).collect();
-        let hashes = sight.0.iter().map(|seen| {
-            seen.as_ref().map(|seen| String::from_utf8_lossy(&seen.hash).chars().take(8).collect())
-        });
+        let hashes = sight.0.iter().map(|seen| seen.as_ref().map(|seen| begins(&seen.hash)));
         let mut difference = Self {
             class,
             key,
+            row: sight.key().cloned().unwrap_or_default(),
             regions: regions.iter().cloned().zip(hashes).collect(),
             columns: Vec::new(),
             values: BTreeMap::new(),

@@ -9,7 +9,7 @@ use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts, from_value};
 
 use super::VerifyError;
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, TableName, Vector, is_generated};
-use crate::compare::{Column, Key, Seen, Shape};
+use crate::compare::{Column, Image, Key, Seen, Shape};
 use crate::topology::{Region, Topology};
 
 /// Bounds a connection and every statement: a chunk is made to take less than a second.
@@ -34,6 +34,7 @@ pub(super) struct Peer {
     mysql: bool,
     conn: Conn,
     scout: Conn,
+    opts: Opts,
 }
 
 /// Everything that had been committed in a region at some time.
@@ -44,7 +45,7 @@ pub(super) enum Committed {
     MySql(String),
 }
 
-async fn bounded<T>(
+pub(super) async fn bounded<T>(
     region: &str,
     work: impl Future<Output = Result<T, mysql_async::Error>>,
 ) -> Result<T, VerifyError> {
@@ -80,6 +81,12 @@ fn values(row: Row) -> Vec<Option<Vec<u8>>> {
 fn seen(mut values: impl Iterator<Item = Option<Vec<u8>>>) -> Seen {
     let hash = values.next().flatten().unwrap_or_default();
     Seen { hash, key: Key(values.map(Option::unwrap_or_default).collect()) }
+}
+
+/// Hash and values of a row.
+pub(super) fn image(row: Row) -> Image {
+    let mut values = values(row).into_iter();
+    Image { hash: values.next().flatten().unwrap_or_default(), values: values.collect() }
 }
 
 impl Peer {
@@ -119,8 +126,14 @@ impl Peer {
             let why = format!("no database is writable: {}", others.join("; "));
             return Err(VerifyError::Writable { region: name, why });
         };
-        let scout = bounded(&name, Conn::new(opts)).await?;
-        Ok(Self { name, id: region.id, mysql: !version.contains("MariaDB"), conn, scout })
+        let scout = bounded(&name, Conn::new(opts.clone())).await?;
+        let mysql = !version.contains("MariaDB");
+        Ok(Self { name, id: region.id, mysql, conn, scout, opts })
+    }
+
+    /// How its database is reached.
+    pub(super) const fn opts(&self) -> &Opts {
+        &self.opts
     }
 
     pub(super) async fn close(self) {
@@ -218,6 +231,12 @@ impl Peer {
     ) -> Result<Option<Vec<Option<Vec<u8>>>>, VerifyError> {
         let rows: Vec<Row> = self.rows(sql).await?;
         Ok(rows.into_iter().next().map(values))
+    }
+
+    /// One row as [`crate::compare::Plan::image`] reads it.
+    pub(super) async fn image(&mut self, sql: &str) -> Result<Option<Image>, VerifyError> {
+        let rows: Vec<Row> = self.rows(sql).await?;
+        Ok(rows.into_iter().next().map(image))
     }
 
     /// The end of a chunk; `None` when the rest of the range is smaller.

@@ -13,6 +13,7 @@ fn difference(class: Class, hashes: [Option<&str>; 3], columns: &[&str]) -> Diff
         class,
         key: vec![("id".to_owned(), "4711".to_owned())],
         regions: regions.zip(hashes.map(|hash| hash.map(str::to_owned))).collect(),
+        row: Default::default(),
         columns: columns.iter().map(|&name| name.to_owned()).collect(),
         values: BTreeMap::new(),
     }

@@ -1,6 +1,7 @@
 //! The SQL of a comparison, and what is refused.
 
 use super::*;
+use crate::compare::Image;
 
 fn column(name: &str, column_type: &str, key: Option<u32>) -> Column {
     let data_type = column_type.split(['(', ' ']).next().unwrap().to_owned();
@@ -162,4 +163,38 @@ fn the_two_names_of_one_character_set_are_one() {
     let plan = plan(&[name("utf8mb3"), name("utf8")]).unwrap();
     let sql = plan.row(&key(&["x"]).unwrap());
     assert!(sql.ends_with("WHERE `id` = _utf8 X'78'"), "{sql}");
+}
+
+/// What a statement of a repair writes, of every kind of value.
+#[track_caller]
+fn writes(literal: &Literal, value: &[u8], wanted: &str) {
+    assert_eq!(literal.write(value), wanted);
+}
+
+#[test]
+fn values_are_written_as_they_were_read() {
+    writes(&Literal::Number, b"-12.50", "-12.50");
+    writes(&Literal::Number, b"1);DROP", "X'31293b44524f50'");
+    writes(&Literal::Real, b"0.1", "0.1e0");
+    writes(&Literal::Real, b"1e-300", "1e-300");
+    writes(&Literal::Quoted, b"0000-00-00", "'0000-00-00'");
+    writes(&Literal::Text("latin1".into()), b"\xe9'", "_latin1 X'e927'");
+    writes(&Literal::Text("utf8mb4".into()), b"", "_utf8mb4 X''");
+    writes(&Literal::Binary, b"\0\xff", "X'00ff'");
+}
+
+#[test]
+fn a_repair_inserts_updates_and_deletes() {
+    let columns = [column("id", "int", Some(1)), column("note", "varchar(9)", None)];
+    let plan = plan(&[shape(&columns)]).unwrap();
+    let key = key(&["7"]).unwrap();
+    let image = Image { hash: vec![], values: vec![Some(b"7".to_vec()), None] };
+    let sql = plan.write(&key, true, Some(&image));
+    assert_eq!(sql, "UPDATE `shop`.`t` SET `id` = 7, `note` = NULL WHERE `id` = 7");
+    let sql = plan.write(&key, false, Some(&image));
+    assert_eq!(sql, "INSERT INTO `shop`.`t` (`id`, `note`) VALUES (7, NULL)");
+    assert_eq!(plan.write(&key, true, None), "DELETE FROM `shop`.`t` WHERE `id` = 7");
+    let text = |value: &str| Some(value.to_owned());
+    let changes = plan.changes(None, Some(&image));
+    assert_eq!(changes, [("id".into(), None, text("7")), ("note".into(), None, text("NULL"))]);
 }
