@@ -29,6 +29,7 @@ pub use assemble::{Assembler, Source};
 pub use catalog::TableInfo;
 pub use error::{CaptureError, ErrorKind};
 pub use file::read_file;
+pub use query::ALL_TABLES;
 pub use stream::{CaptureConfig, Replicates, current, run};
 
 use crate::change::{BinlogPoint, Position, RegionId, Seq, TableChange, TableName};

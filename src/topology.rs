@@ -170,6 +170,13 @@ impl Topology {
         self.rule(schema, table).is_some()
     }
 
+    /// Whether tables of a schema may be replicated.
+    #[must_use]
+    pub fn replicates_of(&self, schema: &str) -> bool {
+        !NEVER_REPLICATED.contains(&schema)
+            && self.tables.iter().any(|rule| rule.tables.matches_schema(schema))
+    }
+
     /// A region's outbox as the region itself reaches it.
     #[must_use]
     pub fn outbox(&self, region: &Region) -> Topic {

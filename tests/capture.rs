@@ -10,6 +10,8 @@
 #[path = "lab/lab.rs"]
 mod lab;
 
+#[path = "capture/ddl.rs"]
+mod ddl;
 #[path = "capture/definitions.rs"]
 mod definitions;
 

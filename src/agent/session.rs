@@ -119,7 +119,10 @@ fn start_capture(
         server_id: setup.server_id,
         from: tail.position.clone(),
         part_bytes: limits.record_bytes.len(),
-        replicates: Arc::new(move |schema, table| topology.replicates(schema, table)),
+        replicates: Arc::new(move |schema, table| match table {
+            capture::ALL_TABLES => topology.replicates_of(schema),
+            table => topology.replicates(schema, table),
+        }),
     };
     let cancelled = cancel.clone();
     parts.spawn(async move { Ok(capture::run(capture, events_tx, cancelled).await?) });

@@ -61,6 +61,10 @@ struct Open {
     commit: Option<CommitTime>,
     /// Commits by itself: a schema change.
     standalone: bool,
+    /// The beginning of an ALTER in two phases, or its rollback: nothing has changed.
+    in_vain: bool,
+    /// MariaDB: what its domain had reached before it.
+    before: Option<(u32, Option<(u32, u64)>)>,
     changes: Vec<TableChange>,
     bytes: usize,
     part: u32,
@@ -239,20 +243,33 @@ impl Assembler {
         server: u32,
     ) -> Result<Option<CaptureEvent>, CaptureError> {
         const STANDALONE: u8 = 1;
+        const GROUP_COMMIT: u8 = 2;
         const XA: u8 = 64 | 128;
+        const START_ALTER: u8 = 2;
+        const ROLLBACK_ALTER: u8 = 8;
         let mut at = Cursor::new(data);
         let (seq, domain, flags) = (at.u64()?, at.u32()?, at.u8()?);
         if flags & XA != 0 {
             return Err(CaptureError::Xa);
         }
-        if let Reached::MariaDb(domains) = &mut self.reached {
-            domains.enter(domain, server, seq);
+        if flags & GROUP_COMMIT != 0 {
+            at.u64()?;
         }
-        self.begin(
-            format!("{domain}-{server}-{seq}"),
-            CommitTime::Second(u64::from(timestamp)),
-            flags & STANDALONE != 0,
-        )
+        // Absent, or padding with zeros, before 10.8.
+        let extra = if at.is_empty() { 0 } else { at.u8()? };
+        let before = if let Reached::MariaDb(domains) = &mut self.reached {
+            Some((domain, domains.enter(domain, server, seq)))
+        } else {
+            None
+        };
+        self.begin(Open {
+            gtid: format!("{domain}-{server}-{seq}"),
+            commit: Some(CommitTime::Second(u64::from(timestamp))),
+            standalone: flags & STANDALONE != 0,
+            in_vain: extra & (START_ALTER | ROLLBACK_ALTER) != 0,
+            before,
+            ..Open::default()
+        })
     }
 
     fn mysql_gtid(
@@ -284,19 +301,15 @@ impl Assembler {
         if let Reached::MySql { set, .. } = &mut self.reached {
             set.enter(&uuid, gno);
         }
-        self.begin(format!("{uuid}:{gno}"), commit, false)
+        let gtid = format!("{uuid}:{gno}");
+        self.begin(Open { gtid, commit: Some(commit), ..Open::default() })
     }
 
-    fn begin(
-        &mut self,
-        gtid: String,
-        commit: CommitTime,
-        standalone: bool,
-    ) -> Result<Option<CaptureEvent>, CaptureError> {
+    fn begin(&mut self, open: Open) -> Result<Option<CaptureEvent>, CaptureError> {
         if self.open.is_some() {
             return Err(CaptureError::Corrupt("a transaction begins inside another"));
         }
-        self.open = Some(Open { gtid, commit: Some(commit), standalone, ..Open::default() });
+        self.open = Some(open);
         Ok(None)
     }
 
@@ -363,10 +376,14 @@ impl Assembler {
             Statement::Xa => Err(CaptureError::Xa),
             Statement::Rows => Err(CaptureError::Statement(text.chars().take(24).collect())),
             Statement::Ddl(tables) => {
-                self.forget_tables();
                 let open = self.open.take().unwrap_or_default();
-                let after = self.checkpoint();
-                Ok(Some(CaptureEvent::Ddl { gtid: open.gtid, statement: text, tables, after }))
+                if open.in_vain {
+                    return Ok(Some(CaptureEvent::Skipped { after: self.checkpoint() }));
+                }
+                self.forget_tables();
+                let gtid = open.gtid.clone();
+                let after = self.after_ddl(open);
+                Ok(Some(CaptureEvent::Ddl { gtid, statement: text, tables, after }))
             }
             Statement::Other => {
                 // Within a transaction it is a savepoint or the like.
@@ -382,6 +399,19 @@ impl Assembler {
                 Ok(Some(CaptureEvent::Skipped { after: self.checkpoint() }))
             }
         }
+    }
+
+    /// Where a schema change ends. The rows of `CREATE OR REPLACE TABLE … SELECT` follow
+    /// in its transaction: a restart must read that again, from its beginning.
+    fn after_ddl(&mut self, open: Open) -> Checkpoint {
+        if let (Reached::MariaDb(domains), false, Some((domain, before))) =
+            (&self.reached, open.standalone, open.before)
+        {
+            self.open = Some(open);
+            let domains = domains.before(domain, before);
+            return Checkpoint { position: domains.position(), point: domains.point() };
+        }
+        self.checkpoint()
     }
 
     fn commit(&mut self) -> Option<CaptureEvent> {

@@ -22,8 +22,19 @@ impl Domains {
         Some(Self(domains))
     }
 
-    pub(super) fn enter(&mut self, domain: u32, server: u32, seq: u64) {
-        self.0.insert(domain, (server, seq));
+    /// Gives what the domain had reached before.
+    pub(super) fn enter(&mut self, domain: u32, server: u32, seq: u64) -> Option<(u32, u64)> {
+        self.0.insert(domain, (server, seq))
+    }
+
+    /// The same without the last transaction of that domain.
+    pub(super) fn before(&self, domain: u32, reached: Option<(u32, u64)>) -> Self {
+        let mut domains = self.0.clone();
+        match reached {
+            Some(reached) => domains.insert(domain, reached),
+            None => domains.remove(&domain),
+        };
+        Self(domains)
     }
 
     pub(super) fn position(&self) -> Position {

@@ -21,6 +21,9 @@ pub(super) enum Statement {
     Other,
 }
 
+/// The name that stands for all tables of a schema that is dropped.
+pub const ALL_TABLES: &str = "*";
+
 /// Default schema and text of a QUERY event.
 pub(super) fn parse(data: Bytes, compressed: bool) -> Result<(String, String), CaptureError> {
     let mut at = Cursor::new(data);
@@ -35,29 +38,34 @@ pub(super) fn parse(data: Bytes, compressed: bool) -> Result<(String, String), C
     Ok((schema, String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Splits into words, names and signs; comments are left out.
+/// Splits into words, names and signs; comments and what strings hold are left out.
+/// Of a statement that changes no table the beginning is enough.
 fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
+    let mut words: Vec<String> = Vec::new();
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match c {
-            '`' | '"' => {
+            '`' | '"' | '\'' => {
                 let mut name = String::from("`");
                 while let Some(next) = chars.next() {
                     if next == c && chars.next_if_eq(&c).is_none() {
                         break;
                     }
+                    if next == '\\' && c == '\'' {
+                        chars.next();
+                    }
                     name.push(next);
                 }
-                words.push(name);
+                words.push(if c == '\'' { "'".to_owned() } else { name });
             }
             '/' if chars.next_if_eq(&'*').is_some() => {
-                // `/*!50000 … */` and `/*M! … */` are run.
-                if chars.peek() == Some(&'!') || chars.peek() == Some(&'M') {
-                    while chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '!').is_some() {}
+                // `/*!50000 … */` and `/*M!100100 … */` are run.
+                let mariadb = chars.next_if_eq(&'M').is_some();
+                if chars.next_if_eq(&'!').is_some() {
+                    while chars.next_if(char::is_ascii_digit).is_some() {}
                     continue;
                 }
-                let mut last = ' ';
+                let mut last = if mariadb { 'M' } else { ' ' };
                 for next in chars.by_ref() {
                     if last == '*' && next == '/' {
                         break;
@@ -65,32 +73,47 @@ fn words(text: &str) -> Vec<String> {
                     last = next;
                 }
             }
+            '*' if chars.next_if_eq(&'/').is_some() => {}
             '#' => while chars.next_if(|c| *c != '\n').is_some() {},
             '-' if chars.peek() == Some(&'-') => while chars.next_if(|c| *c != '\n').is_some() {},
             c if c.is_whitespace() => {}
-            c if c.is_alphanumeric() || c == '_' || c == '$' => {
+            c if is_of_a_word(c) => {
                 let mut word = String::from(c);
-                while let Some(next) =
-                    chars.next_if(|c| c.is_alphanumeric() || *c == '_' || *c == '$')
-                {
+                while let Some(next) = chars.next_if(|c| is_of_a_word(*c)) {
                     word.push(next);
                 }
                 words.push(word);
             }
             sign => words.push(sign.to_string()),
         }
-        if words.len() > 256 {
+        if words.len() > 256 && !VERBS.iter().any(|verb| words[0].eq_ignore_ascii_case(verb)) {
             break;
         }
     }
     words
 }
 
+fn is_of_a_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}
+
+/// What a statement that changes tables begins with.
+const VERBS: [&str; 6] = ["ALTER", "CREATE", "DROP", "RENAME", "SET", "TRUNCATE"];
+
 /// Judges a statement; names without a schema are of `schema`.
 pub(super) fn judge(schema: &str, text: &str) -> Statement {
     let words = words(text);
-    let at = |n: usize| words.get(n).map(|word| word.to_uppercase()).unwrap_or_default();
-    match at(0).as_str() {
+    let upper: Vec<String> = words.iter().map(|word| word.to_uppercase()).collect();
+    // MariaDB's `SET STATEMENT variable = value FOR statement`.
+    let begin = match upper.as_slice() {
+        [set, statement, ..] if set == "SET" && statement == "STATEMENT" => {
+            upper.iter().position(|word| word == "FOR").map_or(upper.len(), |at| at + 1)
+        }
+        _ => 0,
+    };
+    let (words, upper) = (&words[begin..], &upper[begin..]);
+    let at = |n: usize| upper.get(n).map(String::as_str).unwrap_or_default();
+    match at(0) {
         "BEGIN" => Statement::Begin,
         "START" if at(1) == "TRANSACTION" => Statement::Begin,
         "COMMIT" => Statement::Commit,
@@ -98,53 +121,72 @@ pub(super) fn judge(schema: &str, text: &str) -> Statement {
         "ROLLBACK" => Statement::Rollback,
         "XA" => Statement::Xa,
         "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "LOAD" | "WITH" => Statement::Rows,
-        "ALTER" | "DROP" | "RENAME" | "TRUNCATE" | "CREATE" => ddl(schema, &words),
+        "ALTER" | "DROP" | "RENAME" | "TRUNCATE" | "CREATE" => ddl(schema, words, upper),
         _ => Statement::Other,
     }
 }
 
-const NOISE: [&str; 10] = [
-    "ONLINE",
-    "OFFLINE",
-    "IGNORE",
-    "TEMPORARY",
-    "UNIQUE",
-    "FULLTEXT",
-    "SPATIAL",
-    "OR",
-    "REPLACE",
-    "TABLES",
-];
+/// What may stand between the verb and what it is about.
+const NOISE: [&str; 9] =
+    ["ONLINE", "OFFLINE", "IGNORE", "TEMPORARY", "UNIQUE", "FULLTEXT", "SPATIAL", "OR", "REPLACE"];
 
-fn ddl(schema: &str, words: &[String]) -> Statement {
-    let upper: Vec<String> = words.iter().map(|word| word.to_uppercase()).collect();
-    if upper.iter().take(3).any(|word| word == "TEMPORARY") {
-        return Statement::Other;
+fn ddl(schema: &str, words: &[String], upper: &[String]) -> Statement {
+    let is_noise = |word: &&String| NOISE.contains(&word.as_str());
+    let noise = upper[1..].iter().take_while(is_noise);
+    let at = 1 + noise.clone().count();
+    let (mut temporary, mut replaces) = (false, false);
+    for word in noise {
+        temporary |= word == "TEMPORARY";
+        replaces |= word == "REPLACE";
     }
-    let mut at = 1;
-    while upper.get(at).is_some_and(|word| NOISE.contains(&word.as_str()) && word != "TABLES") {
-        at += 1;
+    if temporary {
+        return Statement::Other;
     }
     let what = upper.get(at).map(String::as_str).unwrap_or_default();
     let verb = upper[0].as_str();
     let names = match (verb, what) {
-        // A new table changes nothing that is replicated; its rows follow.
-        ("CREATE", "TABLE") => return Statement::Other,
+        // A new table changes nothing that is replicated; its rows follow. One that
+        // replaces another drops it first.
+        ("CREATE", "TABLE" | "DATABASE" | "SCHEMA") if !replaces => return Statement::Other,
+        ("CREATE" | "DROP", "DATABASE" | "SCHEMA") => {
+            let all = upper.iter().skip(at + 1).position(|w| w != "IF" && w != "EXISTS");
+            let named = all.and_then(|n| words.get(at + 1 + n)).map(|name| plain(name));
+            let schema = named.unwrap_or_default();
+            return Statement::Ddl(vec![TableName { schema, name: ALL_TABLES.to_owned() }]);
+        }
         (_, "TABLE" | "TABLES") => at + 1,
         ("TRUNCATE", _) => at,
         (_, "INDEX") => match upper.iter().position(|word| word == "ON") {
             Some(on) => on + 1,
             None => return Statement::Other,
         },
-        ("DROP", "DATABASE" | "SCHEMA") => {
-            let all = upper.iter().skip(at + 1).position(|w| w != "IF" && w != "EXISTS");
-            let named = all.and_then(|n| words.get(at + 1 + n)).map(|name| plain(name));
-            let schema = named.unwrap_or_default();
-            return Statement::Ddl(vec![TableName { schema, name: "*".to_owned() }]);
-        }
         _ => return Statement::Other,
     };
-    Statement::Ddl(tables(schema, words, names, verb))
+    let mut tables = tables(schema, words, names, verb);
+    if verb == "ALTER" {
+        tables.extend(further(schema, words, upper, names));
+    }
+    Statement::Ddl(tables)
+}
+
+/// Other tables that an `ALTER TABLE` touches: its new name, and the other side of a
+/// partition that is exchanged or converted.
+fn further(schema: &str, words: &[String], upper: &[String], from: usize) -> Vec<TableName> {
+    let mut found = Vec::new();
+    for (at, word) in upper.iter().enumerate().skip(from + 1) {
+        let next = |n: usize| upper.get(at + n).map(String::as_str).unwrap_or_default();
+        let name = match (word.as_str(), next(1)) {
+            ("RENAME", "COLUMN" | "INDEX" | "KEY") => continue,
+            ("RENAME", "TO" | "AS" | "=") => at + 2,
+            ("RENAME" | "TABLE", _) => at + 1,
+            _ => continue,
+        };
+        // A column of that name in the list before it.
+        if name < words.len() && next(1) != "," && next(1) != ")" {
+            found.extend(tables(schema, words, name, "ALTER"));
+        }
+    }
+    found
 }
 
 fn plain(word: &str) -> String {
@@ -166,6 +208,11 @@ fn tables(schema: &str, words: &[String], from: usize, verb: &str) -> Vec<TableN
             TableName { schema: schema.to_owned(), name: first }
         };
         tables.push(table);
+        // MariaDB: how long to wait for locks.
+        if words.next_if(|word| word.eq_ignore_ascii_case("WAIT")).is_some() {
+            words.next();
+        }
+        words.next_if(|word| word.eq_ignore_ascii_case("NOWAIT"));
         let more = match verb {
             "DROP" => words.peek().is_some_and(|word| *word == ","),
             "RENAME" => words.peek().is_some_and(|w| *w == "," || w.eq_ignore_ascii_case("TO")),
@@ -207,10 +254,61 @@ mod tests {
         check("TRUNCATE t", "ddl shop.t");
         check("truncate table t", "ddl shop.t");
         check("DROP DATABASE IF EXISTS x", "ddl x.*");
-        check("CREATE TABLE t (id INT)", "Other");
-        check("DROP TEMPORARY TABLE t", "Other");
         check("GRANT ALL ON *.* TO x", "Other");
         check("", "Other");
+    }
+
+    #[test]
+    fn a_table_that_is_dropped_or_replaced_is_changed() {
+        check("DROP TABLE shop.t", "ddl shop.t");
+        check("DROP TABLES a, b RESTRICT", "ddl shop.a shop.b");
+        check("DROP TABLE a WAIT 5", "ddl shop.a");
+        check("DROP TABLE temporary", "ddl shop.temporary");
+        check("DROP TABLE \"a b\".\"t\"\"x\"", "ddl a b.t\"x");
+        check("CREATE OR REPLACE TABLE t (id INT)", "ddl shop.t");
+        check("create or replace table `s`.`t` like x", "ddl s.t");
+        check("CREATE OR REPLACE TABLE t AS SELECT * FROM u", "ddl shop.t");
+        check("/* who */ -- why\n# how\nDROP TABLE t", "ddl shop.t");
+        check("/*!50000 DROP TABLE t*/", "ddl shop.t");
+        check("/*!50000DROP*/ TABLE t", "ddl shop.t");
+        check("/*!DROP TABLE a*/,b", "ddl shop.a shop.b");
+        check("CREATE /*M!100103 OR REPLACE */ TABLE t (id INT)", "ddl shop.t");
+        check("/*Mine*/ DROP /*M*/ TABLE t", "ddl shop.t");
+        check("SET STATEMENT sql_mode='FOR', wait_timeout=5 FOR DROP TABLE t", "ddl shop.t");
+        check("DROP DATABASE x", "ddl x.*");
+        check("CREATE OR REPLACE DATABASE x", "ddl x.*");
+        let many: Vec<_> = (0..500).map(|n| format!("s.t{n}")).collect();
+        let wanted = format!("ddl {}", many.join(" "));
+        check(&format!("DROP TABLE {}", many.join(",")), &wanted);
+    }
+
+    #[test]
+    fn a_table_is_known_under_both_names() {
+        check("RENAME TABLE a TO s.b, `c` TO d", "ddl shop.a s.b shop.c shop.d");
+        check("RENAME TABLES IF EXISTS a WAIT 5 TO b", "ddl shop.a shop.b");
+        check("RENAME TABLE a NOWAIT TO b, c TO d", "ddl shop.a shop.b shop.c shop.d");
+        check("ALTER TABLE new RENAME TO t", "ddl shop.new shop.t");
+        check("ALTER TABLE x.new ADD c INT, RENAME s.t", "ddl x.new s.t");
+        check("ALTER TABLE t RENAME COLUMN a TO b, RENAME INDEX i TO j", "ddl shop.t");
+        check("ALTER TABLE x EXCHANGE PARTITION p WITH TABLE t", "ddl shop.x shop.t");
+        check("ALTER TABLE x CONVERT PARTITION p TO TABLE t", "ddl shop.x shop.t");
+        check("ALTER TABLE t COMMENT 'it\\'s TABLE u' WAIT 3", "ddl shop.t");
+        check("ALTER TABLE t ADD CHECK (a <> 'RENAME ''u')", "ddl shop.t");
+    }
+
+    #[test]
+    fn a_new_or_a_temporary_table_changes_nothing() {
+        check("CREATE TABLE t (id INT)", "Other");
+        check("CREATE TABLE IF NOT EXISTS t (id INT)", "Other");
+        check("CREATE TABLE t LIKE u", "Other");
+        check("CREATE DATABASE IF NOT EXISTS x", "Other");
+        check("DROP TEMPORARY TABLE t", "Other");
+        check("DROP /*!40005 TEMPORARY */ TABLE IF EXISTS t", "Other");
+        check("CREATE OR REPLACE TEMPORARY TABLE t (id INT)", "Other");
+        check("CREATE OR REPLACE VIEW t AS SELECT 1", "Other");
+        check("DROP VIEW t", "Other");
+        check("RENAME USER a TO b", "Other");
+        check("SET PASSWORD FOR x = 'y'", "Other");
     }
 
     proptest::proptest! {

@@ -25,7 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// holds a row twice; this is the protocol's own limit.
 const PACKET_MAX: usize = 1 << 30;
 
-/// Whether a table, by schema and name, is replicated.
+/// Whether a table, by schema and name, is replicated; [`super::ALL_TABLES`] as its name
+/// asks whether any of the schema is.
 pub type Replicates = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 
 /// What capture follows.

@@ -37,6 +37,12 @@ impl TablePattern {
             && glob(self.table.as_bytes(), table.as_bytes())
     }
 
+    /// Whether tables of the schema may be the pattern's.
+    #[must_use]
+    pub fn matches_schema(&self, schema: &str) -> bool {
+        glob(self.schema.as_bytes(), schema.as_bytes())
+    }
+
     /// Whether every table of `other` is also one of this pattern's, as far as the
     /// texts show.
     #[must_use]
@@ -88,6 +94,13 @@ mod tests {
         check("*.a*b*c", "x.aXXbYYc", true);
         check("*.a*b*c", "x.aXXbYY", false);
         assert!("shop".parse::<TablePattern>().is_err());
+    }
+
+    #[test]
+    fn a_dropped_schema_concerns_the_patterns_of_its_tables() {
+        let pattern = |text: &str| text.parse::<TablePattern>().unwrap();
+        assert!(pattern("sh*.orders").matches_schema("shop"));
+        assert!(!pattern("shop.orders").matches_schema("shops"));
     }
 
     #[test]
