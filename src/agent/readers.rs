@@ -10,7 +10,7 @@ use super::Shared;
 use crate::apply::Arrival;
 use crate::change::{Place, RecordBody};
 use crate::metrics::Stage;
-use crate::ship::{ErrorKind, Inbox, InboxConfig, ShipError};
+use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError};
 use crate::status::StreamState;
 use crate::topology::Region;
 
@@ -20,7 +20,13 @@ const ARRIVALS_BYTES_MAX: usize = 16 << 20;
 /// How often a reader tells of itself while records come.
 const TELL_EVERY_US: u64 = 100_000;
 
-/// Reads on until cancelled or until the inbox can't be read.
+/// Where a halted stream's inbox is looked at again: the operator need not restart the
+/// agent after mending it.
+const HALTED_PAUSE: Duration = Duration::from_secs(5);
+/// After what passes by itself.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Reads on until cancelled. What can't be read halts this stream alone.
 pub(crate) async fn read(
     shared: Arc<Shared>,
     peer: Region,
@@ -31,57 +37,119 @@ pub(crate) async fn read(
     let inbox = shared.setup.topology.inbox(&shared.setup.region, &peer);
     let config =
         InboxConfig { cluster: shared.cluster(&inbox), topic: inbox.name, origin: peer.id, after };
-    let ended = tokio::select! {
-        () = cancel.cancelled() => return,
-        ended = Box::pin(forward(&shared, &peer, &config, &arrivals)) => ended,
-    };
-    if let Err(error) = ended {
-        let reason = match std::error::Error::source(&error) {
+    let room = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX));
+    let mut forwarding =
+        Forwarding { shared, peer, arrivals, room, told: (0, 0), told_us: 0, halted: None };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = Box::pin(forwarding.run(&config)) => cancel.cancelled().await,
+    }
+}
+
+/// One inbox on its way to the applier.
+struct Forwarding {
+    shared: Arc<Shared>,
+    peer: Region,
+    arrivals: mpsc::Sender<Arrival>,
+    /// Bytes that may still wait for the applier.
+    room: Arc<Semaphore>,
+    /// Dropped records that the metrics know of.
+    told: (u64, u64),
+    told_us: u64,
+    /// Why the stream can't go on, as the status says it.
+    halted: Option<String>,
+}
+
+impl Forwarding {
+    /// Ends when the applier has gone.
+    async fn run(&mut self, config: &InboxConfig) {
+        let mut inbox = loop {
+            match Inbox::open(config).await {
+                Ok(inbox) => break inbox,
+                Err(error) => self.failed(&error).await,
+            }
+        };
+        // Found when it was opened.
+        let mut is_placed = true;
+        loop {
+            if !is_placed {
+                match inbox.find_again().await {
+                    Ok(()) => is_placed = true,
+                    Err(error) => {
+                        self.failed(&error).await;
+                        continue;
+                    }
+                }
+            }
+            match inbox.next().await {
+                Ok(item) => {
+                    self.goes_on();
+                    if !self.pass(item, &inbox).await {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    is_placed = error.kind() == ErrorKind::Retry;
+                    // Made anew by someone: what it lacks shows as a gap.
+                    if !matches!(error, ShipError::Purged { .. }) {
+                        self.failed(&error).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says what is wrong, and waits until it is time to look again.
+    async fn failed(&mut self, error: &ShipError) {
+        let name = &self.peer.name;
+        if error.kind() == ErrorKind::Retry {
+            tracing::debug!(%error, peer = name, "inbox waits");
+            self.shared.board.stream(name, |stream| {
+                if stream.state == StreamState::Starting {
+                    stream.reason = Some(error.to_string());
+                }
+            });
+            return tokio::time::sleep(PAUSE).await;
+        }
+        let reason = match std::error::Error::source(error) {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        tracing::error!(reason, advice = error.advice(), peer = peer.name, "inbox can't be read");
-        shared.board.stream(&peer.name, |stream| {
+        if self.halted.as_ref() != Some(&reason) {
+            tracing::error!(reason, advice = error.advice(), peer = name, "inbox can't be read");
+        }
+        // The applier keeps the stream's place; the reason stays in the status.
+        self.shared.board.stream(name, |stream| {
             stream.state = StreamState::Halted;
-            stream.reason = Some(reason);
+            stream.reason = Some(reason.clone());
             stream.advice = Some(error.advice().to_owned());
         });
+        self.halted = Some(reason);
+        tokio::time::sleep(HALTED_PAUSE).await;
     }
-    // The applier keeps the stream's place; the reason stays in the status.
-    cancel.cancelled().await;
-}
 
-async fn forward(
-    shared: &Shared,
-    peer: &Region,
-    config: &InboxConfig,
-    arrivals: &mpsc::Sender<Arrival>,
-) -> Result<(), ShipError> {
-    let mut inbox = open(shared, peer, config).await?;
-    let (mut told, mut told_us) = ((0, 0), 0);
-    let room = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX));
-    loop {
-        let item = match inbox.next().await {
-            Ok(item) => item,
-            Err(error) if error.kind() == ErrorKind::Retry => {
-                tracing::debug!(%error, peer = peer.name, "inbox waits");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                continue;
+    /// Takes back what a halt has said, unless the applier has said more since.
+    fn goes_on(&mut self) {
+        let Some(reason) = self.halted.take() else { return };
+        tracing::info!(peer = self.peer.name, "inbox can be read again");
+        self.shared.board.stream(&self.peer.name, |stream| {
+            if stream.reason.as_ref() == Some(&reason) {
+                stream.state = StreamState::Running;
+                (stream.reason, stream.advice) = (None, None);
             }
-            // Made anew by someone: what it lacks shows as a gap.
-            Err(ShipError::Purged { .. }) => {
-                find_again(&mut inbox).await?;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        });
+    }
+
+    /// Gives the record to the applier; false when that has gone.
+    async fn pass(&mut self, item: InboxItem, inbox: &Inbox) -> bool {
+        let (shared, peer) = (&self.shared, &self.peer);
         if let RecordBody::Heartbeat(beat) = &item.record.body {
             let pair = (peer.id, shared.setup.region.id);
             shared.clocks.heard(pair, beat, item.received_us);
         }
-        if item.received_us.saturating_sub(told_us) >= TELL_EVERY_US {
-            told_us = item.received_us;
-            tell(shared, peer, &inbox, (&mut told, told_us));
+        if item.received_us.saturating_sub(self.told_us) >= TELL_EVERY_US {
+            self.told_us = item.received_us;
+            tell(shared, peer, inbox, (&mut self.told, self.told_us));
         }
         match &item.record.body {
             RecordBody::Transaction(txn) => {
@@ -96,12 +164,10 @@ async fn forward(
         }
         let share = u32::try_from(item.bytes.min(ARRIVALS_BYTES_MAX)).expect("16 MiB fit");
         // The semaphore is never closed.
-        let room = Arc::clone(&room).acquire_many_owned(share).await.ok();
+        let room = Arc::clone(&self.room).acquire_many_owned(share).await.ok();
         let arrival =
             Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes, room };
-        if arrivals.send(arrival).await.is_err() {
-            return Ok(());
-        }
+        self.arrivals.send(arrival).await.is_ok()
     }
 }
 
@@ -113,34 +179,4 @@ fn tell(shared: &Shared, peer: &Region, inbox: &Inbox, (told, now_us): (&mut (u6
     metrics.inbox_duplicates.with_label_values(&[&peer.name]).inc_by(dropped.0 - told.0);
     metrics.inbox_fenced.with_label_values(&[&peer.name]).inc_by(dropped.1 - told.1);
     *told = dropped;
-}
-
-async fn find_again(inbox: &mut Inbox) -> Result<(), ShipError> {
-    loop {
-        match inbox.find_again().await {
-            Err(error) if error.kind() == ErrorKind::Retry => {
-                tracing::debug!(%error, "inbox waits");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            found => return found,
-        }
-    }
-}
-
-/// Waits until the inbox is there: the link makes it.
-async fn open(shared: &Shared, peer: &Region, config: &InboxConfig) -> Result<Inbox, ShipError> {
-    loop {
-        match Inbox::open(config).await {
-            Ok(inbox) => return Ok(inbox),
-            Err(error) if error.kind() == ErrorKind::Retry => {
-                shared.board.stream(&peer.name, |stream| {
-                    if stream.state == StreamState::Starting {
-                        stream.reason = Some(error.to_string());
-                    }
-                });
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }

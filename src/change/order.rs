@@ -105,11 +105,19 @@ impl ReaderOrder {
         Place { epoch: self.epoch, seq: self.seq }
     }
 
-    /// Judges the next record of the partition.
+    /// Judges the next record of the partition. One that is refused moves nothing: the
+    /// reader may look again when the log is mended.
     ///
     /// # Errors
     /// [`OrderError`] when something between the last record and this is missing.
     pub fn accept(&mut self, record: &Record) -> Result<Accepted, OrderError> {
+        let mut next = *self;
+        let accepted = next.judge(record)?;
+        *self = next;
+        Ok(accepted)
+    }
+
+    fn judge(&mut self, record: &Record) -> Result<Accepted, OrderError> {
         if record.epoch < self.epoch {
             return Ok(Accepted::Fenced);
         }
@@ -308,5 +316,6 @@ mod tests {
         assert!(matches!(order.accept(&txn(1, 6, 0, true)), Err(OrderError::Gap { .. })));
         assert!(matches!(order.accept(&txn(1, 5, 1, true)), Err(OrderError::PartGap { .. })));
         assert!(matches!(order.accept(&start(2, 5)), Err(OrderError::Gap { .. })));
+        assert_eq!(order.accept(&txn(1, 5, 0, true)), Ok(Next), "what was refused moves nothing");
     }
 }

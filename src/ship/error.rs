@@ -143,6 +143,11 @@ impl ShipError {
         }
     }
 
+    /// Whether it is of one record alone, which says nothing of others.
+    pub(super) const fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Record { .. } | Self::Origin { .. })
+    }
+
     /// How the agent goes on.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
@@ -172,7 +177,13 @@ impl ShipError {
                  lower record_bytes in the topology"
             }
             Self::Settings { .. } => "change the topic's settings, then restart the agent",
-            Self::Purged { .. } | Self::Order { .. } => {
+            Self::Order { .. } => {
+                "where a link fills the inbox, delete that inbox topic (never an outbox) so that it \
+                 is copied anew; if records are missing then too, the log was kept for less than \
+                 the outage: seed this region anew from a peer (docs/OPERATIONS.md, Seeding a \
+                 region anew)"
+            }
+            Self::Purged { .. } => {
                 "the log was kept for less than the outage: seed this region anew from a peer \
                  (docs/OPERATIONS.md, Seeding a region anew)"
             }

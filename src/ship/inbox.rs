@@ -140,7 +140,12 @@ pub async fn head(config: &InboxConfig) -> Result<Option<Record>, ShipError> {
     reader.seek(from)?;
     let (mut order, mut last) = (ReaderOrder::after(*after), None);
     while reader.next_offset() < high {
-        let Found { record, .. } = reader.next_soon().await?;
+        let record = match reader.next_soon().await {
+            Ok(found) => found.record,
+            // The stream's own reader will stop there.
+            Err(error) if error.is_unreadable() => break,
+            Err(error) => return Err(error),
+        };
         let wrote = after.epoch == 0 || record.epoch == after.epoch;
         match order.accept(&record) {
             Ok(Accepted::Next | Accepted::NewEpoch) if record.seq == after.seq => {

@@ -71,7 +71,9 @@ impl Cluster {
             // A record that ran out of time would leave a gap before those that follow,
             // so none does: what waits is bounded by the queue, and capture waits with it.
             .set("message.timeout.ms", "0")
-            .set("enable.gapless.guarantee", "true");
+            .set("enable.gapless.guarantee", "true")
+            // That a topic is gone is told after this, not waited out.
+            .set("topic.metadata.propagation.max.ms", "5000");
         config
     }
 

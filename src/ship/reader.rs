@@ -64,7 +64,8 @@ impl Reader {
         self.next
     }
 
-    /// The next record, whenever it comes. Dropping the future loses nothing.
+    /// The next record, whenever it comes. Dropping the future loses nothing. After one
+    /// that can't be read follows the one behind it.
     pub(super) async fn next(&mut self) -> Result<Found, ShipError> {
         let message = match receive(&self.consumer).await {
             Ok(message) => message,
@@ -73,9 +74,8 @@ impl Reader {
             }
             Err(error) => return Err(ShipError::from_kafka(&error)),
         };
-        let found = decode(&message, &self.topic, self.origin)?;
-        self.next = found.offset + 1;
-        Ok(found)
+        self.next = message.offset() + 1;
+        decode(&message, &self.topic, self.origin)
     }
 
     /// The next record, of those that are there.
@@ -105,7 +105,7 @@ impl Reader {
         while until - from > NEAR {
             let middle = i64::midpoint(from, until);
             self.seek(middle)?;
-            if place.side(&self.next_soon().await?.record) == Side::After {
+            if self.side(place).await? == Side::After {
                 until = middle;
             } else {
                 from = middle;
@@ -132,11 +132,21 @@ impl Reader {
             self.seek(from)?;
         }
         while self.next < until && from < until {
-            if place.side(&self.next_soon().await?.record) == Side::Before {
+            if self.side(place).await? == Side::Before {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Where the next record stands. One that can't be read tells nothing; it stops the
+    /// reader that comes to it, not one that looks for its place.
+    async fn side(&mut self, place: Place) -> Result<Side, ShipError> {
+        match self.next_soon().await {
+            Ok(found) => Ok(place.side(&found.record)),
+            Err(error) if error.is_unreadable() => Ok(Side::Unknown),
+            Err(error) => Err(error),
+        }
     }
 }
 

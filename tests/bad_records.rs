@@ -1,0 +1,140 @@
+//! What can't be read in an inbox stops its own stream, by name, and loses nothing.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, reason = "each test uses a part of the harness")]
+#[path = "lab/lab.rs"]
+mod lab;
+
+use std::time::Duration;
+
+use causeway::change::{Record, RecordBody};
+use lab::db::Flavour;
+use lab::region::{Lab, Region};
+use lab::{PATIENCE, wait_until};
+use prost::bytes::Bytes;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use serde_json::Value;
+
+const TABLES: [&str; 1] = ["shop.t"];
+const INBOX: &str = "causeway.inbox.r2";
+
+async fn stream(region: &Region, peer: &str) -> Value {
+    let answer = region.agent.as_ref().unwrap().get("/status").await;
+    let status: Value =
+        answer.map_or(Value::Null, |(_, body)| serde_json::from_str(&body).unwrap());
+    status["streams"][peer].clone()
+}
+
+/// Until the stream of r2 is halted with those words; the other one is not.
+async fn halted(region: &Region, words: &str) -> Value {
+    wait_until(&format!("the stream halts: {words}"), PATIENCE, || async {
+        let told = stream(region, "r2").await;
+        told["state"] == "halted" && told["reason"].as_str().unwrap_or("").contains(words)
+    })
+    .await;
+    assert_ne!(stream(region, "r3").await["state"], "halted");
+    stream(region, "r2").await
+}
+
+async fn insert(region: &Region, id: i64) {
+    region.db.write(&format!("INSERT INTO shop.t VALUES ({id}, 0)")).await;
+}
+
+async fn arrives(region: &Region, id: i64) {
+    wait_until(&format!("row {id} arrives"), PATIENCE, || async {
+        let sql = format!("SELECT COUNT(*) FROM shop.t WHERE id = {id}");
+        region.db.number(&sql).await == 1
+    })
+    .await;
+}
+
+fn client(region: &Region) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", region.kafka.brokers()).set("group.id", "test");
+    config
+}
+
+/// Writes into the inbox behind the link's back.
+async fn put(region: &Region, payload: &[u8]) {
+    let producer: FutureProducer = client(region).create().unwrap();
+    let record = FutureRecord::<(), [u8]>::to(INBOX).partition(0).payload(payload);
+    producer.send(record, Duration::from_secs(60)).await.unwrap();
+}
+
+/// The last transaction in the inbox.
+fn last_transaction(region: &Region) -> Record {
+    let consumer: BaseConsumer = client(region).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(INBOX, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let (_, high) = consumer.fetch_watermarks(INBOX, 0, Duration::from_secs(60)).unwrap();
+    let mut found = None;
+    loop {
+        let message = consumer.poll(Duration::from_secs(60)).unwrap().unwrap();
+        let bytes = Bytes::copy_from_slice(message.payload().unwrap());
+        if let Ok(record) = Record::decode(bytes)
+            && matches!(record.body, RecordBody::Transaction(_))
+        {
+            found = Some(record);
+        }
+        if message.offset() + 1 >= high {
+            return found.unwrap();
+        }
+    }
+}
+
+/// The way on that the status gives.
+async fn mend(region: &Region, told: &Value) {
+    assert!(told["advice"].as_str().unwrap().contains("delete that inbox topic"), "{told}");
+    let admin: AdminClient<DefaultClientContext> = client(region).create().unwrap();
+    admin.delete_topics(&[INBOX], &AdminOptions::new()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_record_in_an_inbox_stops_its_stream_alone_and_loses_nothing() {
+    let mut lab = Lab::start(&[Flavour::MariaDb; 3]).await;
+    lab.exec_everywhere("CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, n INT)")
+        .await;
+    lab.start_agents().await;
+    for (n, region) in (0..).zip(&lab.regions) {
+        insert(region, n).await;
+    }
+    lab.converge(&TABLES, PATIENCE).await;
+
+    put(&lab.regions[0], b"\xff not a record").await;
+    let told = halted(&lab.regions[0], "can't be read").await;
+    // In this order: what comes after a row of the halted stream has to wait for it.
+    insert(&lab.regions[2], 10).await;
+    arrives(&lab.regions[0], 10).await;
+    insert(&lab.regions[1], 11).await;
+    arrives(&lab.regions[2], 11).await;
+    insert(&lab.regions[0], 12).await;
+    arrives(&lab.regions[1], 12).await;
+    // A restart stops no more than that either.
+    lab.regions[0].agent().crash().await;
+    halted(&lab.regions[0], "can't be read").await;
+    mend(&lab.regions[0], &told).await;
+    lab.converge(&TABLES, PATIENCE).await;
+
+    let mut record = last_transaction(&lab.regions[0]);
+    record.seq.0 += 2;
+    record.epoch += 10;
+    put(&lab.regions[0], &record.encode()).await;
+    let told = halted(&lab.regions[0], "records are missing").await;
+    insert(&lab.regions[2], 20).await;
+    arrives(&lab.regions[0], 20).await;
+    insert(&lab.regions[1], 21).await;
+    mend(&lab.regions[0], &told).await;
+    lab.converge(&TABLES, PATIENCE).await;
+    wait_until("the stream runs", PATIENCE, || async {
+        let told = stream(&lab.regions[0], "r2").await;
+        told["state"] == "running" && told["reason"].is_null()
+    })
+    .await;
+    let rows = lab.regions[0].db.number("SELECT COUNT(*) FROM shop.t").await;
+    assert_eq!(rows, 8);
+}
