@@ -267,7 +267,8 @@ async fn differences(flavour: Flavour) {
     b.db.exec(
         "SET NAMES utf8mb4;\n\
          CREATE TABLE s.t (id INT PRIMARY KEY, c VARCHAR(3), \
-         e ENUM('a','b''c','d'), l ENUM('é','x') CHARACTER SET latin1);\n",
+         e ENUM('a','b''c','d'), l ENUM('é','x') CHARACTER SET latin1);\n\
+         CREATE TABLE s.cut (id VARCHAR(40), PRIMARY KEY (id(10)));\n",
     )
     .await;
     let id = || column("id", ColumnType::Int, 1);
@@ -307,6 +308,9 @@ async fn differences(flavour: Flavour) {
     let shape = table("missing", vec![id()]);
     let error = b.apply(&[puts(&shape, vec![row(vec![int(1)])])]).await.unwrap_err();
     assert!(matches!(error, ApplyError::MissingTable(_)), "{error}");
+    let shape = table("cut", vec![text("id", collation, 1)]);
+    let error = b.apply(&[puts(&shape, vec![row(vec![bytes(b"x")])])]).await.unwrap_err();
+    assert!(matches!(error, ApplyError::CutKey(_)) && error.is_unfit(), "{error}");
     let shape = table("t", vec![column("id", ColumnType::Int, 1), text("c", collation, 2)]);
     let error = b.apply(&[puts(&shape, vec![row(vec![int(1), bytes(b"x")])])]).await.unwrap_err();
     assert!(error.to_string().contains("primary key"), "{error}");

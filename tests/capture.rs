@@ -300,6 +300,8 @@ async fn refused(flavour: Flavour, sql: &str) -> CaptureError {
 async fn what_rows_do_not_say_is_refused_by_name() {
     let statement = "SET binlog_format = STATEMENT;\nUPDATE shop.t SET v = 'b'";
     let image = "SET binlog_row_image = MINIMAL;\nUPDATE shop.t SET v = 'b'";
+    let cut = "CREATE TABLE shop.c (a INT, b VARCHAR(40), PRIMARY KEY (a, b(10)));\n\
+        INSERT INTO shop.c VALUES (1, 'x')";
     let xa =
         "XA START 'a';\nUPDATE shop.t SET v = 'b';\nXA END 'a';\nXA PREPARE 'a';\nXA COMMIT 'a'";
     for flavour in [Flavour::MariaDb, Flavour::MySql56] {
@@ -307,6 +309,11 @@ async fn what_rows_do_not_say_is_refused_by_name() {
         assert!(matches!(error, CaptureError::Statement(_)), "{error}");
         let error = refused(flavour, image).await;
         assert!(matches!(error, CaptureError::PartialImage(_)), "{error}");
+        let error = refused(flavour, cut).await;
+        assert_eq!(
+            error.to_string(),
+            "the primary key of shop.c covers only the first part of column b"
+        );
     }
     let error = refused(Flavour::MariaDb, xa).await;
     assert!(matches!(error, CaptureError::Xa), "{error}");

@@ -103,6 +103,7 @@ CREATE TABLE shop.child (code VARCHAR(9) CHARACTER SET latin1 PRIMARY KEY, o BIG
     CONSTRAINT of_order FOREIGN KEY (o) REFERENCES shop.orders (id) ON DELETE CASCADE);
 CREATE TABLE shop.goods (id INT PRIMARY KEY, stock DECIMAL(9, 2));
 CREATE TABLE shop.keyless (a INT) ENGINE=MyISAM;
+CREATE TABLE shop.begins (name VARBINARY(40), n INT, PRIMARY KEY (name(10), n));
 CREATE TRIGGER shop.counts BEFORE INSERT ON shop.orders FOR EACH ROW SET NEW.note = 'x';
 ";
 
@@ -158,6 +159,7 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "gtid_strict_mode=warn",
         "kafka_reachable=fail",
         "key_collation=warn",
+        "key_prefix=fail",
         "peer_schema=fail",
         "policy_fit=fail",
         "primary_key=fail",
@@ -213,6 +215,7 @@ async fn a_mysql_without_gtids_is_told_so() {
         "gtid_mode=fail",
         "kafka_reachable=fail",
         "key_collation=warn",
+        "key_prefix=fail",
         "policy_fit=fail",
         "primary_key=fail",
         "read_only=fail",

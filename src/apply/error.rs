@@ -58,6 +58,9 @@ pub enum ApplyError {
         /// What differs.
         what: String,
     },
+    /// A primary key here whose equality only the server can tell.
+    #[error("the primary key of {0} covers only the first part of a column here")]
+    CutKey(String),
     /// A younger agent owns this database.
     #[error("another agent has taken this region over (this one has epoch {0})")]
     Fenced(u64),
@@ -112,9 +115,10 @@ impl ApplyError {
                 1044 | 1045 | 1142 | 1227 | 1698 | 1598 => ErrorKind::Halt,
                 _ => ErrorKind::Row,
             },
-            Self::MissingTable(_) | Self::MissingColumn { .. } | Self::Differs { .. } => {
-                ErrorKind::Row
-            }
+            Self::MissingTable(_)
+            | Self::MissingColumn { .. }
+            | Self::Differs { .. }
+            | Self::CutKey(_) => ErrorKind::Row,
             Self::Fenced(_) => ErrorKind::Fenced,
             Self::Writable(_) => ErrorKind::Retry,
         }
@@ -124,7 +128,8 @@ impl ApplyError {
     pub(super) fn table_in(&self, tables: &[TablePlan]) -> Option<Table> {
         let (Self::MissingTable(name)
         | Self::MissingColumn { table: name, .. }
-        | Self::Differs { table: name, .. }) = self
+        | Self::Differs { table: name, .. }
+        | Self::CutKey(name)) = self
         else {
             return None;
         };
@@ -135,7 +140,13 @@ impl ApplyError {
     /// Whether the table here does not look as the origin's: it passes when it does.
     #[must_use]
     pub const fn is_unfit(&self) -> bool {
-        matches!(self, Self::MissingTable(_) | Self::MissingColumn { .. } | Self::Differs { .. })
+        matches!(
+            self,
+            Self::MissingTable(_)
+                | Self::MissingColumn { .. }
+                | Self::Differs { .. }
+                | Self::CutKey(_)
+        )
     }
 
     /// The operator's next step.
@@ -163,6 +174,9 @@ impl ApplyError {
                 "make the table here like the origin's: the stream then goes on by itself"
                     .to_owned()
             }
+            Self::CutKey(_) => "let the primary key cover whole columns in all regions: the \
+                stream then goes on by itself"
+                .to_owned(),
             Self::Fenced(_) => "stop one of the two agents".to_owned(),
             Self::Writable(_) => "make exactly one database of the region writable".to_owned(),
         }

@@ -166,14 +166,20 @@ pub(super) async fn map(
     if here.is_empty() {
         return Err(ApplyError::MissingTable(full));
     }
-    let unique: Option<u64> = conn
+    let (unique, cut): (u64, u64) = conn
         .exec_first(
-            "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = ? \
-             AND table_name = ? AND non_unique = 0 AND index_name <> 'PRIMARY'",
+            "SELECT COUNT(IF(index_name <> 'PRIMARY', 1, NULL)), \
+             COUNT(IF(index_name = 'PRIMARY', sub_part, NULL)) \
+             FROM information_schema.statistics WHERE table_schema = ? \
+             AND table_name = ? AND non_unique = 0",
             (&table.schema, &table.name),
         )
         .await
-        .map_err(failed)?;
+        .map_err(failed)?
+        .unwrap_or_default();
+    if cut > 0 {
+        return Err(ApplyError::CutKey(full));
+    }
     let (mut mapped, mut absent) = (Vec::new(), Vec::new());
     for (at, column) in table.columns.iter().enumerate() {
         let Some(target) = here.iter().find(|h| h.name.eq_ignore_ascii_case(&column.name)) else {
@@ -205,7 +211,7 @@ pub(super) async fn map(
         full: full.into(),
         key,
         columns: mapped,
-        unique: unique.unwrap_or(0) > 0,
+        unique: unique > 0,
         absent,
         own: own.map(|h| quote(&h.name)).collect(),
     })

@@ -212,6 +212,10 @@ impl Catalog {
         if same && now.columns.iter().all(|defined| defined.column.key == 0) {
             table.columns.iter_mut().for_each(|column| column.key = 0);
         }
+        let cut = table.columns.iter().zip(described).find(|(c, said)| c.key > 0 && said.cut);
+        if let Some((column, _)) = cut {
+            return Err(CaptureError::cut_key(name, column));
+        }
         table.unique_keys = now.unique_keys(&table.columns);
         Ok(TableInfo { table, columns })
     }

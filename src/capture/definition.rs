@@ -29,6 +29,8 @@ pub(super) struct Defined {
     pub(super) info: ColumnInfo,
     /// The type in the server's words, when it is not replicated.
     pub(super) refused: Option<String>,
+    /// The primary key covers only its first part.
+    cut: bool,
 }
 
 impl Definition {
@@ -44,6 +46,9 @@ impl Definition {
         let (mut all, mut infos) = (Vec::new(), Vec::new());
         for defined in &self.columns {
             defined.check(name)?;
+            if defined.cut {
+                return Err(CaptureError::cut_key(name, &defined.column));
+            }
             all.push(defined.column.clone());
             infos.push(defined.info.clone());
         }
@@ -198,7 +203,7 @@ pub(super) async fn read(
             "SELECT c.column_name, c.data_type, c.column_type, \
              IFNULL(c.collation_name, 'binary'), c.extra, IFNULL(k.seq_in_index, 0), \
              IFNULL(c.datetime_precision, 0), c.column_default, c.is_nullable = 'YES', \
-             @@version LIKE '%MariaDB%' FROM information_schema.columns c \
+             @@version LIKE '%MariaDB%', k.sub_part IS NOT NULL FROM information_schema.columns c \
              LEFT JOIN information_schema.statistics k ON k.table_schema = c.table_schema \
              AND k.table_name = c.table_name AND k.column_name = c.column_name \
              AND k.index_name = 'PRIMARY' \
@@ -231,6 +236,7 @@ pub(super) async fn read(
         // The labels are in UTF-8 as the default is.
         defined.column.default_value = default.value(&defined.column, &extra);
         encode_labels(conn, &mut defined.column).await?;
+        defined.cut = row.get(10).unwrap_or_default();
         columns.push(defined);
     }
     Ok(Definition { columns, unique: read_unique(conn, name).await? })
@@ -320,7 +326,7 @@ impl Printed {
             generated,
             default_value: None,
         };
-        Defined { column, info, refused }
+        Defined { column, info, refused, cut: false }
     }
 }
 

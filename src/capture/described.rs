@@ -21,6 +21,8 @@ pub(super) struct Described {
     pub(super) labels: Vec<Bytes>,
     /// Place in the primary key, from 1 on.
     pub(super) key: u32,
+    /// The key covers only its first part.
+    pub(super) cut: bool,
 }
 
 /// The fields as they stand in the event.
@@ -33,6 +35,8 @@ struct Fields {
     enums: Vec<Vec<Bytes>>,
     label_charsets: Option<Vec<usize>>,
     key: Vec<usize>,
+    /// How much of each, 0 for the whole column; empty when that is so of all.
+    key_parts: Vec<usize>,
 }
 
 const fn is_numeric(kind: u8) -> bool {
@@ -84,7 +88,11 @@ pub(super) fn parse(
             5 => fields.sets = label_lists(value)?,
             6 => fields.enums = label_lists(value)?,
             8 => fields.key = numbers(value)?,
-            9 => fields.key = numbers(value)?.into_iter().step_by(2).collect(),
+            9 => {
+                let pairs = numbers(value)?;
+                fields.key = pairs.iter().copied().step_by(2).collect();
+                fields.key_parts = pairs.into_iter().skip(1).step_by(2).collect();
+            }
             10 => fields.label_charsets = Some(mostly(value, labelled)?),
             11 => fields.label_charsets = Some(numbers(value)?),
             // Geometry types, visibility, dimensions: nothing that a row's form hangs on.
@@ -114,7 +122,9 @@ impl Fields {
                 .map_err(|_| CaptureError::Corrupt("a name is not UTF-8"))?;
             let place = self.key.iter().position(|&column| column == n);
             let key = place.and_then(|n| u32::try_from(n + 1).ok()).unwrap_or(0);
-            let mut column = Described { name, key, ..Described::default() };
+            let part = place.and_then(|n| self.key_parts.get(n).copied());
+            let cut = part.is_some_and(|part| part > 0);
+            let mut column = Described { name, key, cut, ..Described::default() };
             if is_numeric(written.kind) {
                 let Some(sign) = signs.next() else { return Ok(None) };
                 column.unsigned = sign == 1;

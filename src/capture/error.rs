@@ -1,5 +1,7 @@
 //! Every condition in which capture stops, with its way out.
 
+use crate::change::{Column, TableName};
+
 /// How the agent goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -65,12 +67,24 @@ pub enum CaptureError {
         /// The type.
         what: String,
     },
+    /// A primary key whose equality only the server can tell.
+    #[error("the primary key of {table} covers only the first part of column {column}")]
+    CutKey {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
     /// A table's definition is not the one that its rows were written with.
     #[error("the definition of {0} is not the one that the binlog's rows were written with")]
     Moved(String),
 }
 
 impl CaptureError {
+    pub(super) fn cut_key(table: &TableName, column: &Column) -> Self {
+        Self::CutKey { table: table.to_string(), column: column.name.clone() }
+    }
+
     /// How the agent goes on.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
@@ -86,6 +100,7 @@ impl CaptureError {
             | Self::Anonymous
             | Self::Incident
             | Self::Type { .. }
+            | Self::CutKey { .. }
             | Self::Moved(_) => ErrorKind::Halt,
         }
     }
@@ -115,6 +130,10 @@ impl CaptureError {
             Self::Xa => "do not use XA transactions on replicated tables",
             Self::Anonymous => "set gtid_mode=ON",
             Self::Type { .. } => "exclude the table in the topology, or change the column's type",
+            Self::CutKey { .. } => {
+                "exclude the table in the topology, or let its primary key cover whole columns in \
+                 all regions and seed this table anew: causeway doctor names the columns"
+            }
             Self::Moved(_) => {
                 "the table was altered while capture was behind, and these rows do not describe \
                  themselves: seed this region anew; binlog_row_metadata=FULL (MariaDB 10.5, MySQL \

@@ -104,6 +104,8 @@ pub struct TableFacts {
     pub columns: Vec<ColumnFacts>,
     /// Unique keys with their columns; the primary key is called `PRIMARY`.
     pub unique_keys: BTreeMap<String, Vec<String>>,
+    /// By unique key, columns of which it covers only so many first characters or bytes.
+    pub cut_keys: BTreeMap<String, Vec<(String, u32)>>,
     /// Triggers on it.
     pub triggers: Vec<Trigger>,
     /// Foreign keys that it has.

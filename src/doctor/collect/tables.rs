@@ -105,18 +105,22 @@ async fn columns(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async
 }
 
 async fn keys(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async::Error> {
-    let rows: Vec<(String, String, String, Option<String>)> = conn
+    type Part = (String, String, String, Option<String>, Option<u32>);
+    let rows: Vec<Part> = conn
         .query(format!(
-            "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME \
+            "SELECT TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, COLUMN_NAME, SUB_PART \
              FROM information_schema.STATISTICS \
              WHERE NON_UNIQUE = 0 AND TABLE_SCHEMA {NOT_SYSTEM} \
              ORDER BY TABLE_SCHEMA, TABLE_NAME, INDEX_NAME, SEQ_IN_INDEX"
         ))
         .await?;
-    for (schema, table, index, column) in rows {
+    for (schema, table, index, column, part) in rows {
         let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
         // An expression has no column name.
         let column = column.unwrap_or_else(|| "(expression)".to_owned());
+        if let Some(part) = part {
+            facts.cut_keys.entry(index.clone()).or_default().push((column.clone(), part));
+        }
         facts.unique_keys.entry(index).or_default().push(column);
     }
     Ok(())

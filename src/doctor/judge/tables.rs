@@ -15,6 +15,7 @@ const CHECKS: &[(&str, &str, Check)] = &[
     ("table_kind", KIND, kind),
     ("storage_engine", ENGINE, engine),
     ("primary_key", KEY, primary_key),
+    ("key_prefix", PREFIX, key_prefix),
     ("key_collation", COLLATION, key_collation),
     ("key_type", KEY_TYPE, key_type),
     ("column_types", TYPES, column_types),
@@ -30,6 +31,8 @@ const KIND: &str = "system-versioned tables write history rows and sequences eve
                     which can't be replicated as rows";
 const ENGINE: &str = "only a transactional engine can take a batch and its position as one";
 const KEY: &str = "a row is known by its primary key; without one a change can't be matched";
+const PREFIX: &str = "rows that share the beginning are one row to the server and two to the \
+                      agent, which knows rows by whole values: it stops at the table";
 const COLLATION: &str = "two spellings can be one row there; the agent folds printable ASCII \
                          only, and stops the stream at other values rather than guess";
 const KEY_TYPE: &str = "floating point keys do not compare equal after a round trip";
@@ -143,6 +146,34 @@ fn primary_key(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<
     }]
 }
 
+fn key_prefix(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+    let Some(cut) = facts.cut_keys.get(PRIMARY) else { return Vec::new() };
+    let key = facts.unique_keys.get(PRIMARY).map_or(&[][..], Vec::as_slice);
+    let parts: Vec<_> = cut.iter().map(|(column, part)| format!("{column}({part})")).collect();
+    let finding = Finding::fail(
+        "key_prefix",
+        PREFIX,
+        format!("the primary key covers only {}", parts.join(", ")),
+    )
+    .on(table);
+    let wide = |column: &&ColumnFacts| {
+        matches!(column_type(column), ColumnType::Text | ColumnType::Blob)
+            && cut.iter().any(|(name, _)| *name == column.name)
+    };
+    vec![match facts.columns.iter().find(wide) {
+        Some(column) => finding.fix(format!(
+            "give the table another primary key in every region: {} is {}, which no key covers \
+             whole (a VARCHAR or VARBINARY could be), or exclude the table in the topology",
+            column.name, column.column_type
+        )),
+        None => finding.fix("let the key cover whole columns in every region").sql(format!(
+            "ALTER TABLE {} DROP PRIMARY KEY, ADD PRIMARY KEY ({})",
+            quoted(table),
+            list(key)
+        )),
+    }]
+}
+
 fn key_columns(facts: &TableFacts) -> impl Iterator<Item = &ColumnFacts> {
     let key = facts.unique_keys.get(PRIMARY).map_or(&[][..], Vec::as_slice);
     facts.columns.iter().filter(move |column| key.contains(&column.name))
@@ -232,7 +263,19 @@ fn unique_keys(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<
     let further = facts.unique_keys.iter().filter(|(name, _)| *name != PRIMARY);
     further
         .map(|(name, columns)| {
-            let found = format!("unique key {name} ({})", columns.join(", "));
+            let cut = facts.cut_keys.get(name).map_or(&[][..], Vec::as_slice);
+            let part = |column: &String| {
+                let found = cut.iter().find(|(cut, _)| cut == column);
+                found.map_or_else(|| column.clone(), |(_, part)| format!("{column}({part})"))
+            };
+            let parts: Vec<_> = columns.iter().map(part).collect();
+            let mut found = format!("unique key {name} ({})", parts.join(", "));
+            if !cut.is_empty() {
+                found.push_str(
+                    "; the agent compares whole values: of different ones that begin alike, the \
+                     second stops the stream that brings it",
+                );
+            }
             Finding::warn("unique_keys", UNIQUE, found).on(table).fix(
                 "make sure that one region alone gives such values, or that the values of \
                  different regions differ (a prefix, a UUID); or drop the uniqueness",
