@@ -21,6 +21,7 @@ mod rebuild;
 mod rules;
 mod session;
 mod stamp;
+mod verify;
 
 pub use error::{AgentError, ErrorKind};
 
@@ -42,6 +43,7 @@ use crate::resolve::Rulebook;
 use crate::ship::{Cluster, TopicSettings};
 use crate::status::{AgentState, AgentStatus, CaptureState, StatusBoard, StreamStatus};
 use crate::topology::{Region, Topic, Topology};
+use crate::verify::Login;
 use control::Control;
 
 /// Everything an agent is told at its start.
@@ -55,6 +57,8 @@ pub struct Setup {
     pub databases: Vec<mysql_async::Opts>,
     /// The id under which the binlog is read.
     pub server_id: u32,
+    /// The account that reads all regions' databases, for the topology's `verify`.
+    pub verify: Login,
     /// librdkafka properties with their secrets.
     pub kafka: BTreeMap<String, String>,
     /// Where the HTTP API listens.
@@ -135,6 +139,11 @@ pub async fn run(setup: Setup, cancel: CancellationToken) -> std::io::Result<()>
         if peer.cluster != shared.setup.region.cluster {
             tasks.spawn(links::keep(Arc::clone(&shared), peer.clone(), cancel.clone()));
         }
+    }
+    if let Some(rule) = shared.setup.topology.verify.clone()
+        && rule.region == shared.setup.region.name
+    {
+        tasks.spawn(verify::keep(Arc::clone(&shared), rule, cancel.clone()));
     }
     sessions(&shared, &cancel).await;
     stopped.cancel();

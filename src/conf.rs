@@ -17,6 +17,11 @@ use crate::yaml::{self, Problem, Span};
 pub struct AgentConf {
     /// How to log in to the region's database.
     pub database: DatabaseConf,
+    /// The account that reads the databases of all regions, where the topology's `verify`
+    /// names this region; `database`'s when absent. It needs SELECT on the replicated
+    /// tables and on `causeway`.
+    #[serde(default)]
+    pub verify: Option<VerifyConf>,
     /// librdkafka properties for every cluster, e.g. `security.protocol: ssl`.
     #[serde(default)]
     pub kafka: BTreeMap<String, String>,
@@ -55,6 +60,17 @@ pub struct DatabaseConf {
     /// Ask for TLS.
     #[serde(default)]
     pub tls: bool,
+}
+
+/// An account that only reads.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VerifyConf {
+    /// The user, the same in all regions.
+    pub user: String,
+    /// Its password; none when absent.
+    #[serde(default)]
+    pub password: Option<Secret>,
 }
 
 /// Where a secret stands.

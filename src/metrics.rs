@@ -55,6 +55,8 @@ pub struct Metrics {
     pub capture_recognised: IntCounterVec,
     /// Repairs of `causeway verify` that capture recognised by their marker.
     pub capture_repairs: IntCounterVec,
+    /// Key ranges that the comparison of all regions has read.
+    pub verify_chunks: IntCounterVec,
     /// Records sent to Kafka.
     pub outbox_records: IntCounterVec,
     /// `origin`: records copied.
@@ -114,6 +116,7 @@ impl Metrics {
             capture_rows: counter(r, "capture_rows_total", "Row changes captured.", &[]),
             capture_recognised: counter(r, "capture_recognised_txns_total", RECOGNISED, &[]),
             capture_repairs: counter(r, "capture_repairs_total", REPAIRS, &[]),
+            verify_chunks: counter(r, "verify_chunks_total", "Key ranges compared.", &[]),
             outbox_records: counter(r, "outbox_records_total", "Records sent to Kafka.", &[]),
             link_records: counter(r, "link_records_total", "Records copied.", origin),
             link_bytes: counter(r, "link_bytes_total", "Bytes copied.", origin),

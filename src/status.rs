@@ -76,6 +76,21 @@ states! {
 }
 
 states! {
+    /// The comparison of all regions' tables; the agent sets it.
+    VerifyState {
+        /// Connecting.
+        #[default]
+        Starting = "starting",
+        /// A pass is under way.
+        Comparing = "comparing",
+        /// Until the next pass.
+        Waiting = "waiting",
+        /// A region is away; it goes on by itself where it was.
+        Retrying = "retrying",
+    }
+}
+
+states! {
     /// What the operator wants of a stream.
     Assigned {
         /// Apply what arrives.
@@ -161,6 +176,8 @@ pub struct AgentStatus {
     pub ddl: Vec<DdlHold>,
     /// The last ones that were released, the latest first.
     pub ddl_released: Vec<DdlHold>,
+    /// The comparison of all regions; `None` where another agent does it, or none.
+    pub verify: Option<VerifyStatus>,
 }
 
 /// The source database.
@@ -351,6 +368,44 @@ pub struct DdlHold {
     pub since_us: u64,
     /// Its release; none while it waits for the operator.
     pub released: Option<DdlRelease>,
+}
+
+/// The comparison of all regions' tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerifyStatus {
+    /// What it does.
+    pub state: VerifyState,
+    /// Why, when there is something to say.
+    pub reason: Option<String>,
+    /// From the beginning of a pass to that of the next.
+    pub interval_us: u64,
+    /// The table being compared.
+    pub table: Option<String>,
+    /// Rows compared in this pass, or in the last one.
+    pub rows: u64,
+    /// Key ranges compared since the start.
+    pub chunks: u64,
+    /// When this pass, or the last one, began.
+    pub began_us: Option<u64>,
+    /// When a pass last ended that had compared every table to its end.
+    pub last_full_us: Option<u64>,
+    /// By table: what the last comparison of it found.
+    pub tables: BTreeMap<String, TableVerify>,
+}
+
+/// What a comparison of a table found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableVerify {
+    /// When it ended; `None` while the first comparison goes on and has found something.
+    pub at_us: Option<u64>,
+    /// Rows compared.
+    pub rows: u64,
+    /// Differences by class, each class that there is.
+    pub differences: BTreeMap<String, u64>,
+    /// Why the table, or its rest, was not compared.
+    pub not_compared: Option<String>,
 }
 
 impl AgentStatus {

@@ -4,6 +4,7 @@
 //! as an argument. Credentials never stand here; they belong to [`crate::conf`].
 
 mod check;
+mod compare;
 mod fit;
 mod graph;
 mod limits;
@@ -12,6 +13,7 @@ mod policy;
 mod rules;
 
 pub use check::{parse, parse_supporting};
+pub use compare::Verify;
 pub use fit::ColumnShape;
 pub use pattern::TablePattern;
 pub use policy::{ColumnGroup, ColumnPolicy, KNOWN, OnConflict, Policy, SUPPORTED};
@@ -38,6 +40,8 @@ pub struct Topology {
     pub tables: Vec<TableRule>,
     /// Bounds of the data path.
     pub limits: Limits,
+    /// Comparing by itself; none does when absent.
+    pub verify: Option<Verify>,
 }
 
 /// One datacenter.

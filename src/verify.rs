@@ -51,6 +51,8 @@ pub struct Config<'a> {
     pub tables: Vec<TablePattern>,
     /// Wait while a region is further behind another than this.
     pub lag_max: Duration,
+    /// Read no more rows a second than this; as fast as it goes when absent.
+    pub rows_per_second: Option<u32>,
     /// How long the streams may take to pass a look.
     pub patience: Duration,
     /// A table with more differences is not read to its end.
@@ -77,7 +79,7 @@ pub struct Progress<'a> {
 }
 
 /// Who hears of the progress and keeps the state.
-pub trait Watcher {
+pub trait Watcher: Send {
     /// It has come so far.
     fn progress(&mut self, progress: &Progress<'_>);
     /// It could go on from here.

@@ -76,6 +76,15 @@ fn units_are_needed() {
 }
 
 #[test]
+fn who_compares_is_a_region_and_how_fast_is_in_range() {
+    check("  region: eu-west", "  region: eu-wets", "unknown region `eu-wets`");
+    check("  region: eu-west", "  region: eu-wets", "did you mean `eu-west`?");
+    check("interval: 1d", "interval: 10ms", "interval 10ms is out of range");
+    check("interval: 1d", "max_lag: 2d", "max_lag 2d is out of range");
+    check("rows_per_second: 20000", "rows_per_second: 1", "rows_per_second 1 is out of range");
+}
+
+#[test]
 fn ids_are_unique_and_in_range() {
     check("id: 2", "id: 1", "both have id 1");
     check("id: 2", "id: 64", "out of range");

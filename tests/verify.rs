@@ -312,6 +312,7 @@ fn config<'a>(topology: &'a Topology, table: &str) -> Config<'a> {
         kafka: BTreeMap::new(),
         tables: vec![table.parse().unwrap()],
         lag_max: Duration::from_secs(600),
+        rows_per_second: None,
         patience: lab::PATIENCE,
         differences_max: 1_000,
         values: false,
@@ -408,10 +409,22 @@ async fn a_stopped_comparison_goes_on_and_a_lagging_region_is_spared() {
     assert_eq!(report.tables[0].rows, 1);
 }
 
+/// A page of an agent's API; a busy machine may be late with it.
+async fn page(lab: &Lab, region: usize, path: &str) -> String {
+    let agent = lab.regions[region].agent.as_ref().unwrap();
+    let text = std::sync::Mutex::new(String::new());
+    wait_until("the agent answers", lab::PATIENCE, || async {
+        let Some((200, body)) = agent.get(path).await else { return false };
+        *text.lock().unwrap() = body;
+        true
+    })
+    .await;
+    text.into_inner().unwrap()
+}
+
 /// A number of the agent's metrics; 0 where there is none.
 async fn metric(lab: &Lab, region: usize, name: &str) -> f64 {
-    let agent = lab.regions[region].agent.as_ref().unwrap();
-    let text = agent.get("/metrics").await.unwrap_or_default().1;
+    let text = page(lab, region, "/metrics").await;
     let line = text.lines().find(|line| line.starts_with(name));
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
 }
@@ -522,4 +535,51 @@ async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
     stream(&lab, 0, "r2", "resume", "running").await;
     lab.converge(&["shop.pay"], lab::PATIENCE).await;
     assert_eq!(lab.regions[0].db.number(amount).await, -1);
+}
+
+/// What a program that reads the agent's status sees of its comparison.
+async fn comparing(lab: &Lab) -> serde_json::Value {
+    let status = page(lab, 0, "/status").await;
+    serde_json::from_str::<serde_json::Value>(&status).unwrap()["verify"].clone()
+}
+
+async fn differs(lab: &Lab, class: &str) -> bool {
+    comparing(lab).await["tables"]["shop.item"]["differences"][class] == 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_compares_by_itself_pass_after_pass() {
+    let verify = "verify: { region: r1, interval: 1s, max_lag: 10m }\n";
+    let mut lab = Lab::start_with(&[Flavour::MariaDb, Flavour::MySql56], 64, verify).await;
+    lab.exec_everywhere(SCHEMA).await;
+    lab.start_agents().await;
+    lab.regions[0].db.exec("INSERT INTO shop.item VALUES (1, 1, 1, 'a')").await;
+    lab.converge(&["shop.item"], lab::PATIENCE).await;
+
+    let (last, full) = ("last_full_us", "causeway_verify_last_full_timestamp_seconds");
+    wait_until("a pass is whole", lab::PATIENCE, || async { comparing(&lab).await[last].is_u64() })
+        .await;
+    assert!(metric(&lab, 0, full).await > 1e9);
+    assert!(metric(&lab, 0, "causeway_verify_chunks_total").await >= 4.0);
+    let text = page(&lab, 1, "/metrics").await;
+    assert!(!text.contains("causeway_verify_differences"), "unknown is not zero");
+    assert!(!differs(&lab, "policy_violated").await && !differs(&lab, "lost").await);
+
+    silent(&lab.regions[1].db, "UPDATE shop.item SET n = 2").await;
+    wait_until("it is found", lab::PATIENCE, || differs(&lab, "policy_violated")).await;
+    let text = page(&lab, 0, "/metrics").await;
+    let mut lines = text.lines().filter(|line| line.starts_with("causeway_verify_differences{"));
+    let series = lines.find(|line| line.contains("shop.item") && line.contains("policy_violated"));
+    assert_eq!(series.and_then(|line| line.rsplit(' ').next()), Some("1"), "{text}");
+    silent(&lab.regions[1].db, "DELETE FROM shop.item").await;
+    wait_until("it is found", lab::PATIENCE, || differs(&lab, "lost")).await;
+
+    lab.regions[1].db.proc.kill();
+    wait_until("it says who is away", lab::PATIENCE, || async {
+        let verify = comparing(&lab).await;
+        let reason = verify["reason"].as_str().unwrap_or_default().to_owned();
+        verify["state"] == "retrying" && reason.contains("r2")
+    })
+    .await;
+    assert!(differs(&lab, "lost").await, "what is known stays");
 }

@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &SettingsArguments) -> anyhow::Result<Exit> {
             .server_id
             .unwrap_or(4_000_000 + u32::from(settings.region.id.get())),
         databases: settings.databases()?,
+        verify: settings.reader()?,
         kafka: settings.kafka()?,
         listen: conf.admin.listen.clone(),
         token: std::sync::Arc::new(Token::new(&token)?),

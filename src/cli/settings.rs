@@ -11,6 +11,7 @@ use super::{secret, topology};
 use crate::apply;
 use crate::conf::{self, AgentConf};
 use crate::topology::{Region, Topology};
+use crate::verify::Login;
 
 /// Which region, and where its settings stand.
 #[derive(Debug, Args)]
@@ -71,6 +72,21 @@ impl Settings {
             sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'";
         let opts = mysql_async::OptsBuilder::from_opts(opts).init(vec![session.to_owned()]);
         Ok(mysql_async::Conn::new(opts).await?)
+    }
+
+    /// The account that reads the databases of all regions.
+    pub(super) fn reader(&self) -> anyhow::Result<Login> {
+        let tls = self.conf.database.tls;
+        Ok(match &self.conf.verify {
+            Some(held) => Login {
+                user: held.user.clone(),
+                password: held.password.as_ref().map(secret::read).transpose()?,
+                tls,
+            },
+            None => {
+                Login { user: self.conf.database.user.clone(), password: self.password()?, tls }
+            }
+        })
     }
 
     /// librdkafka properties, secret ones included.

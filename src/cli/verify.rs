@@ -123,6 +123,7 @@ fn config<'a>(arguments: &VerifyArguments, settings: &'a Settings) -> anyhow::Re
         kafka: settings.kafka()?,
         tables: arguments.tables.clone(),
         lag_max: arguments.max_lag.get(),
+        rows_per_second: None,
         patience: arguments.settle.get(),
         differences_max: arguments.max_differences.max(1),
         values: arguments.values,

@@ -70,6 +70,9 @@ pub enum Class {
 }
 
 impl Class {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Lost, Self::Extra, Self::PolicyViolated, Self::Unsettled];
+
     /// The name in both output formats.
     #[must_use]
     pub const fn name(self) -> &'static str {

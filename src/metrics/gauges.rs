@@ -5,6 +5,7 @@ use prometheus::Registry;
 use super::{KnownGauge, known, seconds};
 use crate::status::{
     AgentState, AgentStatus, Assigned, CaptureState, LinkState, StreamState, StreamStatus,
+    VerifyState, VerifyStatus,
 };
 
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub(super) struct Gauges {
     clock_limit: KnownGauge,
     ddl_holds: KnownGauge,
     stream: Streams,
+    verify: Verify,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,7 @@ impl Gauges {
             clock_limit: known(r, "clock_limit_seconds", "How far a clock may be off.", &[]),
             ddl_holds: known(r, "ddl_holds", "Schema changes that wait for a release.", &[]),
             stream: Streams::new(r),
+            verify: Verify::new(r),
         }
     }
 
@@ -88,6 +91,64 @@ impl Gauges {
         self.clock_limit.set(&[], seconds(status.clock.limit_us));
         self.ddl_holds.set(&[], float(u64::try_from(status.ddl.len()).unwrap_or(u64::MAX)));
         self.stream.observe(status);
+        self.verify.observe(status.verify.as_ref());
+    }
+}
+
+/// The comparison of all regions.
+#[derive(Debug)]
+struct Verify {
+    state: KnownGauge,
+    interval: KnownGauge,
+    last_full: KnownGauge,
+    differences: KnownGauge,
+    not_compared: KnownGauge,
+}
+
+impl Verify {
+    fn new(r: &Registry) -> Self {
+        Self {
+            state: known(r, "verify_state", "1 for the comparison's state.", &["state"]),
+            interval: known(r, "verify_interval_seconds", "From pass to pass.", &[]),
+            last_full: known(
+                r,
+                "verify_last_full_timestamp_seconds",
+                "When a pass last ended that had compared every table to its end.",
+                &[],
+            ),
+            differences: known(
+                r,
+                "verify_differences",
+                "Rows that differ, by the table's last comparison.",
+                &["table", "class"],
+            ),
+            not_compared: known(
+                r,
+                "verify_not_compared",
+                "1 if the table, or its rest, was not compared.",
+                &["table"],
+            ),
+        }
+    }
+
+    fn observe(&self, status: Option<&VerifyStatus>) {
+        for gauge in [&self.state, &self.interval, &self.last_full] {
+            gauge.forget_all();
+        }
+        self.differences.forget_all();
+        self.not_compared.forget_all();
+        let Some(status) = status else { return };
+        for state in VerifyState::ALL {
+            self.state.set(&[state.name()], flag(status.state == *state));
+        }
+        self.interval.set(&[], seconds(status.interval_us));
+        self.last_full.set_option(&[], status.last_full_us.map(seconds));
+        for (table, found) in &status.tables {
+            for (class, count) in &found.differences {
+                self.differences.set(&[table, class], float(*count));
+            }
+            self.not_compared.set(&[table], flag(found.not_compared.is_some()));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::compare::{FileVerify, Verify};
 use super::limits::FileLimits;
 use super::policy::SUPPORTED;
 use super::rules::{FileRule, Rules};
@@ -33,6 +34,10 @@ pub(super) struct File {
     #[serde(default)]
     #[schemars(with = "Limits")]
     limits: FileLimits,
+    /// Comparing the regions' tables, pass after pass; nobody does when absent.
+    #[serde(default)]
+    #[schemars(with = "Option<Verify>")]
+    verify: Option<FileVerify>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -85,10 +90,15 @@ pub fn parse_supporting(text: &str, supported: &[&str]) -> Result<Topology, Vec<
     }
     let id = |id: u64| u8::try_from(id).ok().and_then(RegionId::new);
     let names = file.regions.value.iter();
-    let names = names.map(|(name, region)| (name.as_str(), id(region.value.id.value))).collect();
+    let names: BTreeMap<_, _> =
+        names.map(|(name, region)| (name.as_str(), id(region.value.id.value))).collect();
     clusters(&file, &mut problems);
+    // What the regions were to be is not known when they can't be read.
+    let known = (!file.regions.at.told()).then_some(&names);
+    let verify = file.verify.as_ref().map(|verify| verify.check(known, &mut problems));
     let topology = Topology {
         regions: regions(&file, &mut problems),
+        verify,
         tables: Rules { regions: &names, supported, problems: &mut problems }.read(&file.tables),
         limits: file.limits.check(&mut problems),
     };

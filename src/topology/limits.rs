@@ -23,7 +23,7 @@ pub(super) struct FileLimits {
 }
 
 /// The value as written when it is within its range; otherwise what stood before.
-fn take<T: Copy + Display + PartialOrd>(
+pub(super) fn take<T: Copy + Display + PartialOrd>(
     name: &str,
     written: Option<&Spanned<T>>,
     (low, high): (T, T),

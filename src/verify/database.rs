@@ -26,6 +26,12 @@ pub struct Login {
     pub tls: bool,
 }
 
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// A region under comparison.
 pub(super) struct Peer {
     pub(super) name: String,

@@ -68,6 +68,17 @@ impl Run<'_> {
                 return Ok(());
             }
             range = Range { after: range.through, through: next };
+            self.pace(rows, began).await;
+        }
+    }
+
+    /// Waits as long as so many rows may take.
+    async fn pace(&mut self, rows: u64, began: Instant) {
+        let Some(pace) = self.config.rows_per_second else { return };
+        let due = rows.saturating_mul(1_000_000) / u64::from(pace.max(1));
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = tokio::time::sleep_until((began + Duration::from_micros(due)).into()) => {}
         }
     }
 

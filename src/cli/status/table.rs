@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::status::{AgentStatus, StreamStatus};
+use crate::status::{AgentStatus, StreamStatus, VerifyStatus};
 
 const HEAD: [&str; 12] = [
     "STREAM", "ASSIGNED", "REPORTED", "APPLIED", "BACKLOG", "RATE/S", "LAG p50", "p90", "p99",
@@ -62,12 +62,41 @@ pub(super) fn text(status: &AgentStatus) -> String {
         let reason = "the database's clock is off by more than the limit: its stamps are set right";
         noted(&mut line, Some(reason), Some("set the database host's clock by NTP or PTP"));
     }
+    if let Some(verify) = &status.verify {
+        compared(&mut line, verify, status.at_us);
+    }
     line(String::new());
     streams(&mut line, status);
     for hold in &status.ddl {
         line(format!("held by {}: {} (causeway ddl release {})", hold.id, hold.statement, hold.id));
     }
     text
+}
+
+/// The comparison of all regions, and what it has found.
+fn compared(line: &mut impl FnMut(String), verify: &VerifyStatus, now_us: u64) {
+    let table = verify.table.as_ref().map(|table| format!(" {table}")).unwrap_or_default();
+    let last = verify.last_full_us.map(|at| duration(now_us.saturating_sub(at)));
+    line(format!(
+        "verify   {}{table}  {} rows  last whole pass {}",
+        verify.state,
+        verify.rows,
+        last.map_or("?".to_owned(), |last| format!("{last} ago")),
+    ));
+    noted(line, verify.reason.as_deref(), None);
+    for (table, found) in &verify.tables {
+        let classes = found.differences.iter().filter(|(_, count)| **count > 0);
+        let classes: Vec<_> = classes.map(|(class, count)| format!("{count} {class}")).collect();
+        if !classes.is_empty() {
+            line(format!("         {table} differs: {}", classes.join(", ")));
+        }
+        if let Some(why) = &found.not_compared {
+            line(format!("         {table} is not compared: {why}"));
+        }
+    }
+    if verify.tables.values().any(|found| found.differences.values().any(|count| *count > 0)) {
+        noted(line, None, Some("causeway verify names the rows, --repair makes them equal"));
+    }
 }
 
 fn noted(line: &mut impl FnMut(String), reason: Option<&str>, advice: Option<&str>) {
