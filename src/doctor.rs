@@ -9,8 +9,8 @@ mod facts;
 pub mod judge;
 
 pub use facts::{
-    Account, ClockSample, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey, Grant, KafkaFacts,
-    PeerFacts, Scope, TableFacts, TopicFacts, Trigger,
+    Account, ClockSample, ColumnDefault, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey,
+    Grant, Initial, KafkaFacts, PeerFacts, Scope, TableFacts, TopicFacts, Trigger,
 };
 
 use serde::Serialize;

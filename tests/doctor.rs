@@ -95,6 +95,15 @@ const GOOD_TABLES: &str = "\
 CREATE TABLE shop.orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, note VARCHAR(20));
 CREATE TABLE shop.goods (id INT PRIMARY KEY, stock DECIMAL(9, 2) NOT NULL);
 CREATE TABLE shop.parts (a INT, b VARBINARY(16), PRIMARY KEY (a, b));
+CREATE TABLE shop.filled (id INT PRIMARY KEY, a INT, b INT NOT NULL DEFAULT 7,
+    c INT(5) ZEROFILL NOT NULL DEFAULT 7, d DECIMAL(9, 2) DEFAULT -1.5, e FLOAT DEFAULT 0.25,
+    f VARCHAR(20) NOT NULL DEFAULT 'it''s \\\\ NULL', g VARCHAR(20) DEFAULT 'NULL',
+    h VARCHAR(20) NOT NULL DEFAULT '', i TEXT, j ENUM('a', 'b') DEFAULT 'b',
+    k SET('a', 'b') NOT NULL DEFAULT 'a,b', l BIT(3) DEFAULT b'101', m YEAR DEFAULT 2020,
+    n DATETIME DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP,
+    o TIMESTAMP(6) NOT NULL DEFAULT NOW(6), p DATE DEFAULT '2020-02-03',
+    q VARCHAR(20) CHARACTER SET utf8 DEFAULT 'CURRENT_TIMESTAMP', r DOUBLE NOT NULL DEFAULT 1e30,
+    s TINYINT UNSIGNED NOT NULL, t BOOLEAN DEFAULT TRUE, u TIME(3) DEFAULT '12:13:14.5');
 ";
 
 const BAD_TABLES: &str = "\
@@ -161,6 +170,7 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "key_collation=warn",
         "key_prefix=fail",
         "peer_schema=fail",
+        "peer_schema=warn",
         "policy_fit=fail",
         "primary_key=fail",
         "privileges=fail",
@@ -180,6 +190,7 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
         "auto_increment=fail",
         "kafka_reachable=fail",
         "peer_schema=fail",
+        "peer_schema=warn",
         "policy_fit=fail",
         "primary_key=fail",
         "table_kind=fail",
@@ -190,6 +201,49 @@ async fn a_mariadb_as_it_comes_is_told_everything() {
     for trouble in &left {
         assert!(by_hand.contains(&trouble.as_str()), "{trouble} is left of {left:?}");
     }
+}
+
+#[tokio::test]
+async fn tables_that_differ_are_told_by_column() {
+    let eu = start(Flavour::MariaDb, 1, &[]).await;
+    let us = start(Flavour::MySql56, 2, &[]).await;
+    for database in [&eu, &us] {
+        database.exec(&format!("{ACCOUNT}{GOOD_TABLES}{ZONES}")).await;
+    }
+    us.exec(
+        "ALTER TABLE shop.filled MODIFY b INT NOT NULL DEFAULT 8, MODIFY i TEXT NOT NULL,\n\
+         MODIFY n DATETIME DEFAULT CURRENT_TIMESTAMP, MODIFY g VARCHAR(20), MODIFY u TIME(6),\n\
+         ADD UNIQUE (f(5)), ADD INDEX (h);\n\
+         ALTER TABLE shop.orders MODIFY note VARCHAR(20) CHARACTER SET latin1;\n\
+         ALTER TABLE shop.parts MODIFY b VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin",
+    )
+    .await;
+    eu.exec("ALTER TABLE shop.parts MODIFY b VARCHAR(16) CHARACTER SET utf8 COLLATE utf8_bin")
+        .await;
+    let (_, text) = doctor(&eu, &us, &no_kafka(), &["-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    let found: Vec<String> = findings
+        .filter(|finding| finding["check"] == "peer_schema")
+        .map(|finding| {
+            let word = |name: &str| finding[name].as_str().unwrap().to_owned();
+            format!("{} {}: {}", word("severity"), word("subject"), word("found"))
+        })
+        .collect();
+    let expected = [
+        "fail shop.filled: only us has a unique key on f(5)",
+        "warn shop.filled: b has DEFAULT 7 here and DEFAULT 8 in us",
+        "warn shop.filled: g has DEFAULT NULL as text here and DEFAULT NULL in us",
+        "warn shop.filled: i is NULL here and NOT NULL in us",
+        "warn shop.filled: i has DEFAULT NULL here and no default in us",
+        "warn shop.filled: n has DEFAULT current_timestamp(), ON UPDATE current_timestamp() here \
+         and DEFAULT current_timestamp() in us",
+        "warn shop.filled: u is time(3) here and time(6) in us",
+        "warn shop.filled: u has DEFAULT 12:13:14.500 here and DEFAULT NULL in us",
+        "warn shop.orders: note is utf8mb4_general_ci here and latin1_swedish_ci in us",
+        "fail shop.parts: b is utf8mb3_bin here and ascii_bin in us",
+    ];
+    assert_eq!(found, expected);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! reason, and the rest is gathered all the same.
 
 mod database;
+mod default;
 mod kafka;
 mod tables;
 

@@ -1,6 +1,7 @@
 //! What was seen of databases and Kafka: plain data, not judged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::change::TableName;
 use crate::topology::TableRule;
@@ -129,6 +130,47 @@ pub struct ColumnFacts {
     pub auto_increment: bool,
     /// Whether a row can do without it: it is nullable, generated or has a default.
     pub optional: bool,
+    /// What a row holds that leaves it out.
+    pub default: ColumnDefault,
+}
+
+/// A column's default, in one spelling for all servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColumnDefault {
+    /// What a new row holds.
+    pub initial: Initial,
+    /// What an update sets it to that does not name it.
+    pub on_update: Option<String>,
+}
+
+/// What a new row holds where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Initial {
+    /// Nothing: it must be said.
+    #[default]
+    None,
+    /// NULL.
+    Null,
+    /// A constant, as it reads without quotes.
+    Literal(String),
+    /// What the server works out.
+    Expression(String),
+}
+
+impl fmt::Display for ColumnDefault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.initial {
+            Initial::None => write!(f, "no default")?,
+            Initial::Null => write!(f, "DEFAULT NULL")?,
+            Initial::Literal(text) if text == "NULL" => write!(f, "DEFAULT NULL as text")?,
+            Initial::Literal(text) if text.is_empty() => write!(f, "DEFAULT ''")?,
+            Initial::Literal(text) | Initial::Expression(text) => write!(f, "DEFAULT {text}")?,
+        }
+        match &self.on_update {
+            Some(what) => write!(f, ", ON UPDATE {what}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// One trigger.

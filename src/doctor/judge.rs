@@ -6,6 +6,7 @@
 mod kafka;
 mod privileges;
 mod regions;
+mod schema;
 mod server;
 mod tables;
 

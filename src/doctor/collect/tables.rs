@@ -6,6 +6,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
 use super::super::{ColumnFacts, ForeignKey, TableFacts, Trigger};
+use super::default::Printed;
 use crate::change::{TableName, is_generated};
 use crate::topology::{TableRule, Topology};
 
@@ -70,35 +71,46 @@ async fn names(conn: &mut Conn, topology: &Topology) -> Result<Tables, mysql_asy
 }
 
 async fn columns(conn: &mut Conn, tables: &mut Tables) -> Result<(), mysql_async::Error> {
-    type Column = (String, String, String, String, Option<String>, String, String, String);
-    let rows: Vec<Column> = conn
+    let mariadb: Option<bool> = conn.query_first("SELECT @@version LIKE '%MariaDB%'").await?;
+    let rows: Vec<mysql_async::Row> = conn
         .query(format!(
             "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, \
-             IS_NULLABLE, IF(COLUMN_DEFAULT IS NULL, 'NO', 'YES'), EXTRA \
+             IS_NULLABLE, COLUMN_DEFAULT, EXTRA, DATA_TYPE \
              FROM information_schema.COLUMNS WHERE TABLE_SCHEMA {NOT_SYSTEM} \
              ORDER BY TABLE_SCHEMA, TABLE_NAME, ORDINAL_POSITION"
         ))
         .await?;
-    for (schema, table, column, column_type, collation, nullable, defaulted, extra) in rows {
-        let Some(facts) = tables.get_mut(&name(schema, table)) else { continue };
-        let extra = extra.to_ascii_lowercase();
+    for row in rows {
+        let text = |at: usize| row.get_opt::<String, _>(at).and_then(Result::ok);
+        let say = |at: usize| text(at).unwrap_or_default();
+        let Some(facts) = tables.get_mut(&name(say(0), say(1))) else { continue };
+        let default = text(6);
+        let extra = say(7).to_ascii_lowercase();
         let auto_increment = extra.contains("auto_increment");
-        let nullable = nullable == "YES";
+        let nullable = say(5) == "YES";
         // MySQL says DEFAULT_GENERATED of a default that is an expression.
         let generated = is_generated(&extra);
         let optional = nullable
-            || defaulted == "YES"
+            || default.is_some()
             || auto_increment
             || extra.contains("generated")
             || generated;
         facts.columns.push(ColumnFacts {
-            name: column,
-            column_type,
-            collation,
+            name: say(2),
+            column_type: say(3),
+            collation: text(4),
             nullable,
             generated,
             auto_increment,
             optional,
+            default: Printed {
+                default: default.as_deref(),
+                extra: &extra,
+                data_type: &say(8).to_ascii_lowercase(),
+                nullable,
+                mariadb: mariadb.unwrap_or_default(),
+            }
+            .default(),
         });
     }
     Ok(())

@@ -1,14 +1,13 @@
 //! This region against the others: keys, clocks, tables.
 
-use super::super::{DatabaseFacts, Facts, Finding, PeerFacts, Severity, TableFacts};
+use super::super::{DatabaseFacts, Facts, Finding, PeerFacts};
+use super::schema;
 use super::server::number;
-use crate::change::TableName;
 
 const AUTO: &str = "two regions that count alike give one key to two rows";
 const CLOCK: &str = "stamps follow commit times; a clock that is off by more than the limit is set \
                      right by its measured offset, which is less exact";
 const PEER: &str = "what the regions need of each other can't be checked from here";
-const SCHEMA: &str = "a row that does not fit stops the stream";
 
 pub(super) fn judge(database: &DatabaseFacts, facts: &Facts) -> Vec<Finding> {
     let mut findings =
@@ -17,7 +16,7 @@ pub(super) fn judge(database: &DatabaseFacts, facts: &Facts) -> Vec<Finding> {
         match peer {
             Ok(peer) => {
                 findings.push(clock(database, name, peer, facts.clock_offset_us_max));
-                findings.extend(schema(database, name, peer));
+                findings.extend(schema::judge(database, name, peer));
             }
             Err(why) => findings.push(
                 Finding::warn("peer_database", PEER, why.clone())
@@ -116,82 +115,4 @@ fn milli(us: i64) -> String {
     let sign = if us < 0 { "-" } else { "" };
     let us = us.unsigned_abs();
     format!("{sign}{}.{:03}", us / 1000, us % 1000)
-}
-
-fn schema(database: &DatabaseFacts, name: &str, peer: &PeerFacts) -> Vec<Finding> {
-    const CHECK: &str = "peer_schema";
-    let mut findings = Vec::new();
-    for (table, facts) in &database.tables {
-        let Some(theirs) = peer.tables.get(table) else {
-            findings.push(
-                Finding::fail(CHECK, SCHEMA, format!("{name} has no such table"))
-                    .on(table)
-                    .fix(format!("create {table} in {name}")),
-            );
-            continue;
-        };
-        findings.extend(columns(table, name, facts, theirs));
-    }
-    for table in peer.tables.keys().filter(|table| !database.tables.contains_key(*table)) {
-        findings.push(
-            Finding::fail(CHECK, SCHEMA, format!("{name} has it and this region has not"))
-                .on(table)
-                .fix(format!("create {table} here")),
-        );
-    }
-    if findings.is_empty() {
-        findings
-            .push(Finding::pass(CHECK, SCHEMA, format!("the tables fit those of {name}")).on(name));
-    }
-    findings
-}
-
-fn columns(table: &TableName, name: &str, ours: &TableFacts, theirs: &TableFacts) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut find = |severity, found, fix: &str| {
-        findings.push(Finding::new("peer_schema", severity, SCHEMA, found).on(table).fix(fix));
-    };
-    let keys = (ours.unique_keys.get("PRIMARY"), theirs.unique_keys.get("PRIMARY"));
-    if matches!(keys, (Some(here), Some(there)) if here != there) {
-        let found = format!("the primary key differs from the one in {name}");
-        find(Severity::Fail, found, "give the table one primary key in every region");
-    }
-    for (side, some, others) in [("this region", ours, theirs), (name, theirs, ours)] {
-        for column in &some.columns {
-            if others.columns.iter().any(|o| o.name.eq_ignore_ascii_case(&column.name)) {
-                continue;
-            }
-            let found = format!("only {side} has the column {}", column.name);
-            let further = some.unique_keys.keys().any(|key| key != "PRIMARY");
-            let severity =
-                if column.optional && !further { Severity::Warn } else { Severity::Fail };
-            find(severity, found, "add the column on the other side, with the same default");
-        }
-    }
-    for column in &ours.columns {
-        let other = theirs.columns.iter().find(|o| o.name.eq_ignore_ascii_case(&column.name));
-        if let Some(other) = other.filter(|o| plain(&o.column_type) != plain(&column.column_type)) {
-            let (here, there) = (&column.column_type, &other.column_type);
-            let found = format!("{} is {here} here and {there} in {name}", column.name);
-            let labels =
-                [here, there].iter().any(|t| t.starts_with("enum") || t.starts_with("set"));
-            let severity = if labels { Severity::Fail } else { Severity::Warn };
-            find(severity, found, "give the column one type in every region");
-        }
-    }
-    findings
-}
-
-/// The type without what differs between servers and says nothing: the display
-/// width of integers, and comments.
-fn plain(column_type: &str) -> String {
-    let text = column_type.to_ascii_lowercase();
-    let text = text.split("/*").next().unwrap_or_default().trim();
-    let integer = ["tinyint", "smallint", "mediumint", "int", "bigint", "year"]
-        .iter()
-        .any(|name| text.starts_with(&format!("{name}(")));
-    match (integer, text.split_once('('), text.split_once(')')) {
-        (true, Some((name, _)), Some((_, rest))) => format!("{name}{rest}"),
-        _ => text.to_owned(),
-    }
 }

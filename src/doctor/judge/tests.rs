@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use crate::change::TableName;
 use crate::doctor::{
-    Account, ClockSample, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey, Grant, KafkaFacts,
-    PeerFacts, Report, Scope, Severity, TableFacts, TopicFacts, Trigger,
+    Account, ClockSample, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey, Grant, Initial,
+    KafkaFacts, PeerFacts, Report, Scope, Severity, TableFacts, TopicFacts, Trigger,
 };
 use crate::topology;
 
@@ -261,8 +261,17 @@ fn tables_that_can_not_be_kept_right_are_named() {
     on_table("primary_key", Fail, |t| t.unique_keys.clear());
     on_table("storage_engine", Fail, |t| "MyISAM".clone_into(&mut t.engine));
     on_table("table_kind", Fail, |t| "SYSTEM VERSIONED".clone_into(&mut t.kind));
-    on_table("unique_keys", Warn, |t| {
+    let alone = |name: &str, wanted, change: fn(&mut TableFacts)| {
+        check(name, wanted, |f| {
+            f.peers.clear();
+            change(f.database.as_mut().unwrap().tables.get_mut(&table("orders")).unwrap());
+        });
+    };
+    alone("unique_keys", Warn, |t| {
         t.unique_keys.insert("mail".to_owned(), vec!["mail".to_owned()]);
+    });
+    alone("key_prefix", Fail, |t| {
+        t.cut_keys.insert("PRIMARY".to_owned(), vec![("id".to_owned(), 10)]);
     });
     let trigger = |body: &str| Trigger { name: "t".to_owned(), body: body.to_owned() };
     on_table("triggers", Fail, |t| t.triggers.push(trigger("UPDATE x SET a = 1")));
@@ -377,6 +386,25 @@ fn regions_are_compared() {
     on_peer("peer_schema", Warn, retyped("int(11)"));
     on_peer("peer_schema", Warn, retyped("bigint(20) unsigned"));
     on_peer("peer_schema", Pass, retyped("bigint"));
+    on_peer("peer_schema", Fail, |peer| {
+        let keys = &mut peer.tables.get_mut(&table("orders")).unwrap().unique_keys;
+        keys.insert("u".to_owned(), vec!["id".to_owned()]);
+    });
+    let on_key = |change: fn(&mut ColumnFacts)| {
+        move |peer: &mut PeerFacts| {
+            change(&mut peer.tables.get_mut(&table("orders")).unwrap().columns[0]);
+        }
+    };
+    on_peer("peer_schema", Warn, on_key(|column| column.nullable = true));
+    on_peer("peer_schema", Warn, on_key(|column| column.auto_increment = false));
+    // Servers differ in what they say of a key's default.
+    on_peer(
+        "peer_schema",
+        Pass,
+        on_key(|column| {
+            column.default.initial = Initial::Literal("0".to_owned());
+        }),
+    );
     check("peer_database", Warn, |f| {
         f.peers.insert("us".to_owned(), Err("access denied".to_owned()));
     });
