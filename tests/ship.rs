@@ -14,10 +14,13 @@ use causeway::ship::{
     Begin, Cluster, ErrorKind, Inbox, InboxConfig, LinkConfig, LinkStatus, Outbox, OutboxConfig,
     ShipError, Tail, TopicSettings, run_link,
 };
-use lab::kafka::Kafka;
+use lab::kafka::{Kafka, PeerDoor};
+use lab::link::Link;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Headers;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use tokio_util::sync::CancellationToken;
 
 const SETTINGS: TopicSettings =
@@ -256,6 +259,79 @@ async fn a_link_goes_on_where_its_inbox_ends() {
     let wanted: Vec<_> = (1..=900).map(|seq| (1, seq)).collect();
     assert_eq!(read(&here, "in", place(0, 0), 900).await, wanted);
     assert_eq!(read(&here, "in", place(1, 850), 900).await, wanted[850..]);
+}
+
+/// Offset at the source and payload of each record, in the target's order.
+fn raw(kafka: &Kafka, topic: &str, header: bool) -> Vec<(i64, Vec<u8>)> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", kafka.brokers()).set("group.id", "test");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let (_, high) = consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap();
+    let mut records = Vec::new();
+    loop {
+        let message = consumer.poll(PATIENCE).unwrap().unwrap();
+        let source = message.headers().into_iter().flat_map(Headers::iter).find_map(|header| {
+            let text = std::str::from_utf8(header.value?).ok()?;
+            (header.key == "causeway-offset").then(|| text.parse().unwrap())
+        });
+        let at = if header { source.unwrap() } else { message.offset() };
+        // A link that starts anew may copy again what came before, never skip.
+        if records.last().is_none_or(|&(last, _)| at > last) {
+            records.push((at, message.payload().unwrap().to_vec()));
+        }
+        if message.offset() + 1 >= high {
+            return records;
+        }
+    }
+}
+
+/// The peer's datacenter is cut off and its Kafka dies; when both are back, it has more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
+    let door = PeerDoor { inner: lab::proc::free_port(), outer: lab::proc::free_port() };
+    let (here, mut there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[door]).await);
+    let way = Link::open(door.outer, door.inner).await;
+    let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
+    ship(&first, 1, 1..=300).await;
+    let config = LinkConfig {
+        source: Cluster { brokers: way.address(), extra: std::collections::BTreeMap::new() },
+        source_topic: "out".to_owned(),
+        target: cluster(&here),
+        target_topic: "in".to_owned(),
+        settings: SETTINGS,
+    };
+    let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
+    let link = run_link(config, Arc::clone(&status), cancel.clone());
+    // Of a Start record and the transactions: the last offset is the last seq.
+    let reached = |offset: i64| {
+        let status = &status;
+        lab::wait_until("the link has copied all", PATIENCE, move || async move {
+            let told = status.get();
+            told.running && told.source_offset == Some(offset) && told.backlog == Some(0)
+        })
+    };
+    let story = async {
+        reached(300).await;
+        way.cut();
+        ship(&first, 1, 301..=400).await;
+        lab::wait_until("the link says that the peer is away", PATIENCE, || async {
+            let told = status.get();
+            !told.running && told.reason.is_some() && !told.halted && told.backlog.is_none()
+        })
+        .await;
+        assert_eq!(status.get().source_offset, Some(300), "it says where it stands");
+        there.crash().await;
+        ship(&first, 1, 401..=700).await;
+        way.heal();
+        reached(700).await;
+        assert_eq!(status.get().reason, None);
+        cancel.cancel();
+    };
+    tokio::join!(async { link.await.unwrap() }, story);
+    assert_eq!(raw(&here, "in", true), raw(&there, "out", false));
 }
 
 /// However many records it is, and wherever a reader begins.
