@@ -28,7 +28,7 @@ pub use bootstrap::{
 };
 pub use error::{ApplyError, ErrorKind};
 pub use gate::SharedIndex;
-pub use interface::{AppliedTxn, ApplyConfig, ApplyInputs, Order, Report};
+pub use interface::{AppliedTxn, ApplyConfig, ApplyInputs, Gone, Order, Report};
 pub use run::run;
 pub use session::{Mark, Session};
 pub use stream::{Arrival, StreamState};

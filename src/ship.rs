@@ -15,7 +15,7 @@ mod reader;
 mod tail;
 
 pub use error::{ErrorKind, ShipError};
-pub use inbox::{Inbox, InboxConfig, InboxItem, head, read_range};
+pub use inbox::{Inbox, InboxConfig, InboxItem, head, held_from, read_range};
 pub use kafka::{Cluster, TopicSettings};
 pub use link::{LinkConfig, LinkReport, LinkStatus, run_link};
 pub use outbox::{Outbox, OutboxConfig};

@@ -93,6 +93,24 @@ fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
     let (shown, reason, advice) = match state {
         Applying::Running => (StreamState::Running, None, None),
         Applying::Paused => (StreamState::Paused, None, None),
+        Applying::Silent => {
+            let text = "nothing of it is held here any more: it was silent for longer than \
+                its records are kept";
+            let advice = "seed it anew before its agent starts, or take it out of the topology \
+                (docs/OPERATIONS.md, A region that was away for too long)";
+            (StreamState::Running, Some(text.to_owned()), Some(advice.to_owned()))
+        }
+        Applying::Unjudged(dot) => {
+            let name = shared.name(dot.origin);
+            let text = format!(
+                "the next transaction's author had not seen {name}'s {}, and what came between is \
+                 not held here any more: conflicts can't be told",
+                dot.seq
+            );
+            let advice = "the origin was away for longer than records are kept: seed it anew \
+                (docs/OPERATIONS.md, A region that was away for too long)";
+            (StreamState::Halted, Some(text), Some(advice.to_owned()))
+        }
         Applying::WaitingDeps(dot) => {
             let name = shared.name(dot.origin);
             let text = format!("the next transaction had seen {name}'s {}", dot.seq);

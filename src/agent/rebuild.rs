@@ -2,24 +2,31 @@
 //!
 //! What is stable needs no version. The rest is read again and entered in order of
 //! the stamps, which respects what saw what.
+//!
+//! A region that is gone for longer than its peers' topics keep their records leaves
+//! nothing stable, and what it has not applied can't be read again. The index is then
+//! complete from a *floor* on. That is enough to judge a transaction whose author had
+//! seen all up to the floor, which holds for every region but the one that is gone; the
+//! applier refuses any other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{AgentError, Shared};
+use crate::apply::Gone;
 use crate::change::{Dot, Place, Record, RecordBody, RegionId, Seq, Vector};
 use crate::failpoint;
 use crate::resolve::{Incoming, Rulebook, touched};
-use crate::ship::{InboxConfig, head, read_range};
+use crate::ship::{InboxConfig, head, held_from, read_range};
 use crate::version::{Heads, Index, Write, needed};
 
 /// The index of everything after the stable vector, up to what the outbox holds and
-/// what is applied.
+/// what is applied, and what could not be read for it.
 pub(crate) async fn index(
     shared: &Shared,
     applied: &Vector,
     own: Seq,
-) -> Result<Index, AgentError> {
+) -> Result<(Index, Gone), AgentError> {
     let me = shared.setup.region.id;
     let topology = &shared.setup.topology;
     let mut topics = BTreeMap::new();
@@ -33,11 +40,16 @@ pub(crate) async fn index(
         let (topic, _) = &topics[&origin];
         InboxConfig { cluster: shared.cluster(topic), topic: topic.name.clone(), origin, after }
     };
-    let mut heads = Heads::default();
+    let (mut heads, mut gone) = (Heads::default(), Gone::default());
     for &origin in topics.keys().filter(|&&origin| origin != me) {
         let record = Box::pin(head(&config(origin, applied.place(origin)))).await?;
-        if let Some(record) = record {
-            heads.raise(origin, &Arc::new(record.deps));
+        match record {
+            Some(record) => heads.raise(origin, &Arc::new(record.deps)),
+            None if applied.get(origin) == Seq(0) => {}
+            None => {
+                tracing::warn!(peer = shared.name(origin), "its inbox holds nothing of it");
+                gone.silent.insert(origin);
+            }
         }
     }
     let peers: Vec<_> = shared.peers().map(|peer| peer.id).collect();
@@ -48,7 +60,12 @@ pub(crate) async fn index(
             failpoint::hit("rebuild.halfway");
         }
         let from = config(origin, stable.place(origin));
-        Box::pin(read(shared, &from, through, &mut writes)).await?;
+        let held = Box::pin(read(shared, from, through, &mut writes)).await?;
+        if held > stable.get(origin) {
+            let (peer, seq) = (shared.name(origin), held.0);
+            tracing::warn!(peer, seq, "what not all regions have applied is purged up to here");
+            gone.floor.raise(origin, held);
+        }
     }
     // What is stable and concurrent with something unstable that is kept counts too, and
     // so does what is concurrent with that.
@@ -58,7 +75,8 @@ pub(crate) async fn index(
         for &origin in topics.keys() {
             let (from, through) = (kept.place(origin), read_from.get(origin));
             if from.seq < through {
-                Box::pin(read(shared, &config(origin, from), through, &mut writes)).await?;
+                // What is purged of it has been seen by all that comes.
+                Box::pin(read(shared, config(origin, from), through, &mut writes)).await?;
             }
         }
         read_from = kept;
@@ -70,24 +88,32 @@ pub(crate) async fn index(
         index.restore(write);
     }
     index.collect(&stable);
-    Ok(index)
+    Ok((index, gone))
 }
 
-/// Reads a topic's writes, up to and with `through`.
+/// Reads a topic's writes, up to and with `through`, and gives the seq after which all
+/// of them were there: that of `from`, or a later one.
 async fn read(
     shared: &Shared,
-    from: &InboxConfig,
+    mut from: InboxConfig,
     through: Seq,
     writes: &mut Vec<Write>,
-) -> Result<(), AgentError> {
+) -> Result<Seq, AgentError> {
+    if from.after.seq >= through {
+        return Ok(from.after.seq);
+    }
+    match Box::pin(held_from(&from)).await? {
+        Some(held) if held.seq < through => from.after = held,
+        Some(_) | None => return Ok(through),
+    }
     let (mut failed, mut open) = (None, Vec::new());
     let each = |record| {
         if let Err(error) = enter(&shared.book, record, &mut open, writes) {
             failed = Some(error);
         }
     };
-    Box::pin(read_range(from, through, each)).await?;
-    failed.map_or(Ok(()), Err)
+    Box::pin(read_range(&from, through, each)).await?;
+    failed.map_or(Ok(from.after.seq), Err)
 }
 
 /// Adds a record's writes to those of the transaction that is `open`, and these to

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::own::{Owned, own};
 use super::stamp::Stamper;
 use super::{AgentError, Shared, ddl, guard, observe, pause, prune, readers, rebuild};
-use crate::apply::{self, ApplyConfig, ApplyInputs, BatchLimits, Flavor};
+use crate::apply::{self, ApplyConfig, ApplyInputs, BatchLimits, Flavor, Gone};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
 use crate::change::{BinlogPoint, Place, RegionId, Seq, pb};
 use crate::clock::{Clock, Now, wall_us};
@@ -44,12 +44,12 @@ pub(crate) async fn run(
         }
     });
     let places = owned.applied.iter().map(|(&origin, &(place, _))| (origin, place)).collect();
-    let index = Box::pin(rebuild::index(shared, &places, tail.seq)).await?;
+    let (index, gone) = Box::pin(rebuild::index(shared, &places, tail.seq)).await?;
     let inner = cancel.child_token();
     let mut parts = Parts::new();
     let index = Arc::new(Mutex::new(index));
     let captured = start_capture((shared, &owned), (outbox, &tail), index, &inner, &mut parts);
-    start_apply(shared, owned, captured, &inner, &mut parts);
+    start_apply(shared, owned, (captured, gone), &inner, &mut parts);
     shared.control.repeat(shared);
     let ended = first_error(&mut parts, &inner, shared.setup.grace).await;
     match ended {
@@ -200,7 +200,7 @@ async fn tell_silence(
 fn start_apply(
     shared: &Arc<Shared>,
     owned: Owned,
-    captured: Captured,
+    (captured, gone): (Captured, Gone),
     cancel: &CancellationToken,
     parts: &mut Parts,
 ) {
@@ -219,6 +219,7 @@ fn start_apply(
         arrivals,
         applied: places.collect(),
         index: captured.index,
+        gone,
         captured: captured.point,
         acked: captured.acked,
         schema: captured.schema,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Mark;
-use super::stream::{Body, Item, Stream, StreamState};
+use super::stream::{Body, Item, Stream};
 use crate::change::{RegionId, Vector};
 use crate::resolve::{Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index};
@@ -79,7 +79,7 @@ pub(super) fn gather(
                     stream.state = why;
                     break;
                 }
-                stream.state = StreamState::Running;
+                stream.state = stream.going();
                 let Some(front) = stream.queue.front() else { break };
                 match &front.body {
                     Body::Part { part: 0, .. } if items.is_empty() => {

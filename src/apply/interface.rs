@@ -1,6 +1,6 @@
 //! What the applier is told, and what it tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -34,6 +34,17 @@ pub struct ApplyConfig {
     pub ahead_us_max: u64,
 }
 
+/// What this region no longer knows, since its topics no longer hold it.
+#[derive(Clone, Debug, Default)]
+pub struct Gone {
+    /// Per origin up to where the index lacks what not every region has applied: with
+    /// what in it a transaction is in conflict can't be told unless its author had seen
+    /// all of that.
+    pub floor: Vector,
+    /// Peers of which nothing is held any more, so that what they had seen is not known.
+    pub silent: BTreeSet<RegionId>,
+}
+
 /// What the applier listens to.
 #[derive(Debug)]
 pub struct ApplyInputs {
@@ -43,6 +54,8 @@ pub struct ApplyInputs {
     pub applied: Vector,
     /// Recent versions.
     pub index: SharedIndex,
+    /// What is missing in it.
+    pub gone: Gone,
     /// The point of the binlog up to which the index knows all local writes.
     pub captured: watch::Receiver<BinlogPoint>,
     /// The highest local transaction durable in the outbox.

@@ -19,7 +19,7 @@ use super::advice::plan_advice;
 use super::batch::{self, Batch, BatchLimits, Gathered};
 use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
 use super::stream::{Arrival, Item, Stream, StreamState};
-use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Order, Report, Session};
+use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Gone, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
 use crate::version::{BatchId, Heads};
@@ -82,14 +82,14 @@ pub async fn run(
         reports,
         Sources {
             index: inputs.index,
+            gone: inputs.gone,
             captured: inputs.captured,
             acked: inputs.acked,
             schema: inputs.schema,
             offset_us: inputs.offset_us,
         },
     );
-    let mut written: Option<Written> = None;
-    let mut ready: Option<Batch> = None;
+    let (mut written, mut ready): (Option<Written>, Option<Batch>) = (None, None);
     loop {
         if cancel.is_cancelled() && written.is_none() {
             break;
@@ -142,9 +142,10 @@ pub async fn run(
     Ok(())
 }
 
-/// What the gate and the clock read.
+/// What the gate and the clock read, and what the index lacks.
 struct Sources {
     index: SharedIndex,
+    gone: Gone,
     captured: watch::Receiver<BinlogPoint>,
     acked: watch::Receiver<Seq>,
     schema: watch::Receiver<u64>,
@@ -160,7 +161,9 @@ impl Applier {
         sources: Sources,
     ) -> Self {
         let peers = arrivals.keys().copied().collect();
-        let streams = arrivals.into_iter().map(|(origin, rx)| (origin, Stream::new(origin, rx)));
+        let streams = arrivals
+            .into_iter()
+            .map(|(origin, rx)| (origin, Stream::new(origin, rx, &sources.gone)));
         Self {
             streams: streams.collect(),
             told: BTreeMap::new(),

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::Gone;
 use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, Seq, Table, TableChange, Vector};
 use crate::clock::Hlc;
 
@@ -112,8 +113,15 @@ pub enum StreamState {
     Running,
     /// Paused by an operator, until resumed.
     Paused,
+    /// Nothing has come, and nothing of it is held: it was silent for longer than its
+    /// records are kept. Until a record comes.
+    Silent,
     /// The next transaction's author had seen this one, which is not applied here.
     WaitingDeps(Dot),
+    /// The next transaction's author had not seen this one, and what is between is gone
+    /// here: whether the two are in conflict can't be told. Until the origin is seeded
+    /// anew.
+    Unjudged(Dot),
     /// The next record claims a time beyond the limit; until time has caught up.
     ClockAhead {
         /// By how much, microseconds.
@@ -150,6 +158,8 @@ pub(super) struct Stream {
     pub(super) queue: VecDeque<Item>,
     pub(super) state: StreamState,
     pub(super) closed: bool,
+    floor: Vector,
+    is_silent: bool,
 }
 
 /// Records held per stream beside the channel: enough for two batches.
@@ -158,16 +168,35 @@ const QUEUE_MAX: usize = 8192;
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 
 impl Stream {
-    pub(super) fn new(origin: RegionId, arrivals: mpsc::Receiver<Arrival>) -> Self {
+    /// `gone` is what of the other origins can't be judged here any more.
+    pub(super) fn new(origin: RegionId, arrivals: mpsc::Receiver<Arrival>, gone: &Gone) -> Self {
         let state = StreamState::Running;
-        Self { unfit: None, origin, arrivals, queue: VecDeque::new(), state, closed: false }
+        Self {
+            unfit: None,
+            origin,
+            arrivals,
+            queue: VecDeque::new(),
+            state,
+            closed: false,
+            floor: gone.floor.clone(),
+            is_silent: gone.silent.contains(&origin),
+        }
+    }
+
+    /// The state while nothing stands in the way.
+    pub(super) fn going(&mut self) -> StreamState {
+        self.is_silent &= self.queue.is_empty();
+        if self.is_silent { StreamState::Silent } else { StreamState::Running }
     }
 
     /// Whether an operator or an error keeps it from going on.
     pub(super) fn is_stopped(&self) -> bool {
         matches!(
             self.state,
-            StreamState::Paused | StreamState::Halted { .. } | StreamState::Unfit { .. }
+            StreamState::Paused
+                | StreamState::Halted { .. }
+                | StreamState::Unfit { .. }
+                | StreamState::Unjudged(_)
         )
     }
 
@@ -217,6 +246,12 @@ impl Stream {
         if front.hlc.0 > latest_us {
             return Some(StreamState::ClockAhead { ahead_us: front.hlc.0 - latest_us });
         }
+        let unseen = |dot: &Dot| dot.origin != self.origin && !front.deps.covers(*dot);
+        if matches!(front.body, Body::Whole(_) | Body::Part { .. })
+            && let Some(dot) = self.floor.iter().find(unseen)
+        {
+            return Some(StreamState::Unjudged(dot));
+        }
         applied.awaits(&front.deps, self.origin, me).map(StreamState::WaitingDeps)
     }
 }
@@ -232,7 +267,7 @@ mod tests {
     const ORIGIN: RegionId = RegionId::new(2).unwrap();
 
     fn stream(records: Vec<(u64, Accepted, RecordBody)>) -> Stream {
-        let mut stream = Stream::new(ORIGIN, mpsc::channel(1).1);
+        let mut stream = Stream::new(ORIGIN, mpsc::channel(1).1, &Gone::default());
         for (seq, accepted, body) in records {
             let record = Record {
                 origin: ORIGIN,
@@ -283,5 +318,26 @@ mod tests {
         let Gathered::Batch(items) = gathered else { panic!("{gathered:?}") };
         assert!(matches!(items[..], [Item { body: Body::Whole(ref rows), .. }] if rows.is_empty()));
         assert_eq!(planned.get(ORIGIN), Seq(5));
+    }
+
+    #[test]
+    fn what_has_not_seen_the_floor_is_not_judged() {
+        let (me, other) = (RegionId::new(1).unwrap(), RegionId::new(3).unwrap());
+        let gone = |floor: [(RegionId, u64); 2]| {
+            let dots = floor.map(|(origin, seq)| Dot { origin, seq: Seq(seq) });
+            Gone { floor: dots.into_iter().collect(), ..Gone::default() }
+        };
+        let check = |gone: &Gone, wanted: Option<StreamState>| {
+            let mut stream = stream(vec![beat(4), txn(5)]);
+            stream.floor = gone.floor.clone();
+            assert_eq!(stream.blocked(&Vector::default(), me, u64::MAX), None, "a heartbeat");
+            stream.queue.pop_front();
+            assert_eq!(stream.blocked(&Vector::default(), me, u64::MAX), wanted);
+        };
+        let unseen = |origin, seq| Some(StreamState::Unjudged(Dot { origin, seq: Seq(seq) }));
+        // Its author has seen nothing of the others, and all of its own.
+        check(&gone([(me, 0), (ORIGIN, 9)]), None);
+        check(&gone([(me, 0), (other, 1)]), unseen(other, 1));
+        check(&gone([(me, 7), (other, 0)]), unseen(me, 7));
     }
 }

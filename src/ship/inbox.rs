@@ -124,11 +124,48 @@ pub async fn read_range(
     }
 }
 
-/// The last record before the transaction that follows `config.after`: a heartbeat, or
-/// that one itself. None for the place before the first.
+/// From where on the topic holds everything: `config.after`, or a later place when what
+/// follows that is purged. None when the topic held something and holds nothing now.
 ///
 /// # Errors
-/// [`ShipError`]; that it is purged when the topic holds neither.
+/// [`ShipError`].
+pub async fn held_from(config: &InboxConfig) -> Result<Option<Place>, ShipError> {
+    let InboxConfig { cluster, topic, origin, after } = config;
+    let mut reader = Reader::new(cluster, topic, *origin)?;
+    let (low, high) = reader.bounds()?;
+    if high == 0 {
+        return Ok(Some(*after));
+    }
+    reader.seek(low)?;
+    while reader.next_offset() < high {
+        let record = match reader.next_soon().await {
+            Ok(found) => found.record,
+            Err(error) if error.is_unreadable() => continue,
+            Err(error) => return Err(error),
+        };
+        let seq = match &record.body {
+            RecordBody::Start(_) | RecordBody::Heartbeat(_) => record.seq,
+            RecordBody::Transaction(txn) if txn.aborted => record.seq,
+            RecordBody::Transaction(txn) if txn.part == 0 => Seq(record.seq.0.saturating_sub(1)),
+            RecordBody::Transaction(_) => continue,
+        };
+        if seq <= after.seq {
+            return Ok(Some(*after));
+        }
+        // Else a fenced agent's, which says nothing.
+        if record.epoch >= after.epoch {
+            return Ok(Some(Place { epoch: record.epoch, seq }));
+        }
+    }
+    Ok(None)
+}
+
+/// The last record before the transaction that follows `config.after`: a heartbeat, or
+/// that one itself. None for the place before the first, and when the topic holds neither
+/// any more.
+///
+/// # Errors
+/// [`ShipError`].
 pub async fn head(config: &InboxConfig) -> Result<Option<Record>, ShipError> {
     let InboxConfig { cluster, topic, origin, after } = config;
     if after.seq == Seq(0) {
@@ -158,8 +195,5 @@ pub async fn head(config: &InboxConfig) -> Result<Option<Record>, ShipError> {
             Ok(Accepted::Next | Accepted::NewEpoch) | Err(_) => break,
         }
     }
-    if last.is_some() {
-        return Ok(last);
-    }
-    Err(ShipError::Purged { topic: topic.clone(), offset: from })
+    Ok(last)
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use causeway::apply::{
-    ApplyConfig, ApplyInputs, Arrival, BatchLimits, Flavor, Report, bootstrap, run, take_epoch,
+    ApplyConfig, ApplyInputs, Arrival, BatchLimits, Flavor, Gone, Report, bootstrap, run,
+    take_epoch,
 };
 use causeway::change::{
     Accepted, BinlogPoint, ColumnType, Kind, Position, Record, RecordBody, RegionId, Row,
@@ -69,6 +70,7 @@ impl Applier {
             arrivals: BTreeMap::from([(ORIGIN, arriving)]),
             applied: Vector::default(),
             index: Arc::new(Mutex::new(Index::default())),
+            gone: Gone::default(),
             captured: captured_rx,
             acked: acked_rx,
             schema: watch::channel(0).1,

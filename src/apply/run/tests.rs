@@ -76,6 +76,7 @@ fn applier() -> (Applier, Ends) {
     let (acked_tx, acked) = watch::channel(Seq(0));
     let sources = Sources {
         index: Arc::new(Mutex::new(Index::default())),
+        gone: Gone::default(),
         captured,
         acked,
         schema: watch::channel(0).1,
