@@ -15,6 +15,7 @@ mod lag;
 mod repair;
 mod report;
 mod settle;
+mod written;
 
 pub use chunk::{ChunkRows, Key, Range};
 pub use columns::{Column, Plan, Shape};
@@ -22,3 +23,4 @@ pub use lag::Lag;
 pub use repair::{Image, Repair, RepairOutcome};
 pub use report::{Cursor, Difference, Outcome, Report, State, TableReport, begins};
 pub use settle::{Class, Seen, Sight, Suspect, Verdict};
+pub use written::key_row;

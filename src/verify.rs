@@ -12,6 +12,8 @@
 mod database;
 mod error;
 mod fence;
+mod history;
+mod propose;
 mod repair;
 mod tail;
 mod walk;

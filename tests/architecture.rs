@@ -32,7 +32,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("apply", &["change", "clock", "failpoint", "resolve", "version"]),
     ("doctor", &["change", "clock", "topology"]),
     ("conflicts", &["change", "resolve"]),
-    ("verify", &["change", "clock", "compare", "resolve", "topology"]),
+    ("verify", &["change", "clock", "compare", "resolve", "topology", "version"]),
     // The edges: what people and programs touch.
     ("admin", &["clock", "command", "metrics", "status", "topology"]),
     (

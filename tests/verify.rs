@@ -463,6 +463,40 @@ async fn repaired<F: Future<Output = ()>>(
     (repair.outcome, repair.why)
 }
 
+/// What is written between the look and the lock, or is in flight, refuses a repair.
+async fn refuse(lab: &Lab, spoil: &str, amount: &str) {
+    let topology = topology(lab);
+    let mut pay = config(&topology, "shop.pay");
+
+    // Written after it was shown, where it is repaired and where it stands.
+    for region in [1, 0] {
+        silent(&lab.regions[1].db, spoil).await;
+        let done = repaired(&pay, || async {
+            lab.regions[region].db.exec("UPDATE shop.pay SET amount = 600 WHERE id = 5").await;
+        })
+        .await;
+        assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
+        lab.regions[region].db.exec("UPDATE shop.pay SET amount = 601 WHERE id = 5").await;
+        lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    }
+
+    // Written twice, and now as it was: what is in flight decides, not the look of it.
+    silent(&lab.regions[1].db, spoil).await;
+    pay.patience = Duration::from_secs(3);
+    let done = repaired(&pay, || async {
+        stream(lab, 0, "r2", "pause", "paused").await;
+        for amount in [602, -1] {
+            let sql = format!("UPDATE shop.pay SET amount = {amount} WHERE id = 5");
+            lab.regions[1].db.exec(&sql).await;
+        }
+    })
+    .await;
+    assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
+    stream(lab, 0, "r2", "resume", "running").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    assert_eq!(lab.regions[0].db.number(amount).await, -1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
     let lab = start().await;
@@ -502,39 +536,29 @@ async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
     assert_eq!((walked.entries, walked.problem), (3, None));
     conn.disconnect().await.unwrap();
 
+    lab.regions[1].db.exec("UPDATE shop.pay SET amount = 499 WHERE id = 5").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
     lab.regions[2].db.exec("UPDATE shop.pay SET amount = 500 WHERE id = 5").await;
     lab.converge(&["shop.pay"], lab::PATIENCE).await;
     assert_eq!(lab.regions[1].db.number(amount).await, 500, "a later write wins");
-    let topology = topology(&lab);
-    let mut pay = config(&topology, "shop.pay");
 
-    // Written after it was shown, where it is repaired and where it stands.
-    for region in [1, 0] {
-        silent(&lab.regions[1].db, spoil).await;
-        let done = repaired(&pay, || async {
-            lab.regions[region].db.exec("UPDATE shop.pay SET amount = 600 WHERE id = 5").await;
-        })
-        .await;
-        assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
-        lab.regions[region].db.exec("UPDATE shop.pay SET amount = 601 WHERE id = 5").await;
-        lab.converge(&["shop.pay"], lab::PATIENCE).await;
-    }
-
-    // Written twice, and now as it was: what is in flight decides, not the look of it.
-    silent(&lab.regions[1].db, spoil).await;
-    pay.patience = Duration::from_secs(3);
-    let done = repaired(&pay, || async {
-        stream(&lab, 0, "r2", "pause", "paused").await;
-        for amount in [602, -1] {
-            let sql = format!("UPDATE shop.pay SET amount = {amount} WHERE id = 5");
-            lab.regions[1].db.exec(&sql).await;
-        }
-    })
-    .await;
-    assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
-    stream(&lab, 0, "r2", "resume", "running").await;
+    // The last write decides, whatever most regions have, and whether it wrote or deleted.
+    lab.regions[0].db.exec("DELETE FROM shop.pay WHERE id = 8").await;
     lab.converge(&["shop.pay"], lab::PATIENCE).await;
-    assert_eq!(lab.regions[0].db.number(amount).await, -1);
+    for region in [0, 1] {
+        silent(&lab.regions[region].db, spoil).await;
+        silent(&lab.regions[region].db, "INSERT INTO shop.pay VALUES (8, 8, NULL)").await;
+    }
+    let (status, report, shown) = verify(&lab, &["--repair", "--yes", "shop.pay"]).await;
+    assert_eq!((status, report.unwrap().repairs.len()), (0, 4), "{shown}");
+    for region in &lab.regions {
+        assert_eq!(region.db.number(amount).await, 500);
+        assert_eq!(region.db.number("SELECT COUNT(*) FROM shop.pay WHERE id = 8").await, 0);
+    }
+    let logged =
+        "SELECT COUNT(*) FROM causeway.conflicts WHERE entry LIKE '%\"origin\":3,\"seq\":%'";
+    assert_eq!(lab.regions[0].db.number(logged).await, 1, "the write that it stands for");
+    refuse(&lab, spoil, amount).await;
 }
 
 /// What a program that reads the agent's status sees of its comparison.

@@ -51,7 +51,7 @@ pub(super) struct VerifyArguments {
     /// stamps that they have; what is to be written is shown first
     #[arg(long)]
     repair: bool,
-    /// The region whose rows stand
+    /// The region whose rows stand where the outboxes do not tell
     #[arg(long, value_name = "REGION", requires = "repair")]
     from: Option<String>,
     /// Do not ask before repairing

@@ -13,19 +13,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
 use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
 use super::database::Peer;
 use super::fence::{Passed, Streams};
+use super::history::Write;
 use super::writer::{Writer, Written};
 use super::{Config, VerifyError};
 use crate::change::TableName;
 use crate::clock::wall_us;
-use crate::compare::{
-    Class, Difference, Image, Key, Plan, Repair, RepairOutcome, Report, Shape, begins,
-};
+use crate::compare::{Image, Key, Plan, Repair, RepairOutcome, Shape};
 
 /// How long a row's lock is held while the streams pass: below the applier's lock wait of
 /// 3 s, so that a batch which meets the lock outlasts it.
@@ -46,22 +44,24 @@ pub struct Proposal {
     pub why: String,
     /// Columns that change, with the value before and after; none where there is no row.
     pub changes: Vec<(String, Option<String>, Option<String>)>,
-    row: Key,
-    plan: Arc<Plan>,
-    to: usize,
-    source: usize,
-    before: Option<Image>,
-    after: Option<Image>,
+    pub(super) row: Key,
+    pub(super) plan: Arc<Plan>,
+    pub(super) to: usize,
+    pub(super) source: usize,
+    pub(super) before: Option<Image>,
+    pub(super) after: Option<Image>,
+    /// The write that the row stands for, where it is known.
+    pub(super) write: Option<Write>,
 }
 
 /// Works out repairs and carries them out.
 pub struct Repairer<'a> {
-    config: &'a Config<'a>,
+    pub(super) config: &'a Config<'a>,
     who: String,
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     streams: Streams,
-    shapes: Vec<BTreeMap<TableName, Shape>>,
-    stop: CancellationToken,
+    pub(super) shapes: Vec<BTreeMap<TableName, Shape>>,
+    pub(super) stop: CancellationToken,
 }
 
 enum Attempt {
@@ -88,92 +88,6 @@ impl<'a> Repairer<'a> {
         let streams = Streams::open(config, &peers)?;
         streams.ready(&stop).await;
         Ok(Self { config, who, peers, streams, shapes, stop })
-    }
-
-    /// What would make the differing rows of a report equal, with the row of `from` as the
-    /// one that stands; and the rows of which nobody knows.
-    ///
-    /// # Errors
-    /// [`VerifyError`] when a region can't be read.
-    pub async fn propose(
-        &mut self,
-        report: &Report,
-        from: Option<&str>,
-    ) -> Result<(Vec<Proposal>, Vec<Repair>), VerifyError> {
-        let (mut proposals, mut undecided) = (Vec::new(), Vec::new());
-        for table in &report.tables {
-            let Some((schema, name)) = table.table.split_once('.') else { continue };
-            let name = TableName { schema: schema.to_owned(), name: name.to_owned() };
-            let shapes: Vec<_> = self.shapes.iter().map(|shapes| shapes.get(&name)).collect();
-            let plan = super::plan(&name, &self.peers, &shapes).map(Arc::new);
-            for difference in &table.differences {
-                let found = match &plan {
-                    Ok(plan) => self.row(plan, difference, from).await?,
-                    Err(why) => Err(why.clone()),
-                };
-                match found {
-                    Ok(found) => proposals.extend(found),
-                    Err(why) => undecided.push(Repair {
-                        table: table.table.clone(),
-                        key: difference.key.clone(),
-                        region: None,
-                        from: None,
-                        outcome: RepairOutcome::Undecided,
-                        why,
-                    }),
-                }
-            }
-        }
-        Ok((proposals, undecided))
-    }
-
-    /// The repairs of one row, one for each region that has another than the one that
-    /// stands; or why that is not known.
-    async fn row(
-        &mut self,
-        plan: &Arc<Plan>,
-        difference: &Difference,
-        from: Option<&str>,
-    ) -> Result<Result<Vec<Proposal>, String>, VerifyError> {
-        if difference.class == Class::Unsettled {
-            return Ok(Err("it may be in flight: the streams did not pass it".to_owned()));
-        }
-        let sql = plan.image(&difference.row, false);
-        let images = try_join_all(self.peers.iter_mut().map(|peer| peer.image(&sql))).await?;
-        let same = self.peers.iter().zip(&images).all(|(peer, image)| {
-            let held = image.as_ref().map(|image| begins(&image.hash));
-            difference.regions.get(&peer.name) == Some(&held)
-        });
-        if !same {
-            return Ok(Err("it was written after it had been compared".to_owned()));
-        }
-        let Some(from) = from else {
-            return Ok(Err(
-                "no region's history decides: name the region whose row stands (--from)".to_owned(),
-            ));
-        };
-        let Some(source) = self.peers.iter().position(|peer| peer.name == from) else {
-            return Ok(Err(format!("there is no region {from}")));
-        };
-        let why = "named by the operator".to_owned();
-        let proposals = (0..images.len()).filter(|&to| images[to] != images[source]).map(|to| {
-            let (before, after) = (images[to].clone(), images[source].clone());
-            Proposal {
-                table: plan.table.to_string(),
-                key: difference.key.clone(),
-                region: self.peers[to].name.clone(),
-                from: from.to_owned(),
-                why: why.clone(),
-                changes: plan.changes(before.as_ref(), after.as_ref()),
-                row: difference.row.clone(),
-                plan: Arc::clone(plan),
-                to,
-                source,
-                before,
-                after,
-            }
-        });
-        Ok(Ok(proposals.collect()))
     }
 
     /// Writes one row, or says why not. It waits for streams that are behind, within the
@@ -273,6 +187,13 @@ impl<'a> Repairer<'a> {
                 "after": row,
             })
         };
+        let mut incoming = side(*source, &after, &before);
+        if let Some(write) = &proposal.write {
+            incoming["origin"] = json!(write.origin.get());
+            incoming["seq"] = json!(write.seq.0);
+            incoming["hlc"] = json!(write.hlc.0);
+            incoming["gtid"] = json!(write.gtid);
+        }
         json!({
             "at_us": wall_us(),
             "region": self.peers[*to].id.get(),
@@ -283,7 +204,8 @@ impl<'a> Repairer<'a> {
             "winner": "incoming",
             "why": format!("{}; repaired by {}", proposal.why, self.who),
             "by": self.who,
-            "incoming": side(*source, &after, &before),
+            "from": self.peers[*source].id.get(),
+            "incoming": incoming,
             "existing": side(*to, &before, &after),
         })
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -80,6 +81,28 @@ pub(super) fn open(
     topic: &Topic,
     extra: &BTreeMap<String, String>,
 ) -> Result<StreamConsumer, VerifyError> {
+    let failed = |source| VerifyError::Outbox { region: region.to_owned(), source };
+    let consumer = consumer(topic, extra).map_err(failed)?;
+    read_from(&consumer, topic, Offset::OffsetTail(1)).map_err(failed)?;
+    Ok(consumer)
+}
+
+/// Reads the topic from there on.
+pub(super) fn read_from(
+    consumer: &StreamConsumer,
+    topic: &Topic,
+    from: Offset,
+) -> Result<(), KafkaError> {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&topic.name, 0, from)?;
+    consumer.assign(&list)
+}
+
+/// A consumer that leaves nothing behind.
+pub(super) fn consumer(
+    topic: &Topic,
+    extra: &BTreeMap<String, String>,
+) -> Result<StreamConsumer, KafkaError> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &topic.brokers)
@@ -94,13 +117,7 @@ pub(super) fn open(
     for (name, value) in extra {
         config.set(name, value);
     }
-    let failed = |source| VerifyError::Outbox { region: region.to_owned(), source };
-    let consumer: StreamConsumer = config.create().map_err(failed)?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(&topic.name, 0, Offset::OffsetTail(1))
-        .and_then(|()| consumer.assign(&list))
-        .map_err(failed)?;
-    Ok(consumer)
+    config.create()
 }
 
 #[cfg(test)]
