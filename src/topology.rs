@@ -12,11 +12,11 @@ mod pattern;
 mod policy;
 mod rules;
 
-pub use check::{parse, parse_supporting};
+pub use check::parse;
 pub use compare::Verify;
 pub use fit::ColumnShape;
 pub use pattern::TablePattern;
-pub use policy::{ColumnGroup, ColumnPolicy, KNOWN, OnConflict, Policy, SUPPORTED};
+pub use policy::{ColumnGroup, ColumnPolicy, OnConflict, Policy};
 
 use std::collections::BTreeMap;
 

@@ -95,10 +95,10 @@ fn a_rule_that_is_never_reached_is_named() {
     check("    policy: latest", "  - tables: shop.orders", "`shop.orders` is never reached");
 }
 
-/// Puts policies into the good file, for an agent that supports them all.
+/// Puts policies into the good file.
 fn policies(rule: &str) -> Result<Topology, Vec<topology::Problem>> {
     let text = GOOD.replacen("    policy: latest\n", rule, 1);
-    topology::parse_supporting(&text, topology::KNOWN)
+    topology::parse(&text)
 }
 
 fn rule(text: &str) -> topology::TableRule {
@@ -264,17 +264,6 @@ fn what_loses_is_a_row_or_a_transaction() {
 }
 
 #[test]
-fn what_the_agent_does_not_support_is_refused_by_name() {
-    let text = GOOD.replacen("    policy: latest\n", "    policy: home\n", 1);
-    let problems = topology::parse_supporting(&text, &["latest"]).unwrap_err();
-    assert_eq!(problems.len(), 1);
-    assert_eq!(problems[0].to_string(), "29:13: `home` is not available yet");
-    for known in topology::SUPPORTED {
-        assert!(topology::KNOWN.contains(known), "{known} is misspelt");
-    }
-}
-
-#[test]
 fn a_limit_is_told_at_its_own_line() {
     check("retention: 7d", "retention: 7", "--> t.yaml:33:14");
     check("heartbeat: 250ms", "batch_rows: many", "batch_rows: expected a whole number");
@@ -309,7 +298,7 @@ fn what_follows_from_a_told_problem_is_not_told() {
         let text = GOOD.replacen("    policy: latest\n", order, 1);
         assert!(text.contains(from), "{from:?}");
         let text = text.replacen(from, to, 1);
-        let problems = topology::parse_supporting(&text, topology::KNOWN).unwrap_err();
+        let problems = topology::parse(&text).unwrap_err();
         let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(shown, [wanted]);
     }

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::compare::{FileVerify, Verify};
 use super::limits::FileLimits;
-use super::policy::SUPPORTED;
 use super::rules::{FileRule, Rules};
 use super::{Kafka, Limits, Region, Topology};
 use crate::change::RegionId;
@@ -74,15 +73,6 @@ impl FileKafka {
 /// # Errors
 /// Every [`Problem`], in the order of the file.
 pub fn parse(text: &str) -> Result<Topology, Vec<Problem>> {
-    parse_supporting(text, SUPPORTED)
-}
-
-/// Reads and checks a topology for an agent that supports what is named, of
-/// [`super::KNOWN`].
-///
-/// # Errors
-/// Every [`Problem`], in the order of the file.
-pub fn parse_supporting(text: &str, supported: &[&str]) -> Result<Topology, Vec<Problem>> {
     let (file, mut problems) = yaml::read::<File>(text).map_err(|problem| vec![problem])?;
     if file.version.value != 1 {
         let message = format!("version {} is not known here", file.version.value);
@@ -99,7 +89,7 @@ pub fn parse_supporting(text: &str, supported: &[&str]) -> Result<Topology, Vec<
     let topology = Topology {
         regions: regions(&file, &mut problems),
         verify,
-        tables: Rules { regions: &names, supported, problems: &mut problems }.read(&file.tables),
+        tables: Rules { regions: &names, problems: &mut problems }.read(&file.tables),
         limits: file.limits.check(&mut problems),
     };
     problems.none_or(topology)

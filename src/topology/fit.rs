@@ -190,7 +190,7 @@ fn not_resolved_alone(column: &ColumnShape) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{KNOWN, parse_supporting};
+    use super::super::parse;
     use crate::change::{Column, ColumnType, Table};
 
     /// A rule held against `shop.goods`: key `id`, then some columns of every sort.
@@ -200,7 +200,7 @@ mod tests {
             "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"db:1\"], kafka: k }} }}\n\
              kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: shop.*, {rule} }}]\n"
         );
-        let topology = parse_supporting(&text, KNOWN).unwrap();
+        let topology = parse(&text).unwrap();
         let column = |name: &str, r#type: ColumnType| Column {
             name: name.to_owned(),
             r#type: r#type.into(),
@@ -257,7 +257,7 @@ mod tests {
                 "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"db:1\"], kafka: k }} }}\n\
                  kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: shop.*, {rule} }}]\n"
             );
-            let rule = parse_supporting(&text, KNOWN).unwrap().tables.remove(0);
+            let rule = parse(&text).unwrap().tables.remove(0);
             rule.check_columns(&[], unique_keys).is_ok()
         };
         for rule in ["policy: region_priority, priority: [eu]", "on_conflict: transaction"] {

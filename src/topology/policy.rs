@@ -5,23 +5,6 @@ use serde::Deserialize;
 
 use crate::change::RegionId;
 
-/// What the agent of this version keeps right; the topology refuses the rest at its
-/// line. A policy goes by its name, and so do `timestamp_column`, `columns` (groups
-/// of columns) and `on_conflict: transaction`.
-pub const SUPPORTED: &[&str] = KNOWN;
-
-/// Everything that the format knows, whether the agent supports it or not.
-pub const KNOWN: &[&str] = &[
-    "latest",
-    "region_priority",
-    "delta",
-    "insert_only",
-    "home",
-    "timestamp_column",
-    "columns",
-    "on_conflict: transaction",
-];
-
 /// How concurrent writes of one row are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {

@@ -83,11 +83,9 @@ struct Options<'a> {
     delta_columns: Option<&'a List>,
 }
 
-/// Where the rules are read: the regions by name (without id when that is wrong), and
-/// what the agent supports.
+/// Where the rules are read: the regions by name (without id when that is wrong).
 pub(super) struct Rules<'a> {
     pub(super) regions: &'a BTreeMap<&'a str, Option<RegionId>>,
-    pub(super) supported: &'a [&'a str],
     pub(super) problems: &'a mut Problems,
 }
 
@@ -151,17 +149,8 @@ impl Rules<'_> {
         parsed.map_err(|message| self.problems.add(text.at, message, None)).ok()
     }
 
-    /// Tells what the agent can't do yet.
-    fn supported(&mut self, what: &str, at: Place) {
-        if !self.supported.contains(&what) {
-            let help = format!("this version supports {}", self.supported.join(", "));
-            self.problems.add(at, format!("`{what}` is not available yet"), Some(help));
-        }
-    }
-
     /// The policy with its options; those of another policy are told.
     fn policy(&mut self, kind: PolicyName, at: Place, options: &Options<'_>) -> Policy {
-        self.supported(kind.name(), at);
         let placed = [
             ("timestamp_column", options.timestamp_column.map(|o| o.at), PolicyName::Latest),
             ("priority", options.priority.map(|o| o.at), PolicyName::RegionPriority),
@@ -177,7 +166,6 @@ impl Rules<'_> {
         match kind {
             PolicyName::Latest => Policy::Latest {
                 timestamp_column: options.timestamp_column.map(|column| {
-                    self.supported("timestamp_column", column.at);
                     self.column(column);
                     column.value.clone()
                 }),
@@ -255,7 +243,6 @@ impl Rules<'_> {
         }
         let whole = written.on_conflict.as_ref().filter(|o| o.value == OnConflict::Transaction);
         if let Some(whole) = whole {
-            self.supported("on_conflict: transaction", whole.at);
             let other = if kind != PolicyName::Latest {
                 &policy
             } else if clock {
@@ -291,7 +278,6 @@ impl Rules<'_> {
     }
 
     fn groups(&mut self, groups: &Spanned<Vec<FileGroup>>) -> Vec<ColumnGroup> {
-        self.supported("columns", groups.at);
         groups.value.iter().filter_map(|group| self.group(group)).collect()
     }
 

@@ -317,7 +317,7 @@ fn a_policy_is_held_against_its_table() {
             "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"db:1\"], kafka: k }} }}\n\
              kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: shop.*, {policy} }}]\n"
         );
-        topology::parse_supporting(&text, topology::KNOWN).unwrap().tables.remove(0)
+        topology::parse(&text).unwrap().tables.remove(0)
     };
     let on_stock = |wanted, policy: &str, stock: ColumnFacts| {
         check("policy_fit", wanted, |f| {
