@@ -21,10 +21,14 @@ const ENTRY_ROOM: usize = 4 << 10;
 const INSERT: &str = "INSERT INTO causeway.conflicts\
     (id,at_us,table_name,kind,policy,winner,entry,hash)VALUES";
 
+/// Rows that stood in the way, by the place of their conflict.
+pub(super) type Standing = HashMap<usize, Json>;
+
 impl Session {
-    /// Logs the conflicts of the batch that has begun. What stood in a row's place is
-    /// read before the batch overwrites it; `own` tells transactions of the batch
-    /// itself, which have left nothing there yet.
+    /// Logs the conflicts of the batch that has begun, with what [`Session::standing`]
+    /// read before the batch was written. It comes after the rows: a younger batch waits
+    /// in here until the older one has committed, and were its rows not locked by then,
+    /// what it was planned on would be out of date again and again.
     ///
     /// # Errors
     /// The batch must be rolled back.
@@ -32,18 +36,16 @@ impl Session {
         &mut self,
         region: RegionId,
         conflicts: &[Conflict],
-        own: &(dyn Fn(Dot) -> bool + Sync),
+        mut stood: Standing,
     ) -> Result<(), ApplyError> {
         if conflicts.is_empty() {
             return Ok(());
         }
-        self.flush().await?;
         // Entries have one order: a younger batch waits here for the older one.
         let head = "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1 FOR UPDATE";
         let head: Option<(u64, String)> = self.conn.query_first(head).await.map_err(failed)?;
         let (mut id, mut hash) = head.unwrap_or_default();
         let at_us = wall_us();
-        let mut stood = self.standing(conflicts, own).await?;
         let mut insert = String::new();
         for (n, conflict) in conflicts.iter().enumerate() {
             let mut entry = entry(conflict, region, at_us);
@@ -78,13 +80,17 @@ impl Session {
         self.conn.query_drop(update).await.map_err(failed)
     }
 
-    /// The rows that are there now, under locks, by the place of their conflict: those
-    /// that the batch is about to overwrite and nobody has kept. One round trip.
-    async fn standing(
+    /// The rows that are there now, under locks: those that the batch is about to
+    /// overwrite and nobody has kept. `own` tells transactions of the batch itself, which
+    /// have left nothing there yet. One round trip.
+    ///
+    /// # Errors
+    /// The batch must be rolled back.
+    pub(super) async fn standing(
         &mut self,
         conflicts: &[Conflict],
         own: &(dyn Fn(Dot) -> bool + Sync),
-    ) -> Result<HashMap<usize, Json>, ApplyError> {
+    ) -> Result<Standing, ApplyError> {
         let (mut sql, mut asked) = (Vec::new(), Vec::new());
         for (n, conflict) in conflicts.iter().enumerate() {
             let existing = &conflict.existing;
@@ -107,6 +113,7 @@ impl Session {
         if asked.is_empty() {
             return Ok(found);
         }
+        self.flush().await?;
         let mut answers = self.conn.query_iter(sql).await.map_err(failed)?;
         for (n, places) in asked {
             let rows: Vec<SqlRow> = answers.collect().await.map_err(failed)?;

@@ -204,8 +204,11 @@ pub(super) async fn write(
     failpoint::pause(failpoint::PLANNED).await;
     session.begin(batch.slot(), &batch.marks()).await?;
     let own = |dot| batch.items.iter().any(|item| item.dot == dot);
-    session.log_conflicts(region, &batch.plan.conflicts, &own).await?;
-    session.write_and_point(&batch.plan.tables).await
+    let conflicts = &batch.plan.conflicts;
+    let stood = session.standing(conflicts, &own).await?;
+    let point = session.write_and_point(&batch.plan.tables).await?;
+    session.log_conflicts(region, conflicts, stood).await?;
+    Ok(point)
 }
 
 const CAPTURE_BEHIND: &str = "capture has not read the local binlog up to its end";

@@ -70,7 +70,12 @@ impl Applier {
             }
         };
         let (region, own) = (self.config.region, |dot| dot == item.dot);
-        if let Err(error) = session.log_conflicts(region, &whole.conflicts, &own).await {
+        let conflicts = &whole.conflicts;
+        let logged = match session.standing(conflicts, &own).await {
+            Ok(stood) => session.log_conflicts(region, conflicts, stood).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = logged {
             session.rollback().await?;
             return Err(error);
         }
