@@ -39,6 +39,9 @@ pub(crate) enum Mutant {
     DeltaSets,
     /// A delete leaves what was added before it.
     DeltaIgnoresDeletes,
+    /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
+    #[cfg(test)]
+    RepairFreshStamp,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod client;
 mod invariants;
 mod oracle;
 mod region;
+mod repair;
 mod schema;
 mod script;
 mod shrink;

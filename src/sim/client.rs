@@ -41,7 +41,7 @@ pub(super) fn commit(region: &mut Region, ops: &[Op], now_us: u64) {
     }
 }
 
-fn change(name: Name, before: Option<Row>, after: Option<Row>) -> TableChange {
+pub(super) fn change(name: Name, before: Option<Row>, after: Option<Row>) -> TableChange {
     TableChange { table: Some(name.table()), rows: vec![RowChange { before, after }] }
 }
 

@@ -56,6 +56,9 @@ pub(super) fn history(world: &World) -> History {
     for region in &world.regions {
         for record in &region.log {
             let RecordBody::Transaction(txn) = &record.body else { continue };
+            if region.repairs.contains(&record.seq) {
+                continue;
+            }
             let dot = Dot { origin: record.origin, seq: record.seq };
             let seen = &region.truth[usize::try_from(record.seq.0).expect("small") - 1];
             let mut rows: BTreeMap<Key, (Option<Row>, Option<Row>, bool)> = BTreeMap::new();

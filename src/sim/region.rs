@@ -21,9 +21,17 @@ pub(super) const CLOCK_LIMIT_US: u64 = 10;
 
 /// What a region's database committed.
 #[derive(Clone, Debug)]
-enum Entry {
-    Local { changes: Vec<TableChange>, commit_us: u64, seen: Vector },
-    Applied { marks: Vec<(Dot, Hlc)> },
+pub(super) enum Entry {
+    Local {
+        changes: Vec<TableChange>,
+        commit_us: u64,
+        seen: Vector,
+        repair: bool,
+    },
+    /// Without marks it is a repair.
+    Applied {
+        marks: Vec<(Dot, Hlc)>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -44,13 +52,13 @@ struct Batch {
 }
 
 /// What is lost when the agent dies.
-struct Agent {
+pub(super) struct Agent {
     index: Index,
     clock: Clock,
     seen: Vector,
     seq: Seq,
     /// Binlog entries captured.
-    captured: usize,
+    pub(super) captured: usize,
     cursors: BTreeMap<RegionId, (usize, ReaderOrder)>,
     queues: BTreeMap<RegionId, VecDeque<Item>>,
     batch: Option<Batch>,
@@ -63,19 +71,21 @@ pub(super) struct Region {
     peers: Vec<RegionId>,
     pub(super) rows: BTreeMap<Key, Row>,
     pub(super) applied: Vector,
-    binlog: Vec<Entry>,
+    pub(super) binlog: Vec<Entry>,
     /// The outbox.
     pub(super) log: Vec<Record>,
     inboxes: BTreeMap<RegionId, Vec<Record>>,
     /// Per peer, records of its outbox that have come; copies do not count.
     received: BTreeMap<RegionId, usize>,
-    agent: Agent,
+    pub(super) agent: Agent,
     pub(super) skew_us: i64,
     book: Rulebook,
     /// What the conflict log holds.
     pub(super) conflicts: Vec<Conflict>,
     /// Per own transaction, what its author truly had seen.
     pub(super) truth: Vec<Vector>,
+    /// Repairs that were shipped; there must be none.
+    pub(super) repairs: BTreeSet<Seq>,
     /// Journal rows that clients wrote here.
     pub(super) journal: usize,
     /// The furthest that a stamp was ahead of the true time.
@@ -111,6 +121,7 @@ impl Region {
             book: schema::book(),
             conflicts: Vec::new(),
             truth: Vec::new(),
+            repairs: BTreeSet::new(),
             journal: 0,
             ahead_us: 0,
             crashes: 0,
@@ -148,7 +159,8 @@ impl Region {
         let journal = |c: &&TableChange| c.table.as_ref().map(schema::of) == Some(Name::Journal);
         self.journal += changes.iter().filter(journal).count();
         let commit_us = now_us.saturating_add_signed(self.skew_us);
-        self.binlog.push(Entry::Local { changes, commit_us, seen: self.applied.clone() });
+        let seen = self.applied.clone();
+        self.binlog.push(Entry::Local { changes, commit_us, seen, repair: false });
     }
 
     pub(super) fn capture(&mut self, now_us: u64) {
@@ -156,6 +168,7 @@ impl Region {
         self.agent.captured += 1;
         let agent = &mut self.agent;
         match entry {
+            Entry::Applied { marks } if marks.is_empty() => {}
             Entry::Applied { marks } => {
                 for (dot, hlc) in &marks {
                     agent.seen.raise(dot.origin, dot.seq);
@@ -164,8 +177,10 @@ impl Region {
                 let dots: Vec<Dot> = marks.iter().map(|(dot, _)| *dot).collect();
                 agent.index.marker(&dots);
             }
-            Entry::Local { changes, commit_us, seen } => {
+            Entry::Local { changes, commit_us, seen, repair } => {
                 agent.seq = agent.seq.next();
+                self.repairs.remove(&agent.seq);
+                self.repairs.extend(repair.then_some(agent.seq));
                 let dot = Dot { origin: self.id, seq: agent.seq };
                 let now = Now { trusted_us: now_us, source_off_us: 0 };
                 let hlc = agent.clock.stamp(CommitTime::Micros(commit_us), now);

@@ -12,7 +12,7 @@ const ROUNDS_MAX: usize = 2_000;
 
 pub(super) struct World {
     pub(super) regions: Vec<Region>,
-    now_us: u64,
+    pub(super) now_us: u64,
 }
 
 impl World {
