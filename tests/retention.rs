@@ -7,18 +7,13 @@ mod lab;
 
 use lab::db::Flavour;
 use lab::region::{Lab, Region};
+use lab::seed::{copy, delete_topics, status};
 use lab::{PATIENCE, compare, wait_until};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use serde_json::Value;
 
 const TABLES: [&str; 1] = ["shop.t"];
-
-async fn status(region: &Region) -> Value {
-    let answer = region.agent.as_ref().unwrap().get("/status").await;
-    answer.map_or(Value::Null, |(_, body)| serde_json::from_str(&body).unwrap())
-}
 
 /// Until the stream of that peer says this.
 async fn stream_says(region: &Region, peer: &str, state: &str, words: &str) {
@@ -55,6 +50,21 @@ async fn settled(region: &Region) {
         acked == Some(region.db.number("SELECT seq FROM causeway.outbox").await)
     })
     .await;
+}
+
+/// As docs/OPERATIONS.md says: the third region from the first.
+async fn seed(lab: &mut Lab) {
+    lab.regions[2].agent().proc.kill();
+    lab.regions[2].db.exec("DROP DATABASE shop;\nDROP DATABASE causeway;\nRESET MASTER").await;
+    copy(&lab.regions[0], &lab.regions[2].db).await;
+    let own = ["causeway.outbox.r3", "causeway.inbox.r1", "causeway.inbox.r2"];
+    delete_topics(&lab.regions[2], &own).await;
+    for n in 0..2 {
+        delete_topics(&lab.regions[n], &["causeway.inbox.r3"]).await;
+        lab.regions[n].agent().crash().await;
+    }
+    lab.regions[2].agent().proc.again();
+    lab.regions[2].agent().ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,4 +130,12 @@ async fn a_region_dead_for_too_long_keeps_no_one_from_a_restart() {
     compare::converge(&alive, &TABLES, PATIENCE).await;
     let rows = "SELECT COUNT(*) FROM shop.t WHERE by_region = 'r3'";
     assert_eq!(lab.regions[0].db.number(rows).await, 5);
+
+    // Seeded anew, it is a region as before.
+    seed(&mut lab).await;
+    for (n, region) in (0..).zip(&lab.regions) {
+        insert(region, 200 + n * 10..205 + n * 10).await;
+    }
+    lab.converge(&TABLES, PATIENCE).await;
+    assert_eq!(lab.regions[0].db.number(rows).await, 10);
 }

@@ -16,6 +16,10 @@ use crate::change::{Place, RegionId, Seq, Vector};
 use crate::clock::{Hlc, wall_us};
 use crate::ship::{Begin, Outbox, OutboxConfig, ShipError, Tail};
 
+/// Sessions that peers may have read of in an outbox that is lost: were the epoch not
+/// above theirs, they would drop what a seeded region writes as a fenced agent's.
+const SEED_EPOCHS: u64 = 1_000_000;
+
 /// What the session knows of its database.
 pub(super) struct Owned {
     pub(super) opts: mysql_async::Opts,
@@ -88,8 +92,14 @@ async fn take(
     above: u64,
 ) -> Result<(u64, BTreeMap<RegionId, (Place, Hlc)>, Begin), AgentError> {
     let shipped = apply::shipped(conn, me).await?;
-    let above = shipped.as_ref().map_or(above, |shipped| above.max(shipped.place.epoch));
-    let epoch = apply::take_epoch(conn, above).await?;
+    let lost = match &shipped {
+        Some(shipped) => shipped.place.epoch,
+        None => {
+            apply::applied(conn).await?.get(&me).map_or(0, |(place, _)| place.epoch + SEED_EPOCHS)
+        }
+    };
+    let epoch = apply::take_epoch(conn, above.max(lost)).await?;
+    // Only now no batch of an older agent can commit any more.
     let mut applied = apply::applied(conn).await?;
     let here = capture::current(conn).await?.position;
     let own = applied.remove(&me);

@@ -69,6 +69,15 @@ pub enum OrderError {
         /// The one that came.
         found: Seq,
     },
+    /// The log was begun anew behind what was read of it. Each writer goes on behind all
+    /// that stands before its Start record, so in one log this can't be.
+    #[error("the log goes on at seq {found}, and {read} was read of it before")]
+    Behind {
+        /// The last seq before the epoch.
+        read: Seq,
+        /// The one that the epoch gives again.
+        found: Seq,
+    },
     /// A part of a split transaction is missing.
     #[error("part {wanted} of transaction {seq} is missing, found part {found}")]
     PartGap {
@@ -87,6 +96,8 @@ pub enum OrderError {
 pub struct ReaderOrder {
     epoch: u64,
     seq: Seq,
+    /// What stood before the epoch, where its beginning was read.
+    began: Seq,
     /// Parts taken of the transaction after `seq`.
     parts: u32,
 }
@@ -95,7 +106,7 @@ impl ReaderOrder {
     /// A reader that has all up to and with `place`.
     #[must_use]
     pub const fn after(place: Place) -> Self {
-        Self { epoch: place.epoch, seq: place.seq, parts: 0 }
+        Self { epoch: place.epoch, seq: place.seq, began: Seq(0), parts: 0 }
     }
 
     /// The last whole transaction taken and the highest epoch seen: another reader may
@@ -123,6 +134,8 @@ impl ReaderOrder {
         }
         let new_epoch = record.epoch > self.epoch;
         if new_epoch {
+            // With an unknown epoch the place may be anywhere in this one.
+            self.began = if self.epoch > 0 { self.seq } else { Seq(0) };
             self.epoch = record.epoch;
             self.parts = 0;
         }
@@ -144,6 +157,9 @@ impl ReaderOrder {
             }
             RecordBody::Transaction(txn) => {
                 if record.seq <= self.seq {
+                    if record.seq <= self.began {
+                        return Err(OrderError::Behind { read: self.began, found: record.seq });
+                    }
                     if mutant::is(Mutant::DuplicatesTaken) {
                         return Ok(Accepted::Next);
                     }
@@ -308,6 +324,20 @@ mod tests {
                 assert!(!got[..at + 1 - from].iter().any(counts), "after {at} from {from}");
             }
         }
+    }
+
+    /// What a region ships that was seeded anew, to a reader that knows more of it.
+    #[test]
+    fn a_log_that_was_begun_anew_is_not_taken_for_copies() {
+        let mut order = ReaderOrder::after(Place { epoch: 3, seq: Seq(6) });
+        assert_eq!(order.accept(&start(9, 5)), Ok(NewEpoch));
+        let behind = OrderError::Behind { read: Seq(6), found: Seq(6) };
+        assert_eq!(order.accept(&txn(9, 6, 0, true)), Err(behind));
+        // The old writer was a record ahead of what the new one's Start record says.
+        check(
+            &[start(1, 0), txn(1, 1, 0, true), start(2, 0), txn(2, 2, 0, true), txn(1, 2, 0, true)],
+            &[NewEpoch, Next, NewEpoch, Next, Fenced],
+        );
     }
 
     #[test]

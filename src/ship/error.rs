@@ -177,6 +177,11 @@ impl ShipError {
                  lower record_bytes in the topology"
             }
             Self::Settings { .. } => "change the topic's settings, then restart the agent",
+            Self::Order { source: OrderError::Behind { .. }, .. } => {
+                "its region was seeded anew: restart this agent, which then goes on behind what is \
+                 applied here; if that is more than the seed holds, seed this region too \
+                 (docs/OPERATIONS.md, Seeding a region anew)"
+            }
             Self::Order { .. } => {
                 "where a link fills the inbox, delete that inbox topic (never an outbox) so that it \
                  is copied anew; if records are missing then too, the log was kept for less than \
