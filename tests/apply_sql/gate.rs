@@ -9,12 +9,13 @@ use causeway::apply::{
     take_epoch,
 };
 use causeway::change::{
-    Accepted, BinlogPoint, ColumnType, Kind, Position, Record, RecordBody, RegionId, Row,
+    Accepted, BinlogPoint, ColumnType, Dot, Kind, Position, Record, RecordBody, RegionId, Row,
     RowChange, Seq, Table, TableChange, Value, Vector, pb,
 };
 use causeway::clock::Hlc;
-use causeway::resolve::Rulebook;
+use causeway::resolve::{Incoming, Rulebook, touched};
 use causeway::version::Index;
+use mysql_async::prelude::Queryable as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,7 @@ use super::{ORIGIN, column};
 /// A running applier whose capture is the test.
 struct Applier {
     db: Database,
+    index: Arc<Mutex<Index>>,
     arrivals: mpsc::Sender<Arrival>,
     captured: watch::Sender<BinlogPoint>,
     acked: watch::Sender<Seq>,
@@ -65,11 +67,12 @@ impl Applier {
             wait_max: Duration::from_secs(600),
             ahead_us_max: 1,
         };
+        let index = Arc::new(Mutex::new(Index::default()));
         let (orders, offset_us) = (mpsc::channel(1).1, watch::channel(0).1);
         let inputs = ApplyInputs {
             arrivals: BTreeMap::from([(ORIGIN, arriving)]),
             applied: Vector::default(),
-            index: Arc::new(Mutex::new(Index::default())),
+            index: Arc::clone(&index),
             gone: Gone::default(),
             captured: captured_rx,
             acked: acked_rx,
@@ -80,20 +83,26 @@ impl Applier {
         let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let running = run(config, inputs, reports_tx, cancel.clone());
         tasks.spawn(async move { Box::pin(running).await.unwrap() });
-        Self { db, arrivals, captured, acked, reports, cancel, tasks }
+        Self { db, index, arrivals, captured, acked, reports, cancel, tasks }
+    }
+
+    /// A local write of the row that all share is known, before all of the peer's.
+    fn wrote(&self, n: i64) {
+        let incoming = Incoming {
+            dot: Dot { origin: RegionId::new(1).unwrap(), seq: Seq(1) },
+            hlc: Hlc(0),
+            deps: &Arc::new(Vector::default()),
+            gtid: "1-1-1",
+            changes: &[change(n)],
+        };
+        let touched = touched(&Rulebook::default(), &incoming).unwrap();
+        touched.iter().for_each(|one| self.index.lock().unwrap().enter_local(&one.write));
+        self.acked.send_replace(Seq(1));
     }
 
     /// The peer writes `n` into the row that all share.
     async fn send(&self, seq: u64, n: i64) {
-        let table = Table {
-            unique_keys: Vec::new(),
-            schema: "s".to_owned(),
-            name: "t".to_owned(),
-            columns: vec![column("id", ColumnType::Int, 1), column("n", ColumnType::Int, 0)],
-        };
-        let values = vec![Value::new(Kind::Int(1)), Value::new(Kind::Int(n))];
-        let rows = vec![RowChange { before: None, after: Some(Row { values }) }];
-        let changes = vec![TableChange { table: Some(table), rows }];
+        let changes = vec![change(n)];
         let record = Record {
             origin: ORIGIN,
             epoch: 1,
@@ -142,6 +151,43 @@ impl Applier {
         }
         drop(self.acked);
     }
+}
+
+/// Writes `n` into the row that all share.
+fn change(n: i64) -> TableChange {
+    let table = Table {
+        unique_keys: Vec::new(),
+        schema: "s".to_owned(),
+        name: "t".to_owned(),
+        columns: vec![column("id", ColumnType::Int, 1), column("n", ColumnType::Int, 0)],
+    };
+    let values = vec![Value::new(Kind::Int(1)), Value::new(Kind::Int(n))];
+    let rows = vec![RowChange { before: None, after: Some(Row { values }) }];
+    TableChange { table: Some(table), rows }
+}
+
+/// Were they locked after it, each local write meanwhile would call for a new plan.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_waits_for_the_conflict_log_has_locked_its_rows() {
+    let applier = Applier::start().await;
+    applier.captured.send_replace(all());
+    applier.wrote(0);
+    let mut older = applier.db.conn().await;
+    older.query_drop("BEGIN").await.unwrap();
+    older.query_drop("SELECT * FROM causeway.conflict_head FOR UPDATE").await.unwrap();
+    applier.send(1, 10).await;
+    wait_until("the batch locks its row", PATIENCE, || async {
+        let mut client = applier.db.conn().await;
+        let locked = client.query_drop("SELECT * FROM s.t FOR UPDATE NOWAIT").await.is_err();
+        client.disconnect().await.unwrap();
+        locked
+    })
+    .await;
+    assert_eq!(applier.db.number("SELECT COUNT(*) FROM causeway.conflicts").await, 0);
+    older.query_drop("ROLLBACK").await.unwrap();
+    applier.until(10).await;
+    assert_eq!(applier.db.number("SELECT COUNT(*) FROM causeway.conflicts").await, 1);
+    applier.stop().await;
 }
 
 /// The younger of the two batches in flight waits for the older one's locks; were
