@@ -33,7 +33,7 @@ soak: setup ## A scenario of chaos/: SCENARIO, SEEDS runs of SECONDS_PER_SEED ea
 	  cargo test --test exactly_once -- --nocapture --test-threads=1
 
 sim: ## Simulate SEEDS runs of the core; says how to run a failing seed again
-	@CAUSEWAY_SIM_SEEDS=$(SEEDS) cargo test --lib -- sim::regions --nocapture
+	@CAUSEWAY_SIM_SEEDS=$(SEEDS) cargo test --release --lib -- sim::regions --nocapture
 
 fuzz: ## Mutate topologies, records and binlogs, a minute each
 	@CAUSEWAY_FUZZ_SECONDS=60 cargo test --test fuzz -- --nocapture --test-threads=3

@@ -76,7 +76,11 @@ pub(crate) fn per_second(count: i64, time: Duration) -> f64 {
 
 async fn position(database: &Database, name: &str) -> (String, i64) {
     let at: Vec<(String,)> = database.rows(&format!("SELECT @@global.{name}")).await;
-    let at = at[0].0.clone();
+    own(&at[0].0)
+}
+
+/// The position in the source's own domain, and its number.
+fn own(at: &str) -> (String, i64) {
     let own = at.split(',').find(|gtid| gtid.starts_with("1-")).unwrap_or("1-1-0");
     (own.to_owned(), own.rsplit('-').next().unwrap().parse().unwrap())
 }
@@ -89,7 +93,8 @@ pub(crate) async fn mariadb(site: &Site, replica: &Database) -> f64 {
     replica.exec("START SLAVE IO_THREAD").await;
     wait_until("the relay log is complete", PATIENCE, || async {
         let at: Vec<mysql_async::Row> = replica.rows("SHOW SLAVE STATUS").await;
-        at[0].get::<String, _>("Gtid_IO_Pos").is_some_and(|at| at.contains(&end))
+        // The agents go on writing: the end may be passed between two looks.
+        at[0].get::<String, _>("Gtid_IO_Pos").is_some_and(|at| own(&at).1 >= last)
     })
     .await;
     let mut conn = replica.conn().await;

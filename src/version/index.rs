@@ -77,15 +77,18 @@ impl Seen {
         });
     }
 
-    /// Forgets what is stable, has nothing unstable concurrent with it, and is older than
-    /// whatever has.
-    fn sweep(&mut self, stable: &Vector) {
+    /// Forgets what is stable, has nothing unstable concurrent with it, here or among the
+    /// `pending` writes that are to come here, and is older than whatever has.
+    fn sweep(&mut self, stable: &Vector, pending: &[(BatchId, Write)]) {
         let (gone, open): (Vec<Write>, Vec<Write>) = std::mem::take(&mut self.history)
             .into_iter()
             .partition(|w| stable.covers(w.version.dot));
         // With what is kept goes all that is later than it: a sum above a delete is whole
         // or nothing.
-        let needed = gone.iter().filter(|held| open.iter().any(|w| w.is_concurrent(held)));
+        let pending = pending.iter().map(|(_, write)| write);
+        let open_for =
+            |held: &&Write| open.iter().chain(pending.clone()).any(|w| w.is_concurrent(held));
+        let needed = gone.iter().filter(open_for);
         let lowest = needed.map(|held| held.version.rank()).min();
         let kept =
             gone.into_iter().filter(|held| lowest.is_some_and(|low| held.version.rank() >= low));
@@ -251,10 +254,13 @@ impl Index {
     }
 
     fn sweep(&mut self, place: RowKey) {
-        let Self { rows, kept, stable, .. } = self;
+        let Self { rows, kept, overlay, stable, .. } = self;
+        // The last that was concurrent with what is stable may not be read back yet.
+        let pending = overlay.get(&place).map_or(&[][..], Vec::as_slice);
         let Some(history) = kept.get_mut(&place) else {
             if let Some(versions) = rows.get_mut(&place) {
-                versions.retain(|v| !stable.covers(v.dot));
+                let unseen = |v: &Version| pending.iter().any(|(_, write)| !write.saw(v));
+                versions.retain(|v| !stable.covers(v.dot) || unseen(v));
                 if versions.is_empty() {
                     rows.remove(&place);
                 }
@@ -265,7 +271,7 @@ impl Index {
             versions: rows.remove(&place).unwrap_or_default(),
             history: std::mem::take(history),
         };
-        seen.sweep(stable);
+        seen.sweep(stable, pending);
         if seen.history.is_empty() {
             kept.remove(&place);
         } else {
@@ -394,6 +400,32 @@ mod tests {
         index.stage(BatchId(2), vec![dot(2, 2)], vec![write(2, 2, &[])]);
         index.abandon(BatchId(2));
         assert_eq!(dots(&index), [dot(2, 1)]);
+    }
+
+    #[test]
+    fn what_is_stable_stays_while_a_concurrent_write_is_in_flight() {
+        let kept = |write: Write| {
+            let body = Body {
+                table: Arc::default(),
+                before: None,
+                after: Some(Row::default()),
+                group: None,
+                claims: SmallVec::new(),
+                adds_up: false,
+            };
+            Write { body: Some(Arc::new(body)), ..write }
+        };
+        for bare in [true, false] {
+            let mut index = Index::default();
+            let other = write(3, 1, &[]);
+            index.enter_local(&if bare { other } else { kept(other) });
+            // Its author had not seen that one; its next transaction, in the same batch, had.
+            index.stage(BatchId(1), vec![dot(2, 2)], vec![kept(write(2, 1, &[]))]);
+            index.collect(&[dot(3, 1)].into_iter().collect());
+            index.marker(&[dot(2, 2)]);
+            assert_eq!(dots(&index), [dot(3, 1), dot(2, 1)]);
+            assert_eq!(index.seen(RowKey(1)).history.len(), 2);
+        }
     }
 
     #[test]
