@@ -53,7 +53,7 @@ async fn check(signal: &str, moment: &str) {
         async move { found }
     })
     .await;
-    assert!(!processes(pid).is_empty(), "nothing runs");
+    wait_until("a server runs", PATIENCE, || async { !processes(pid).is_empty() }).await;
     let sent = Command::new("kill").args([signal, "--", &format!("-{pid}")]).status().unwrap();
     assert!(sent.success());
     let mut status = None;
