@@ -148,7 +148,7 @@ async fn obey(conn: &mut Conn, command: &ConflictsCommand) -> anyhow::Result<Exi
 
 fn list(entries: &[Entry]) -> String {
     let mut text = format!(
-        "{:>8}  {:<19}  {:<28}  {:<14}  {:<16}  {:<8}  WHY\n",
+        "{:>8}  {:<19}  {:<28}  {:<14}  {:<16}  {:<8}  KEY, WHY\n",
         "ID", "TIME (UTC)", "TABLE", "KIND", "POLICY", "WINNER"
     );
     for Entry { id, entry, .. } in entries {
