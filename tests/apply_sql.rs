@@ -11,11 +11,10 @@ mod gate;
 #[path = "apply_sql/zoo.rs"]
 mod zoo;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use causeway::apply::{
-    ApplyError, ErrorKind, Flavor, Mark, Session, applied, bootstrap, find_writable, still_owns,
-    take_epoch,
+    ApplyError, ErrorKind, Mark, Session, applied, bootstrap, find_writable, still_owns, take_epoch,
 };
 use causeway::change::{Column, ColumnType, Dot, Kind, Place, RegionId, Row, Seq, Table, Value};
 use causeway::clock::Hlc;
@@ -27,7 +26,6 @@ const ORIGIN: RegionId = RegionId::new(2).unwrap();
 
 struct Bench {
     db: Database,
-    flavor: Flavor,
     session: Session,
     seq: u64,
 }
@@ -44,7 +42,7 @@ impl Bench {
         let epoch = take_epoch(&mut conn, 0).await.unwrap();
         let session = Session::connect(&opts, flavor, epoch).await.unwrap();
         db.exec("CREATE DATABASE s DEFAULT CHARACTER SET utf8mb4").await;
-        Self { db, flavor, session, seq: 0 }
+        Self { db, session, seq: 0 }
     }
 
     fn mark(&self) -> Mark {
@@ -333,55 +331,6 @@ async fn packets(flavour: Flavour) {
     assert_eq!(error.kind(), ErrorKind::Row, "{error}");
     assert!(error.advice().contains("max_allowed_packet"), "{error}");
     b.apply(&[puts(&shape, vec![row(vec![int(1), bytes(b"x")])])]).await.unwrap();
-}
-
-/// Rows per second of the upserts alone, as `make bench` reports catch-up whole.
-#[tokio::test]
-#[ignore = "a measurement, not a check"]
-async fn upsert_rate() {
-    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
-        let mut b = Bench::start(flavour, &["--innodb-buffer-pool-size=512M"]).await;
-        b.db.exec(
-            "CREATE TABLE s.sbtest (id INT NOT NULL PRIMARY KEY, k INT NOT NULL, \
-             c CHAR(120) NOT NULL, pad CHAR(60) NOT NULL, KEY k (k))",
-        )
-        .await;
-        let shape = table(
-            "sbtest",
-            vec![
-                column("id", ColumnType::Int, 1),
-                column("k", ColumnType::Int, 0),
-                text("c", "utf8mb4_general_ci", 0),
-                text("pad", "utf8mb4_general_ci", 0),
-            ],
-        );
-        let mut random = 1_u64;
-        let mut next = move || {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            i64::try_from((random >> 33) % 100_000).unwrap()
-        };
-        let pad = "12345678901-".repeat(10);
-        for (name, batches) in [("fill", 70), ("steady", 70)] {
-            let start = Instant::now();
-            let mut rows = 0;
-            for _ in 0..batches {
-                let batch: std::collections::BTreeMap<i64, Row> = (0..1500)
-                    .map(|_| {
-                        let id = next();
-                        let c = bytes(pad.as_bytes());
-                        (id, row(vec![int(id), int(next()), c, bytes(&pad.as_bytes()[..59])]))
-                    })
-                    .collect();
-                rows += batch.len();
-                b.apply(&[puts(&shape, batch.into_values().collect())]).await.unwrap();
-            }
-            let seconds = start.elapsed().as_secs_f64();
-            let rate = f64::from(u32::try_from(rows).unwrap()) / seconds;
-            eprintln!("{:?} {name}: {rate:.0} rows/s, {:.0} txns/s", b.flavor, rate / 3.0);
-        }
-        let mut conn = b.db.conn().await;
-        conn.query_drop("SELECT 1").await.unwrap();
-    }
 }
 
 /// A network that was cut without a word leaves the batch's locks with the server.

@@ -264,13 +264,11 @@ mod tests {
     use crate::apply::batch::{BatchLimits, Gathered, gather};
     use crate::change::{Position, pb};
 
-    const ORIGIN: RegionId = RegionId::new(2).unwrap();
-
-    fn stream(records: Vec<(u64, Accepted, RecordBody)>) -> Stream {
-        let mut stream = Stream::new(ORIGIN, mpsc::channel(1).1, &Gone::default());
-        for (seq, accepted, body) in records {
+    impl Arrival {
+        /// The next record of an origin, which had seen nothing of others.
+        pub(in crate::apply) fn of(origin: RegionId, seq: u64, body: RecordBody) -> Self {
             let record = Record {
-                origin: ORIGIN,
+                origin,
                 epoch: 1,
                 seq: Seq(seq),
                 hlc: Hlc(seq),
@@ -279,7 +277,16 @@ mod tests {
                 position: Position::default(),
                 body,
             };
-            stream.push(Arrival { record, accepted, bytes: 1, room: None });
+            Self { record, accepted: Accepted::Next, bytes: 100, room: None }
+        }
+    }
+
+    const ORIGIN: RegionId = RegionId::new(2).unwrap();
+
+    fn stream(records: Vec<(u64, Accepted, RecordBody)>) -> Stream {
+        let mut stream = Stream::new(ORIGIN, mpsc::channel(1).1, &Gone::default());
+        for (seq, accepted, body) in records {
+            stream.push(Arrival { accepted, ..Arrival::of(ORIGIN, seq, body) });
         }
         stream
     }

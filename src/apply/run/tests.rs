@@ -3,8 +3,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::apply::Flavor;
 use crate::change::{
-    Accepted, Column, ColumnType, Kind, Position, Record, RecordBody, Row, RowChange, Table,
-    TableChange, Value, pb,
+    Column, ColumnType, Kind, RecordBody, Row, RowChange, Table, TableChange, Value, pb,
 };
 use crate::clock::Hlc;
 use crate::resolve::Rulebook;
@@ -29,17 +28,7 @@ fn insert(origin: u8, seq: u64, key: &str) -> Arrival {
     let rows = vec![RowChange { before: None, after: Some(row) }];
     let changes = vec![TableChange { table: Some(table), rows }];
     let body = pb::Transaction { last: true, changes, ..Default::default() };
-    let record = Record {
-        origin: region(origin),
-        epoch: 1,
-        seq: Seq(seq),
-        hlc: Hlc(seq),
-        deps: Vector::default(),
-        gtid: String::new(),
-        position: Position::default(),
-        body: RecordBody::Transaction(body),
-    };
-    Arrival { record, accepted: Accepted::Next, bytes: 100, room: None }
+    Arrival::of(region(origin), seq, RecordBody::Transaction(body))
 }
 
 /// What the applier is joined to.
