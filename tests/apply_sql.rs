@@ -111,20 +111,28 @@ fn removes(table: &Table, rows: Vec<Row>) -> TablePlan {
     TablePlan { table: table.clone(), removes: rows, puts: vec![], merges: vec![] }
 }
 
-macro_rules! on_both {
+macro_rules! on_all {
     ($($name:ident => $check:path;)*) => {
         mod on_mariadb { $(
             #[tokio::test]
             async fn $name() { Box::pin($check(super::Flavour::MariaDb)).await; }
         )* }
-        mod on_mysql { $(
+        mod on_mysql_5_6 { $(
             #[tokio::test]
             async fn $name() { Box::pin($check(super::Flavour::MySql56)).await; }
+        )* }
+        mod on_mysql_5_7 { $(
+            #[tokio::test]
+            async fn $name() { Box::pin($check(super::Flavour::MySql57)).await; }
+        )* }
+        mod on_mysql_8_0 { $(
+            #[tokio::test]
+            async fn $name() { Box::pin($check(super::Flavour::MySql80)).await; }
         )* }
     };
 }
 
-on_both! {
+on_all! {
     every_type_is_stored_as_the_server_stores_it => super::zoo::round_trip;
     a_delete_finds_its_row_by_any_key_and_locks_no_other => super::zoo::keys;
     character_sets_are_converted_or_refused => super::character_sets;

@@ -231,6 +231,11 @@ async fn mariadb_without_metadata_is_read_by_its_catalog() {
 #[tokio::test]
 async fn every_mysql_type_is_what_the_server_selects() {
     every_type(Flavour::MySql56, &[], "").await;
+    let json = ", j JSON, gv INT GENERATED ALWAYS AS (i + 1) VIRTUAL, \
+        gs VARCHAR(40) GENERATED ALWAYS AS (CONCAT(vs, '!')) STORED";
+    every_type(Flavour::MySql57, &[], json).await;
+    every_type(Flavour::MySql80, &[], json).await;
+    every_type(Flavour::MySql80, &["--binlog-row-metadata=MINIMAL"], json).await;
 }
 
 async fn resumes(flavour: Flavour) {
@@ -259,7 +264,9 @@ async fn mariadb_resumes_by_gtid() {
 
 #[tokio::test]
 async fn mysql_resumes_by_gtid() {
-    resumes(Flavour::MySql56).await;
+    for flavour in Flavour::MYSQL {
+        resumes(flavour).await;
+    }
 }
 
 async fn purged(flavour: Flavour) {
@@ -282,7 +289,9 @@ async fn a_purged_position_is_named_by_mariadb() {
 
 #[tokio::test]
 async fn a_purged_position_is_named_by_mysql() {
-    purged(Flavour::MySql56).await;
+    for flavour in Flavour::MYSQL {
+        purged(flavour).await;
+    }
 }
 
 async fn refused(flavour: Flavour, sql: &str) -> CaptureError {
@@ -304,7 +313,7 @@ async fn what_rows_do_not_say_is_refused_by_name() {
         INSERT INTO shop.c VALUES (1, 'x')";
     let xa =
         "XA START 'a';\nUPDATE shop.t SET v = 'b';\nXA END 'a';\nXA PREPARE 'a';\nXA COMMIT 'a'";
-    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+    for flavour in Flavour::ALL {
         let error = refused(flavour, statement).await;
         assert!(matches!(error, CaptureError::Statement(_)), "{error}");
         let error = refused(flavour, image).await;
@@ -321,7 +330,7 @@ async fn what_rows_do_not_say_is_refused_by_name() {
 
 #[tokio::test]
 async fn a_large_transaction_comes_in_parts_and_an_applied_one_as_its_marks() {
-    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+    for flavour in Flavour::ALL {
         let marker = "CREATE DATABASE causeway;\nCREATE TABLE causeway.applied (\
             origin TINYINT UNSIGNED, slot TINYINT UNSIGNED, epoch BIGINT UNSIGNED, \
             seq BIGINT UNSIGNED, hlc BIGINT UNSIGNED, PRIMARY KEY (origin, slot));\n";
@@ -363,7 +372,7 @@ async fn a_large_transaction_comes_in_parts_and_an_applied_one_as_its_marks() {
 
 #[tokio::test]
 async fn a_schema_change_is_told_and_rows_after_it_have_the_new_columns() {
-    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+    for flavour in Flavour::ALL {
         let (db, here) = start(flavour, &[], SHOP).await;
         let mut follow = Follow::from(&db, here.position);
         db.exec("INSERT INTO shop.t VALUES (1, 'a')").await;
@@ -397,7 +406,7 @@ async fn an_event_may_be_larger_than_the_servers_packets() {
 /// stops nothing.
 #[tokio::test]
 async fn an_applied_transaction_needs_no_definition_of_its_tables() {
-    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+    for flavour in Flavour::ALL {
         let marker = "CREATE DATABASE causeway;\nCREATE TABLE causeway.applied (\
             origin TINYINT UNSIGNED, slot TINYINT UNSIGNED, epoch BIGINT UNSIGNED, \
             seq BIGINT UNSIGNED, hlc BIGINT UNSIGNED, PRIMARY KEY (origin, slot));\n";

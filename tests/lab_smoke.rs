@@ -34,7 +34,9 @@ async fn mariadb_survives_a_kill() {
 
 #[tokio::test]
 async fn mysql_survives_a_kill() {
-    rows_survive(Flavour::MySql56).await;
+    for flavour in Flavour::MYSQL {
+        rows_survive(flavour).await;
+    }
 }
 
 #[tokio::test]

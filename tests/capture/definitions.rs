@@ -191,9 +191,13 @@ async fn rows_from_before_a_change_of_schema_are_read_as_they_were_written() {
 /// change of schema that capture has not come to yet does no harm.
 #[tokio::test]
 async fn definitions_are_read_ahead_where_events_have_none() {
-    for (flavour, more) in
-        [(Flavour::MariaDb, &["--binlog-row-metadata=MINIMAL"][..]), (Flavour::MySql56, &[])]
-    {
+    let minimal = &["--binlog-row-metadata=MINIMAL"][..];
+    for (flavour, more) in [
+        (Flavour::MariaDb, minimal),
+        (Flavour::MySql56, &[]),
+        (Flavour::MySql57, &[]),
+        (Flavour::MySql80, minimal),
+    ] {
         let create = format!("{SHOP}CREATE TABLE shop.u (id INT PRIMARY KEY)");
         let (db, here) = start(flavour, more, &create).await;
         let mut follow = Follow::from(&db, here.position);

