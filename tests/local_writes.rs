@@ -19,6 +19,8 @@ use lab::{PATIENCE, wait_until};
 async fn armed(flavour: Flavour, failpoints: &str) -> Lab {
     let mut lab = Lab::start(&[Flavour::MariaDb, flavour]).await;
     lab.exec_everywhere(SCHEMA).await;
+    lab.exec_everywhere("CREATE TABLE shop.mail (id INT PRIMARY KEY, mail VARCHAR(40) UNIQUE)")
+        .await;
     lab.start_agents().await;
     lab.regions[0].db.write("INSERT INTO shop.item VALUES (1, 1, 1, 'first')").await;
     lab.converge(&TABLES, PATIENCE).await;
@@ -85,5 +87,28 @@ async fn a_write_that_capture_has_not_seen_yet_stands() {
         .await;
         std::fs::remove_file(&captured).unwrap();
         the_later_write_stands(&lab).await;
+    }
+}
+
+/// A client takes the unique value that the applier is about to write: a conflict, no row
+/// that the table can't hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unique_value_taken_between_decision_and_lock_is_a_conflict() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+        let folder = Folder::new("points");
+        let planned = folder.path().join("planned");
+        let lab = armed(flavour, &format!("{PLANNED}@{}", planned.display())).await;
+        lab.regions[0].db.write("INSERT INTO shop.mail VALUES (1, 'x')").await;
+        waits(&planned).await;
+        lab.regions[1].db.write("INSERT INTO shop.mail VALUES (2, 'x')").await;
+        std::fs::remove_file(&planned).unwrap();
+        wait_until("the later claim stands", PATIENCE, || async {
+            let mut ids = Vec::new();
+            for region in &lab.regions {
+                ids.extend(region.db.rows::<(i64,)>("SELECT id FROM shop.mail").await);
+            }
+            ids == [(2,), (2,)]
+        })
+        .await;
     }
 }

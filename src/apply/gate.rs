@@ -13,7 +13,8 @@ use super::batch::Batch;
 use super::{ApplyError, ErrorKind, Session};
 use crate::change::{BinlogPoint, RegionId, Seq};
 use crate::failpoint;
-use crate::version::Index;
+use crate::resolve::Plan;
+use crate::version::{BatchId, Index};
 
 /// The index, shared with capture. Held for single steps, never across a wait.
 pub type SharedIndex = Arc<Mutex<Index>>;
@@ -133,6 +134,22 @@ impl Gate {
             return Err(Miss::OutboxBehind(seq));
         }
         Ok(())
+    }
+
+    /// After the database refused a row of a plan: whether the plan knew all that is
+    /// committed here. A local write that capture had not read may hold the key or the
+    /// value that the row was to get, and the plan takes it away once it knows of it.
+    pub(super) async fn knew_all(
+        &self,
+        session: &mut Session,
+        (plan, id): (&Plan, BatchId),
+    ) -> Result<(), Miss> {
+        let point = session.write_and_point(&[]).await.map_err(Miss::Database)?;
+        let waits = (self.wait_max, self.wait_max);
+        if !reached(self.captured.clone(), waits, |held| held.covers(&point)).await {
+            return Err(Miss::CaptureBehind(point));
+        }
+        if plan.is_stale(&lock(&self.index), id) { Err(Miss::Stale) } else { Ok(()) }
     }
 
     /// Shuts the gate until what the batch waited for in vain is there.

@@ -53,6 +53,9 @@ impl Applier {
                 Err(error) => {
                     session.rollback().await?;
                     if error.kind() == ErrorKind::Row {
+                        if let Err(miss) = self.gate.knew_all(session, (&whole, id)).await {
+                            return Err(ApplyError::Again(miss_text(&miss)));
+                        }
                         self.stop(origin, &error, error.table_in(&tables));
                         self.reread.insert(origin);
                         return Ok(());

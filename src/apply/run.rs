@@ -389,13 +389,18 @@ impl Applier {
                 let txns = batch.marks().len().max(batch.items.len());
                 let front = batch.items[0].dot.origin;
                 let table = error.table_in(&batch.plan.tables);
-                self.give_up(batch);
+                let mut miss = None;
                 if older_stands && txns == 1 && error.kind() == ErrorKind::Row {
-                    self.stop(front, &error, table);
-                    return Ok(None);
+                    miss = self.gate.knew_all(session, (&batch.plan, batch.id)).await.err();
+                    if miss.is_none() {
+                        self.give_up(batch);
+                        self.stop(front, &error, table);
+                        return Ok(None);
+                    }
                 }
+                self.give_up(batch);
                 if older_stands {
-                    self.failed(&Miss::Database(error), txns).await?;
+                    self.failed(&miss.unwrap_or(Miss::Database(error)), txns).await?;
                 }
                 Ok(None)
             }
