@@ -16,6 +16,7 @@ mod described;
 mod error;
 mod file;
 mod gtid;
+mod json;
 mod query;
 mod rows;
 mod stream;

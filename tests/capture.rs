@@ -14,6 +14,8 @@ mod lab;
 mod ddl;
 #[path = "capture/definitions.rs"]
 mod definitions;
+#[path = "capture/mysql.rs"]
+mod mysql;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use causeway::change::{Column, ColumnType, Kind, Position, RegionId, Row, RowCha
 use causeway::clock::Hlc;
 use lab::db::{Database, Flavour, Settings};
 use lab::zoo::{self, COLUMNS, TABLE};
+use mysql_async::Opts;
 use mysql_async::prelude::Queryable as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -46,9 +49,17 @@ impl Follow {
     }
 
     fn split(db: &Database, from: Position, part_bytes: usize) -> Self {
+        Self::begin(db.opts(), from, part_bytes)
+    }
+
+    fn with(opts: Opts, from: Position) -> Self {
+        Self::begin(opts, from, 1 << 30)
+    }
+
+    fn begin(opts: Opts, from: Position, part_bytes: usize) -> Self {
         let (sender, events) = mpsc::channel(64);
         let config = CaptureConfig {
-            opts: db.opts(),
+            opts,
             server_id: 4711,
             from,
             part_bytes,

@@ -16,7 +16,7 @@ use super::definition::{self, Definition, described_column};
 use super::described::Described;
 use super::table_map::{TableMap, Written, kind};
 use super::{CaptureError, Replicates};
-use crate::change::{Table, TableName};
+use crate::change::{Column, Table, TableName};
 
 /// A replicated table as its rows are read.
 #[derive(Clone, Debug)]
@@ -44,6 +44,9 @@ pub(super) struct ColumnInfo {
     pub(super) fraction: u8,
     /// The bytes are a UUID's, in the order in which MariaDB stores it.
     pub(super) uuid: bool,
+    /// What a key over an expression holds in MySQL 8: in maps before 8.0.20, in no
+    /// image, and nothing that a table has.
+    pub(super) hidden: bool,
 }
 
 /// What a table was found to be, and of which events that holds.
@@ -162,14 +165,14 @@ impl Catalog {
         name: &TableName,
         map: &TableMap,
     ) -> Result<TableInfo, CaptureError> {
-        if let Some(definition) = self.defined.get(name).filter(|held| held.fits(map)) {
-            return definition.table(name);
+        if let Some(held) = self.defined.get(name).and_then(|held| held.fitting(map)) {
+            return held.table(name);
         }
         let definition = self.ask(name).await?;
-        if !definition.fits(map) {
+        let Some(fitting) = definition.fitting(map) else {
             return Err(CaptureError::Moved(name.to_string()));
-        }
-        let info = definition.table(name);
+        };
+        let info = fitting.table(name);
         self.defined.insert(name.clone(), definition);
         info
     }
@@ -187,12 +190,18 @@ impl Catalog {
         let unique_keys = Vec::new();
         let mut table = Table { schema, name: table, columns: Vec::new(), unique_keys };
         let mut columns = Vec::new();
-        let mut same = now.columns.len() == described.len();
-        for (n, (&how, said)) in map.columns.iter().zip(described).enumerate() {
+        let visible = described.iter().filter(|said| !now.hides(&said.name)).count();
+        let mut same = now.columns.len() == visible;
+        for (&how, said) in map.columns.iter().zip(described) {
             let collation = self.collation(said).await?;
             let (mut column, mut info) = described_column(how, said, collation);
+            if now.hides(&column.name) {
+                info.hidden = true;
+                columns.push(info);
+                continue;
+            }
             let defined = now.columns.iter().find(|defined| defined.is(&column));
-            let place = now.columns.get(n).map(|there| &there.column.name);
+            let place = now.columns.get(table.columns.len()).map(|there| &there.column.name);
             same &= defined.map(|defined| &defined.column.name) == place;
             if let Some(defined) = defined {
                 defined.check(name)?;
@@ -212,8 +221,10 @@ impl Catalog {
         if same && now.columns.iter().all(|defined| defined.column.key == 0) {
             table.columns.iter_mut().for_each(|column| column.key = 0);
         }
-        let cut = table.columns.iter().zip(described).find(|(c, said)| c.key > 0 && said.cut);
-        if let Some((column, _)) = cut {
+        let cut = |column: &&Column| {
+            column.key > 0 && described.iter().any(|said| said.cut && said.name == column.name)
+        };
+        if let Some(column) = table.columns.iter().find(cut) {
             return Err(CaptureError::cut_key(name, column));
         }
         table.unique_keys = now.unique_keys(&table.columns);

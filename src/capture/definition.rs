@@ -20,6 +20,8 @@ pub(super) struct Definition {
     pub(super) columns: Vec<Defined>,
     /// The unique keys beside the primary key, by the names of their columns.
     unique: Vec<Vec<String>>,
+    /// What keys over expressions hold, with the place among all columns.
+    hidden: Vec<(usize, String)>,
 }
 
 /// A column as it is now.
@@ -34,17 +36,40 @@ pub(super) struct Defined {
 }
 
 impl Definition {
-    /// Whether it can be the one that the rows were written with, of which the event
-    /// says no more than types.
-    pub(super) fn fits(&self, map: &TableMap) -> bool {
-        self.columns.len() == map.columns.len()
-            && map.columns.iter().zip(&self.columns).all(|(how, now)| now.holds(*how))
+    /// As the one that rows were written with, of which the event says no more than
+    /// types; none when it can't be. Whether hidden columns are there is the version's.
+    pub(super) fn fitting(&self, map: &TableMap) -> Option<Self> {
+        let mut whole = self.clone();
+        for (place, _) in &self.hidden {
+            if *place <= whole.columns.len() {
+                whole.columns.insert(*place, Defined::hidden());
+            }
+        }
+        let fits = |columns: &[Defined]| {
+            columns.len() == map.columns.len()
+                && map.columns.iter().zip(columns).all(|(how, now)| now.holds(*how))
+        };
+        let found = [self, &whole].into_iter().find(|definition| fits(&definition.columns));
+        found.cloned()
+    }
+
+    /// Whether no statement sees that column: MySQL made it for a key over an
+    /// expression. One whose key is gone by now has still the name that such have.
+    pub(super) fn hides(&self, name: &str) -> bool {
+        let hash = name.len() == 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        self.hidden.iter().any(|(_, hidden)| hidden == name)
+            || (hash || name.starts_with("!hidden!"))
+                && self.columns.iter().all(|defined| defined.column.name != name)
     }
 
     /// As a table whose rows can be read.
     pub(super) fn table(&self, name: &TableName) -> Result<TableInfo, CaptureError> {
         let (mut all, mut infos) = (Vec::new(), Vec::new());
         for defined in &self.columns {
+            if defined.info.hidden {
+                infos.push(defined.info.clone());
+                continue;
+            }
             defined.check(name)?;
             if defined.cut {
                 return Err(CaptureError::cut_key(name, &defined.column));
@@ -70,6 +95,12 @@ impl Definition {
 }
 
 impl Defined {
+    /// Of a type that any event may have.
+    fn hidden() -> Self {
+        let info = ColumnInfo { hidden: true, ..ColumnInfo::default() };
+        Self { column: Column::default(), info, refused: None, cut: false }
+    }
+
     /// Refuses what is not replicated.
     pub(super) fn check(&self, table: &TableName) -> Result<(), CaptureError> {
         match &self.refused {
@@ -239,7 +270,41 @@ pub(super) async fn read(
         defined.cut = row.get(10).unwrap_or_default();
         columns.push(defined);
     }
-    Ok(Definition { columns, unique: read_unique(conn, name).await? })
+    let unique = read_unique(conn, name).await?;
+    let hidden = read_hidden(conn, name).await?;
+    Ok(Definition { columns, unique, hidden })
+}
+
+/// The columns behind keys over expressions, which only this statement lists.
+async fn read_hidden(
+    conn: &mut Conn,
+    name: &TableName,
+) -> Result<Vec<(usize, String)>, mysql_async::Error> {
+    let expressions: Option<u64> = conn
+        .exec_first(
+            "SELECT COUNT(*) FROM information_schema.statistics WHERE table_schema = ? \
+             AND table_name = ? AND column_name IS NULL",
+            (&name.schema, &name.name),
+        )
+        .await?;
+    if expressions.unwrap_or_default() == 0 {
+        return Ok(Vec::new());
+    }
+    let [schema, table] = [&name.schema, &name.name].map(|name| name.replace('`', "``"));
+    let all: Vec<mysql_async::Row> =
+        conn.query(format!("SHOW EXTENDED COLUMNS FROM `{schema}`.`{table}`")).await?;
+    let seen: Vec<String> = conn
+        .exec(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = ? \
+             AND table_name = ?",
+            (&name.schema, &name.name),
+        )
+        .await?;
+    let name = |row: &mysql_async::Row| row.get::<String, _>(0).unwrap_or_default();
+    // The engine's own columns have no type.
+    let typed = |row: &mysql_async::Row| row.get::<String, _>(1).is_some_and(|t| !t.is_empty());
+    let all = all.iter().filter(|row| typed(row)).map(name).enumerate();
+    Ok(all.filter(|(_, name)| !seen.contains(name)).collect())
 }
 
 async fn read_unique(
@@ -315,7 +380,8 @@ impl Printed {
         // 1-bit booleans and ZEROFILL columns say so in the type's text as well.
         let unsigned = self.column_type.contains("unsigned");
         let uuid = column_type == ColumnType::Uuid;
-        let info = ColumnInfo { unsigned, binary_length, fraction: self.fraction, uuid };
+        let fraction = self.fraction;
+        let info = ColumnInfo { unsigned, binary_length, fraction, uuid, hidden: false };
         let column = Column {
             name: self.name,
             r#type: column_type.into(),

@@ -57,23 +57,19 @@ pub(super) fn read(
     if count != map.columns.len() {
         return Err(CaptureError::Corrupt("a row event's columns are not its table's"));
     }
-    let images = if operation == Operation::Update { 2 } else { 1 };
-    for _ in 0..images {
-        let present = at.take(count.div_ceil(8))?;
-        if !(0..count).all(|column| present[column / 8] >> (column % 8) & 1 == 1) {
-            return Err(CaptureError::PartialImage(info.table.full_name().to_string()));
-        }
-    }
+    let first_present = present(&mut at, map, info)?;
+    let then_present =
+        if operation == Operation::Update { present(&mut at, map, info)? } else { Vec::new() };
     if compressed {
         at = Cursor::new(super::bytes::inflate(at)?);
     }
     while !at.is_empty() {
-        let first = image(&mut at, map, info)?;
+        let first = image(&mut at, map, info, &first_present)?;
         rows.push(match operation {
             Operation::Write => RowChange { before: None, after: Some(first) },
             Operation::Delete => RowChange { before: Some(first), after: None },
             Operation::Update => {
-                let after = Some(image(&mut at, map, info)?);
+                let after = Some(image(&mut at, map, info, &then_present)?);
                 RowChange { before: Some(first), after }
             }
         });
@@ -81,14 +77,37 @@ pub(super) fn read(
     Ok(())
 }
 
-fn image(at: &mut Cursor, map: &TableMap, info: &TableInfo) -> Result<Row, CaptureError> {
-    let nulls = at.take(map.columns.len().div_ceil(8))?;
-    let mut values = Vec::with_capacity(map.columns.len());
-    for (n, (written, column)) in map.columns.iter().zip(&info.columns).enumerate() {
-        if nulls[n / 8] >> (n % 8) & 1 == 1 {
-            values.push(Value::NULL);
+/// Which columns an image has: all but those that MySQL hides.
+fn present(at: &mut Cursor, map: &TableMap, info: &TableInfo) -> Result<Vec<bool>, CaptureError> {
+    let count = map.columns.len();
+    let bits = at.take(count.div_ceil(8))?;
+    let present: Vec<_> = (0..count).map(|n| bits[n / 8] >> (n % 8) & 1 == 1).collect();
+    if present.iter().zip(&info.columns).all(|(present, column)| *present || column.hidden) {
+        return Ok(present);
+    }
+    Err(CaptureError::PartialImage(info.table.full_name().to_string()))
+}
+
+fn image(
+    at: &mut Cursor,
+    map: &TableMap,
+    info: &TableInfo,
+    present: &[bool],
+) -> Result<Row, CaptureError> {
+    // Only columns that are there have a bit.
+    let count = present.iter().filter(|present| **present).count();
+    let nulls = at.take(count.div_ceil(8))?;
+    let mut values = Vec::with_capacity(count);
+    let columns = map.columns.iter().zip(&info.columns).zip(present);
+    let columns = columns.filter(|(_, present)| **present);
+    for (n, ((written, column), _)) in columns.enumerate() {
+        let value = if nulls[n / 8] >> (n % 8) & 1 == 1 {
+            Value::NULL
         } else {
-            values.push(value::read(at, *written, column)?);
+            value::read(at, *written, column)?
+        };
+        if !column.hidden {
+            values.push(value);
         }
     }
     Ok(Row { values })

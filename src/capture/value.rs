@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::CaptureError;
 use super::bytes::Cursor;
 use super::catalog::ColumnInfo;
+use super::json;
 use super::table_map::{Written, kind};
 use crate::change::{Kind, Value};
 
@@ -96,7 +97,7 @@ pub(super) fn read(
         249..=kind::BLOB | kind::GEOMETRY => Kind::Bytes(long(at, how.meta)?),
         kind::VARCHAR_COMPRESSED => Kind::Bytes(whole(short(at, how.meta)?)?),
         kind::BLOB_COMPRESSED => Kind::Bytes(whole(long(at, how.meta)?)?),
-        kind::JSON => Kind::Bytes(json(&long(at, how.meta)?)?),
+        kind::JSON => Kind::Bytes(json::text(&long(at, how.meta)?)?),
         other => return Err(CaptureError::UnknownEvent(other)),
     };
     Ok(Value::new(value))
@@ -214,7 +215,11 @@ fn time(at: &mut Cursor, digits: usize) -> Result<Bytes, CaptureError> {
 
 /// NEWDECIMAL: groups of nine digits in four bytes, the leftmost and the rightmost
 /// group in as few as hold them; the sign in the first bit, inverted.
-fn decimal(at: &mut Cursor, precision: usize, scale: usize) -> Result<Bytes, CaptureError> {
+pub(super) fn decimal(
+    at: &mut Cursor,
+    precision: usize,
+    scale: usize,
+) -> Result<Bytes, CaptureError> {
     const BYTES: [usize; 10] = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4];
     if scale > precision || precision > 65 {
         return Err(CaptureError::Corrupt("a DECIMAL has impossible digits"));
@@ -254,16 +259,4 @@ fn decimal(at: &mut Cursor, precision: usize, scale: usize) -> Result<Bytes, Cap
     let sign = if negative { "-" } else { "" };
     let dot = if scale > 0 { "." } else { "" };
     Ok(format!("{sign}{whole}{dot}{fraction}").into())
-}
-
-/// MySQL's binary JSON as text.
-fn json(bytes: &[u8]) -> Result<Bytes, CaptureError> {
-    use mysql_async::binlog::jsonb;
-    const BAD: CaptureError = CaptureError::Corrupt("a JSON value can't be read");
-    if bytes.is_empty() {
-        return Ok(Bytes::new());
-    }
-    let value: jsonb::Value<'_> = mysql_common::io::ParseBuf(bytes).parse(()).map_err(|_| BAD)?;
-    let dom = value.parse().map_err(|_| BAD)?;
-    Ok(serde_json::Value::from(dom).to_string().into())
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A table's shape as text, a column a line.
-fn shape(table: &Table) -> Vec<String> {
+pub(super) fn shape(table: &Table) -> Vec<String> {
     let column = |c: &Column| {
         let labels: Vec<_> = c.labels.iter().map(|label| hex(label)).collect();
         let (sign, generated) = (
@@ -114,7 +114,7 @@ async fn an_event_describes_a_table_as_the_dictionary_does() {
 }
 
 /// The stream's tables and rows as lines, a change of schema as `ddl`.
-async fn lines(follow: &mut Follow, count: usize) -> Vec<String> {
+pub(super) async fn lines(follow: &mut Follow, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
     while lines.len() < count {
         match follow.next().await {
