@@ -35,8 +35,8 @@ impl Applier {
         let schema = self.schema;
         let mut whole = Plan::default();
         let point = loop {
-            let plan =
-                batch::plan(&lock(&self.index), &self.config.book, std::slice::from_ref(&item));
+            let part = std::slice::from_ref(&item);
+            let plan = batch::plan(&lock(&self.index), &self.config.book, part);
             let mut plan = match plan {
                 Ok(plan) => plan,
                 Err((_, error)) => {
@@ -52,15 +52,13 @@ impl Applier {
                 Ok(point) => point,
                 Err(error) => {
                     session.rollback().await?;
-                    if error.kind() == ErrorKind::Row {
-                        if let Err(miss) = self.gate.knew_all(session, (&whole, id)).await {
-                            return Err(ApplyError::Again(miss_text(&miss)));
-                        }
-                        self.stop(origin, &error, error.table_in(&tables));
-                        self.reread.insert(origin);
-                        return Ok(());
+                    if error.kind() != ErrorKind::Row {
+                        return Err(error);
                     }
-                    return Err(error);
+                    self.knew_all(session, (&whole, id)).await?;
+                    self.stop(origin, &error, error.table_in(&tables));
+                    self.reread.insert(origin);
+                    return Ok(());
                 }
             };
             if last {
@@ -96,6 +94,16 @@ impl Applier {
         self.planned.raise(origin, mark.dot.seq);
         self.committed_batch(written.batch);
         Ok(())
+    }
+
+    /// As the gate says, or the transaction is read again.
+    async fn knew_all(
+        &self,
+        session: &mut Session,
+        plan: (&Plan, BatchId),
+    ) -> Result<(), ApplyError> {
+        let knew = self.gate.knew_all(session, plan).await;
+        knew.map_err(|miss| ApplyError::Again(miss_text(&miss)))
     }
 
     /// The next part of the stream; none when the parts are void or a stop is wanted.
