@@ -13,6 +13,7 @@ mod error;
 mod gate;
 mod interface;
 mod large;
+mod redo;
 mod run;
 mod schema;
 mod session;

@@ -1,8 +1,8 @@
 //! Named places where a test lets the process die, as a power cut would, or wait.
 //!
 //! `CAUSEWAY_FAILPOINT=name` or `name:n` ends the process with status 99 at the n-th
-//! hit; `name@FILE` makes the file at the first hit and waits until it is gone. Several
-//! are separated by commas. Unset, a hit costs one load.
+//! hit; `name@FILE` or `name:n@FILE` makes the file at that hit and waits until it is
+//! gone. Several are separated by commas. Unset, a hit costs one load.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -49,42 +49,43 @@ struct Armed {
     file: Option<PathBuf>,
 }
 
-fn armed(name: &str) -> Option<&'static Armed> {
+fn armed<'a>(name: &'a str) -> impl Iterator<Item = &'static Armed> + use<'a> {
     static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
     let all = ARMED.get_or_init(|| {
         let text = std::env::var("CAUSEWAY_FAILPOINT").unwrap_or_default();
         text.split(',').filter(|one| !one.is_empty()).map(read).collect()
     });
     // A process without failpoints pays for this check only.
-    all.iter().find(|armed| armed.name == name)
+    all.iter().filter(move |armed| armed.name == name)
 }
 
 fn read(text: &str) -> Armed {
-    if let Some((name, file)) = text.split_once('@') {
-        return Armed { name: name.to_owned(), left: 1.into(), file: Some(file.into()) };
-    }
+    let (text, file) = text.split_once('@').map_or((text, None), |(t, file)| (t, Some(file)));
     let (name, hits) = text.split_once(':').unwrap_or((text, "1"));
-    Armed { name: name.to_owned(), left: hits.parse().unwrap_or(1).into(), file: None }
+    let left = hits.parse().unwrap_or(1).into();
+    Armed { name: name.to_owned(), left, file: file.map(PathBuf::from) }
 }
 
 /// Ends the process when this failpoint is armed and it is its turn.
 pub fn hit(name: &str) {
-    if let Some(armed) = armed(name)
-        && armed.left.fetch_sub(1, Ordering::SeqCst) == 1
-    {
-        std::process::exit(STATUS);
+    for armed in armed(name) {
+        if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            std::process::exit(STATUS);
+        }
     }
 }
 
 /// When this failpoint is armed with a file and it is its turn: makes it and waits
 /// until someone has removed it.
 pub async fn pause(name: &str) {
-    if let Some(Armed { file: Some(file), left, .. }) = armed(name)
-        && left.fetch_sub(1, Ordering::SeqCst) == 1
-        && std::fs::write(file, "").is_ok()
-    {
-        while file.exists() {
-            tokio::time::sleep(LOOK).await;
+    for Armed { file, left, .. } in armed(name) {
+        if let Some(file) = file
+            && left.fetch_sub(1, Ordering::SeqCst) == 1
+            && std::fs::write(file, "").is_ok()
+        {
+            while file.exists() {
+                tokio::time::sleep(LOOK).await;
+            }
         }
     }
 }

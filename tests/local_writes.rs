@@ -90,6 +90,43 @@ async fn a_write_that_capture_has_not_seen_yet_stands() {
     }
 }
 
+/// Put back once because of a client's write, the batch meets another one: it is done
+/// again without letting its locks go, and the second write stands as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_write_does_not_put_the_batch_back_again() {
+    for flavour in [Flavour::MariaDb, Flavour::MySql56, Flavour::MySql80] {
+        let folder = Folder::new("points");
+        let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+        let points = format!("{PLANNED}@{},{PLANNED}:2@{}", first.display(), second.display());
+        let lab = armed(flavour, &points).await;
+        // Its other rows are new, so what is taken back is more than an update.
+        lab.regions[0]
+            .db
+            .write(
+                "BEGIN; INSERT INTO shop.item VALUES (2, 1, 2, 'new'); \
+                 UPDATE shop.item SET n = 2 WHERE id = 1; \
+                 INSERT INTO shop.item VALUES (3, 1, 2, 'new'); COMMIT",
+            )
+            .await;
+        waits(&first).await;
+        // No conflict of the row that decides: this one was there before the batch.
+        lab.regions[1].db.write("UPDATE shop.item SET n = 4 WHERE id = 1").await;
+        std::fs::remove_file(&first).unwrap();
+        waits(&second).await;
+        lab.regions[1].db.write("INSERT INTO shop.item VALUES (3, 2, 5, 'here')").await;
+        lab.regions[1].db.write("UPDATE shop.item SET n = 3 WHERE id = 1").await;
+        std::fs::remove_file(&second).unwrap();
+        the_later_write_stands(&lab).await;
+        assert_eq!(lab.regions[0].db.number("SELECT n FROM shop.item WHERE id = 3").await, 5);
+        assert_eq!(lab.regions[0].db.number("SELECT n FROM shop.item WHERE id = 2").await, 2);
+        let (_, metrics) = lab.regions[1].agent.as_ref().unwrap().get("/metrics").await.unwrap();
+        let retries = metrics.lines().find(|line| {
+            line.starts_with("causeway_apply_retries_total") && line.contains("local_write")
+        });
+        assert!(retries.is_some_and(|line| line.ends_with(" 1")), "{retries:?}");
+    }
+}
+
 /// A client takes the unique value that the applier is about to write: a conflict, no row
 /// that the table can't hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Mark;
 use super::stream::{Body, Item, Stream};
-use crate::change::{RegionId, Vector};
+use crate::change::{Dot, RegionId, Vector};
 use crate::resolve::{Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index};
 
@@ -26,6 +26,8 @@ pub(super) struct Batch {
     pub(super) id: BatchId,
     pub(super) items: Vec<Item>,
     pub(super) plan: Plan,
+    /// No younger one will be in flight: it may be done again under its locks.
+    pub(super) care: bool,
 }
 
 impl Batch {
@@ -35,6 +37,11 @@ impl Batch {
         let mark = |item: &Item| Mark { dot: item.dot, epoch: item.epoch, hlc: item.hlc };
         let last: BTreeMap<_, _> = txns.map(|item| (item.dot.origin, mark(item))).collect();
         last.into_values().collect()
+    }
+
+    /// What capture will read of its marker rows.
+    pub(super) fn dots(&self) -> Vec<Dot> {
+        self.marks().into_iter().map(|mark| mark.dot).collect()
     }
 
     /// Heartbeats alone need no database.

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::batch::Batch;
-use super::{ApplyError, ErrorKind, Session};
+use super::{ApplyError, ErrorKind, Session, redo};
 use crate::change::{BinlogPoint, RegionId, Seq};
 use crate::failpoint;
-use crate::resolve::Plan;
+use crate::resolve::{Plan, Rulebook};
 use crate::version::{BatchId, Index};
 
 /// The index, shared with capture. Held for single steps, never across a wait.
@@ -47,8 +47,16 @@ pub(super) struct Written {
     pub(super) point: BinlogPoint,
     /// Too dear to do again at the first stand-still.
     pub(super) large: bool,
+    /// It was done again under its locks.
+    pub(super) redone: bool,
     /// [`Gate::schema`] when the tables here were looked at for it.
     pub(super) schema: u64,
+}
+
+impl Written {
+    pub(super) fn new(batch: Batch, point: BinlogPoint, schema: u64) -> Self {
+        Self { batch, point, large: false, redone: false, schema }
+    }
 }
 
 /// How long a batch may hold its locks while what it waits for stands still: a local
@@ -60,6 +68,7 @@ const STILL_MAX: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub(super) struct Gate {
     pub(super) region: RegionId,
+    pub(super) book: Rulebook,
     pub(super) index: SharedIndex,
     pub(super) captured: watch::Receiver<BinlogPoint>,
     pub(super) acked: watch::Receiver<Seq>,
@@ -195,10 +204,10 @@ impl Gate {
 pub(super) async fn finish(
     gate: &Gate,
     session: &mut Session,
-    written: Option<&Written>,
+    written: Option<&mut Written>,
 ) -> Result<(), Miss> {
     let Some(written) = written.filter(|written| !written.batch.is_idle()) else { return Ok(()) };
-    let passed = gate.pass(written).await;
+    let passed = redo::pass(gate, session, written).await;
     if passed.is_ok() {
         failpoint::hit("apply.before_commit");
         session.commit().await.map_err(Miss::Database)?;
@@ -220,6 +229,18 @@ pub(super) async fn write(
     };
     failpoint::pause(failpoint::PLANNED).await;
     session.begin(batch.slot(), &batch.marks()).await?;
+    if batch.care {
+        session.savepoint();
+    }
+    write_rows(session, region, batch).await
+}
+
+/// The same after the marker rows.
+pub(super) async fn write_rows(
+    session: &mut Session,
+    region: RegionId,
+    batch: &Batch,
+) -> Result<BinlogPoint, ApplyError> {
     let own = |dot| batch.items.iter().any(|item| item.dot == dot);
     let conflicts = &batch.plan.conflicts;
     let stood = session.standing(conflicts, &own).await?;

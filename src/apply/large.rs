@@ -36,7 +36,7 @@ impl Applier {
         let mut whole = Plan::default();
         let point = loop {
             let part = std::slice::from_ref(&item);
-            let plan = batch::plan(&lock(&self.index), &self.config.book, part);
+            let plan = batch::plan(&lock(&self.index), &self.gate.book, part);
             let mut plan = match plan {
                 Ok(plan) => plan,
                 Err((_, error)) => {
@@ -81,10 +81,10 @@ impl Applier {
             return Err(error);
         }
         item.body = Body::Whole(Vec::new());
-        let batch = Batch { id, items: vec![item], plan: whole };
+        let batch = Batch { id, items: vec![item], plan: whole, care: false };
         lock(&self.index).stage(id, vec![mark.dot], batch.plan.writes.clone());
-        let written = Written { batch, point, large: true, schema };
-        if let Err(miss) = finish(&self.gate, session, Some(&written)).await
+        let mut written = Written { large: true, ..Written::new(batch, point, schema) };
+        if let Err(miss) = finish(&self.gate, session, Some(&mut written)).await
             && !(miss.is_unknown() && self.was_committed(session, &written.batch).await?)
         {
             lock(&self.index).abandon(id);

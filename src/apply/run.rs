@@ -6,7 +6,8 @@
 //! the first is not committed, both go back to their queues and are planned anew.
 //!
 //! With a deep backlog a third is planned meanwhile, so that the server never waits
-//! for a plan.
+//! for a plan. After local writes got in between, batches go one at a time for a while
+//! (`redo`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::advice::plan_advice;
 use super::batch::{self, Batch, BatchLimits, Gathered};
 use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
-use super::stream::{Arrival, Item, Stream, StreamState};
+use super::redo::Care;
+use super::stream::{Arrival, Item, Stream, StreamState, arrival};
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Gone, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
@@ -47,6 +49,7 @@ pub(super) struct Applier {
     /// The schema changes here that the sessions know of.
     pub(super) schema: u64,
     limits: BatchLimits,
+    care: Care,
     /// Row changes of the largest batch given up since the last one was committed.
     tried: usize,
     /// Batches of a single transaction still to come, to find the one that fails.
@@ -107,7 +110,7 @@ pub async fn run(
         if halted || ordered {
             applier.unplan(ready.take(), &[written.as_ref().map(|written| &written.batch)]);
         }
-        let next = if halted || ready.is_some() { Gathered::Nothing } else { applier.gather() };
+        let next = applier.next(halted || ready.is_some(), written.is_some());
         applier.tell_states().await;
         let mut batch = match next {
             Gathered::Batch(items) => applier.plan(items),
@@ -123,7 +126,7 @@ pub async fn run(
         };
         let gate = applier.gate.clone();
         let (finished, point, ahead) = tokio::join!(
-            Box::pin(finish(&gate, &mut first, written.as_ref())),
+            Box::pin(finish(&gate, &mut first, written.as_mut())),
             Box::pin(write(&mut second, gate.region, batch.as_ref())),
             Box::pin(applier.ahead(batch.is_some()))
         );
@@ -174,6 +177,7 @@ impl Applier {
             index: Arc::clone(&sources.index),
             gate: Gate {
                 region: config.region,
+                book: config.book.clone(),
                 index: sources.index,
                 captured: sources.captured,
                 acked: sources.acked,
@@ -189,6 +193,7 @@ impl Applier {
             again: false,
             schema: 0,
             limits: config.limits,
+            care: Care::default(),
             tried: 0,
             alone: 0,
             failures: 0,
@@ -225,15 +230,22 @@ impl Applier {
         false
     }
 
+    /// What is written next, beside the batch in flight.
+    fn next(&mut self, halted: bool, in_flight: bool) -> Gathered {
+        if halted || (in_flight && self.care.is_taken()) {
+            return Gathered::Nothing;
+        }
+        self.gather()
+    }
+
     fn gather(&mut self) -> Gathered {
         let trusted = wall_us().saturating_add_signed(*self.offset_us.borrow());
         let latest = trusted.saturating_add(self.config.ahead_us_max);
-        let limits = if self.alone > 0 {
+        let mut limits = self.care.limits(self.limits);
+        if self.alone > 0 {
             self.alone -= 1;
-            BatchLimits { txns: 1, ..self.limits }
-        } else {
-            self.limits
-        };
+            limits.txns = 1;
+        }
         batch::gather(&mut self.streams, &mut self.planned, self.config.region, limits, latest)
     }
 
@@ -253,7 +265,7 @@ impl Applier {
     /// before, and plans the one after them when there is enough for it.
     async fn ahead(&mut self, plan: bool) -> Option<Batch> {
         self.account().await;
-        if !plan || self.alone > 0 || !self.is_deep() {
+        if !plan || self.alone > 0 || self.care.is_taken() || !self.is_deep() {
             return None;
         }
         match self.gather() {
@@ -286,7 +298,7 @@ impl Applier {
         let id = BatchId(self.batches);
         let mut index = lock(&self.index);
         let plan = loop {
-            match batch::plan(&index, &self.config.book, &items) {
+            match batch::plan(&index, &self.gate.book, &items) {
                 Ok(plan) => break plan,
                 Err((at, error)) => {
                     let rest = items.split_off(at);
@@ -303,10 +315,9 @@ impl Applier {
                 }
             }
         };
-        let batch = Batch { id, items, plan };
+        let batch = Batch { id, items, plan, care: self.care.is_taken() };
         if !batch.is_idle() {
-            let marks = batch.marks().into_iter().map(|mark| mark.dot).collect();
-            index.stage(id, marks, batch.plan.writes.clone());
+            index.stage(id, batch.dots(), batch.plan.writes.clone());
         }
         drop(index);
         self.replan();
@@ -336,11 +347,12 @@ impl Applier {
         session: &mut Session,
         (younger, younger_session): (&mut Option<Batch>, &mut Session),
     ) -> Result<bool, ApplyError> {
-        let Some(Written { batch, .. }) = written else { return Ok(true) };
+        let Some(Written { batch, redone, .. }) = written else { return Ok(true) };
         let miss = match finished {
             Err(miss) if !(miss.is_unknown() && self.was_committed(session, &batch).await?) => miss,
             Ok(()) | Err(_) => {
                 self.committed_batch(batch);
+                self.care.committed(redone);
                 return Ok(true);
             }
         };
@@ -376,9 +388,7 @@ impl Applier {
     ) -> Result<Option<Written>, ApplyError> {
         let Some(batch) = batch else { return Ok(None) };
         match point {
-            Ok(point) if older_stands => {
-                Ok(Some(Written { batch, point, large: false, schema: self.schema }))
-            }
+            Ok(point) if older_stands => Ok(Some(Written::new(batch, point, self.schema))),
             Ok(_) => {
                 session.rollback().await?;
                 self.give_up(batch);
@@ -422,6 +432,9 @@ impl Applier {
         self.tried = 0;
         let reason = miss_text(miss);
         self.gate.missed(miss);
+        if matches!(miss, Miss::Stale) {
+            self.limits = self.care.take(self.limits);
+        }
         let pause_ms = match miss {
             Miss::Stale | Miss::Altered | Miss::CaptureBehind(_) | Miss::OutboxBehind(_) => 0,
             Miss::Database(error) => match error.kind() {
@@ -450,26 +463,6 @@ impl Applier {
         }
         self.done.push((batch, wall_us()));
     }
-}
-
-/// Resolves when some stream has something new.
-async fn arrival(streams: &mut BTreeMap<RegionId, Stream>) {
-    let waits = streams.values_mut().filter(|s| !s.is_stopped() && s.queue.is_empty());
-    let waits: Vec<_> = waits
-        .filter(|stream| !stream.closed)
-        .map(|stream| {
-            Box::pin(async move {
-                match stream.arrivals.recv().await {
-                    Some(arrival) => stream.push(arrival),
-                    None => stream.closed = true,
-                }
-            })
-        })
-        .collect();
-    if waits.is_empty() {
-        std::future::pending::<()>().await;
-    }
-    futures_util::future::select_all(waits).await;
 }
 
 pub(super) fn halt(

@@ -143,6 +143,21 @@ impl Session {
         Ok(())
     }
 
+    /// From here on what the batch writes can be taken back without its locks.
+    pub(super) fn savepoint(&mut self) {
+        self.pending.push("SAVEPOINT marked", &self.marker);
+    }
+
+    /// Takes back what was written since the savepoint. The locks stay, but for those on
+    /// rows that go with it.
+    ///
+    /// # Errors
+    /// The batch must be rolled back.
+    pub(super) async fn take_back(&mut self) -> Result<(), ApplyError> {
+        self.pending.push("ROLLBACK TO SAVEPOINT marked", &self.marker);
+        self.flush().await
+    }
+
     /// Sends what is pending: the fence and the marker rows hold from here on.
     pub(super) async fn flush(&mut self) -> Result<(), ApplyError> {
         let script = std::mem::take(&mut self.pending);

@@ -1,6 +1,6 @@
 //! One peer's stream inside the applier: its queue, its state, and why it waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -254,6 +254,26 @@ impl Stream {
         }
         applied.awaits(&front.deps, self.origin, me).map(StreamState::WaitingDeps)
     }
+}
+
+/// Resolves when some stream has something new.
+pub(super) async fn arrival(streams: &mut BTreeMap<RegionId, Stream>) {
+    let waits = streams.values_mut().filter(|s| !s.is_stopped() && s.queue.is_empty());
+    let waits: Vec<_> = waits
+        .filter(|stream| !stream.closed)
+        .map(|stream| {
+            Box::pin(async move {
+                match stream.arrivals.recv().await {
+                    Some(arrival) => stream.push(arrival),
+                    None => stream.closed = true,
+                }
+            })
+        })
+        .collect();
+    if waits.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    futures_util::future::select_all(waits).await;
 }
 
 #[cfg(test)]

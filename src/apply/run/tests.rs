@@ -130,7 +130,7 @@ fn enter_local(applier: &Applier, seq: u64, key: &str) {
 fn written(applier: &mut Applier, ends: &Ends) -> Written {
     ends.send(insert(2, 1, "a"));
     let Gathered::Batch(items) = applier.gather() else { panic!("nothing to apply") };
-    Written { batch: applier.plan(items).unwrap(), point: point(5), large: false, schema: 0 }
+    Written::new(applier.plan(items).unwrap(), point(5), 0)
 }
 
 #[tokio::test]
