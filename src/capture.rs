@@ -17,6 +17,7 @@ mod error;
 mod file;
 mod gtid;
 mod json;
+mod pace;
 mod query;
 mod rows;
 mod stream;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
+use mysql_async::binlog::events::Event;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts, OptsBuilder};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
 use super::gtid::GtidSet;
+use super::pace::Pace;
 use super::table_map;
 use super::{Assembler, CaptureError, CaptureEvent, Checkpoint, Source};
 use crate::change::{BinlogPoint, Position};
@@ -106,16 +109,17 @@ pub async fn run(
     let (mut stream, mut assembler) = Box::pin(connect(&config)).await?;
     let mut catalog = Catalog::new(config.opts.clone());
     Box::pin(catalog.read_ahead(&config.replicates)).await?;
+    let mut pace = Pace::new(Instant::now());
     loop {
         let next = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            next = tokio::time::timeout(SILENCE_MAX, stream.next()) => next,
+            next = read(&mut stream, &mut pace) => next,
         };
         let event = match next {
-            Err(_) => return Err(CaptureError::Away("silent for 10 s".to_owned())),
-            Ok(None) => return Err(CaptureError::Away("the stream has ended".to_owned())),
-            Ok(Some(Err(error))) => return Err(ended(&error, &config.from)),
-            Ok(Some(Ok(event))) => event,
+            None => return Err(CaptureError::Away("silent for 10 s".to_owned())),
+            Some(None) => return Err(CaptureError::Away("the stream has ended".to_owned())),
+            Some(Some(Err(error))) => return Err(ended(&error, &config.from)),
+            Some(Some(Ok(event))) => event,
         };
         let header = event.header();
         let data = Bytes::copy_from_slice(event.data());
@@ -136,13 +140,29 @@ pub async fn run(
         if let CaptureEvent::Ddl { tables, .. } = &said {
             Box::pin(catalog.changed(tables)).await?;
         }
+        pace.saw();
         if events.send(said).await.is_err() {
             return Ok(());
         }
     }
 }
 
-fn crc(event: &mysql_async::binlog::events::Event) -> u32 {
+type Packet = Option<Result<Event, mysql_async::Error>>;
+
+/// The next of the stream, `None` when it stays silent. What is there already is taken
+/// at once; only before it waits it rests.
+async fn read(stream: &mut BinlogStream, pace: &mut Pace) -> Option<Packet> {
+    // Unconstrained: a task's spent budget must not pass for an empty connection.
+    if let Some(packet) = tokio::task::unconstrained(stream.next()).now_or_never() {
+        return Some(packet);
+    }
+    if let Some(rest) = pace.rest(Instant::now()) {
+        tokio::time::sleep(rest).await;
+    }
+    tokio::time::timeout(SILENCE_MAX, stream.next()).await.ok()
+}
+
+fn crc(event: &Event) -> u32 {
     event.calc_checksum(mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32)
 }
 
