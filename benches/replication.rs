@@ -1,7 +1,7 @@
 //! `make bench`: Causeway against MariaDB's own replication, in one run, on the same
 //! machine and data, at full durability (`sync_binlog=1`, flush at each commit).
 //!
-//! `cargo bench --bench replication -- [catch-up] [lag] [writers] [cases]` runs some of
+//! `cargo bench --bench replication -- [catch-up] [lag] [cases] [writers]` runs some of
 //! the stages; without a name all of them. Each stage is bounded in time, says on
 //! stderr how far it is, and enters its results into `benches/results.json`.
 #![expect(clippy::unwrap_used, reason = "a benchmark, run by hand")]
@@ -28,7 +28,8 @@ mod writers;
 use serde_json::json;
 use site::Site;
 
-const STAGES: [&str; 4] = ["catch-up", "lag", "writers", "cases"];
+/// In the order in which they run.
+const STAGES: [&str; 4] = ["catch-up", "lag", "cases", "writers"];
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -41,24 +42,18 @@ async fn main() {
     let wanted = |stage: &str| arguments.is_empty() || arguments.iter().any(|a| a == stage);
 
     let mut site = Site::start().await;
-    if wanted("catch-up") {
-        let found = catch_up::measure(&site).await;
-        results::enter("catch_up", found);
-    }
-    if wanted("lag") {
-        let found = lag::measure(&site).await;
-        results::enter("lag", found);
-    }
-    if wanted("cases") {
-        let found = cases::measure(&site).await;
-        results::enter("bad_cases", found);
-    }
-    // The agents are started anew by the last stage, so their memory is read before.
-    let memory = site.memory_peak();
-    say!("memory of the agents, at most: {} MB", memory / 1_000_000);
-    results::enter("agent_memory_bytes", json!(memory));
-    if wanted("writers") {
-        let found = writers::measure(&mut site).await;
-        results::enter("local_writers", found);
+    for stage in STAGES.into_iter().filter(|stage| wanted(stage)) {
+        site.forget_memory();
+        let mut found = match stage {
+            "catch-up" => catch_up::measure(&site).await,
+            "lag" => lag::measure(&site).await,
+            "cases" => cases::measure(&site).await,
+            // The last: it moves a Kafka.
+            _ => writers::measure(&mut site).await,
+        };
+        let memory = site.memory_peak();
+        say!("{stage}: an agent took at most {} MB of memory", memory / 1_000_000);
+        found["agent_memory_bytes"] = json!(memory);
+        results::enter(stage, found);
     }
 }

@@ -85,11 +85,8 @@ fn own(at: &str) -> (String, i64) {
     (own.to_owned(), own.rsplit('-').next().unwrap().parse().unwrap())
 }
 
-/// Transactions a second of MariaDB's own replication over the same binlog, once all
-/// of it is in the relay log.
-pub(crate) async fn mariadb(site: &Site, replica: &Database) -> f64 {
-    let (end, last) = position(site.source(), "gtid_binlog_pos").await;
-    let (_, first) = position(replica, "gtid_slave_pos").await;
+/// Starts to read the source's binlog; waits until the relay log has that number of it.
+async fn relay(replica: &Database, last: i64) {
     replica.exec("START SLAVE IO_THREAD").await;
     wait_until("the relay log is complete", PATIENCE, || async {
         let at: Vec<mysql_async::Row> = replica.rows("SHOW SLAVE STATUS").await;
@@ -97,6 +94,20 @@ pub(crate) async fn mariadb(site: &Site, replica: &Database) -> f64 {
         at[0].get::<String, _>("Gtid_IO_Pos").is_some_and(|at| own(&at).1 >= last)
     })
     .await;
+}
+
+/// Reads all of the source's binlog, and goes on reading.
+pub(crate) async fn relay_all(site: &Site, replica: &Database) {
+    let (_, last) = position(site.source(), "gtid_binlog_pos").await;
+    relay(replica, last).await;
+}
+
+/// Transactions a second of MariaDB's own replication over the same binlog, once all
+/// of it is in the relay log.
+pub(crate) async fn mariadb(site: &Site, replica: &Database) -> f64 {
+    let (end, last) = position(site.source(), "gtid_binlog_pos").await;
+    let (_, first) = position(replica, "gtid_slave_pos").await;
+    relay(replica, last).await;
     let mut conn = replica.conn().await;
     let start = Instant::now();
     replica.exec("START SLAVE SQL_THREAD").await;

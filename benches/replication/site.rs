@@ -63,10 +63,21 @@ impl Site {
         &self.lab.regions[1].db
     }
 
-    /// The highest resident memory of an agent since its start, bytes.
+    fn agents(&self) -> impl Iterator<Item = u32> {
+        self.lab.regions.iter().filter_map(|region| Some(region.agent.as_ref()?.proc.pid()))
+    }
+
+    /// From here on [`Self::memory_peak`] counts.
+    pub(crate) fn forget_memory(&self) {
+        for pid in self.agents() {
+            // proc(5): 5 resets the peak.
+            std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        }
+    }
+
+    /// The highest resident memory of an agent since it was last forgotten, bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
-        let agents = self.lab.regions.iter().filter_map(|region| region.agent.as_ref());
-        agents.map(|agent| memory_peak(agent.proc.pid())).max().unwrap_or(0)
+        self.agents().map(memory_peak).max().unwrap_or(0)
     }
 
     /// The status of region `n`, 0 or 1.

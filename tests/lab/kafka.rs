@@ -1,6 +1,7 @@
 //! Apache Kafka: one KRaft node.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -23,7 +24,7 @@ pub struct Kafka {
     /// The server process.
     pub proc: Proc,
     port: u16,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Kafka {
@@ -58,7 +59,7 @@ impl Kafka {
         ];
         let args = args.iter().map(|&a| a.to_owned()).collect();
         let proc = Proc::start(&format!("Kafka {name}"), &folder.path().join("log"), "java", args);
-        Self { proc, port, _folder: folder }
+        Self { proc, port, folder }
     }
 
     /// Waits until it answers.
@@ -88,6 +89,20 @@ impl Kafka {
     /// `kill -9`, then a start on the same data and ports.
     pub async fn crash(&mut self) {
         self.proc.kill();
+        self.proc.again();
+        self.ready().await;
+    }
+
+    /// Stops it, moves its data to an empty folder, and starts it there.
+    pub async fn moved(&mut self, to: &Path) {
+        self.proc.kill();
+        let from = self.folder.path().join("data");
+        copy(&from, to);
+        let properties = self.folder.path().join("server.properties");
+        let text = std::fs::read_to_string(&properties).unwrap();
+        let [old, new] = [&from, to].map(|data| format!("log.dirs={}\n", data.display()));
+        assert!(text.contains(&old), "it was moved before");
+        std::fs::write(&properties, text.replace(&old, &new)).unwrap();
         self.proc.again();
         self.ready().await;
     }
