@@ -1,7 +1,7 @@
 //! Seeding a region anew, as docs/OPERATIONS.md says.
 
-use mysql_async::Row;
-use mysql_async::prelude::Queryable as _;
+use std::process::Command;
+
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -37,8 +37,7 @@ pub async fn copy(donor: &Region, seeded: &Database) {
     let number = |value: &Value| value.as_u64().unwrap();
     let (epoch, seq) = (number(&known["epoch"]), number(&known["outbox"]["acked_seq"]));
     let hlc = number(&known["clock"]["hlc_us"]);
-    let without = ["causeway.pauses", "causeway.sessions"];
-    dump(&donor.db, seeded, &["shop", "causeway"], &without).await;
+    dump(&donor.db, seeded);
     let sql = format!(
         "REPLACE INTO causeway.applied (origin, slot, epoch, seq, hlc) \
          VALUES (1, 0, {epoch}, {seq}, {hlc})"
@@ -46,26 +45,16 @@ pub async fn copy(donor: &Region, seeded: &Database) {
     seeded.exec(&sql).await;
 }
 
-/// What `mariadb-dump --single-transaction` does: the tables as of one moment.
-async fn dump(from: &Database, to: &Database, schemas: &[&str], without: &[&str]) {
-    let (mut from, mut to) = (from.conn().await, to.conn().await);
-    from.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await.unwrap();
-    for schema in schemas {
-        to.query_drop(format!("CREATE DATABASE {schema}")).await.unwrap();
-        let tables: Vec<String> = from.query(format!("SHOW TABLES FROM {schema}")).await.unwrap();
-        for table in tables.iter().map(|table| format!("{schema}.{table}")) {
-            if without.contains(&table.as_str()) {
-                continue;
-            }
-            let made: Option<(String, String)> =
-                from.query_first(format!("SHOW CREATE TABLE {table}")).await.unwrap();
-            to.query_drop(format!("USE {schema}")).await.unwrap();
-            to.query_drop(made.unwrap().1).await.unwrap();
-            let rows: Vec<Row> = from.exec(format!("SELECT * FROM {table}"), ()).await.unwrap();
-            for row in rows.into_iter().map(Row::unwrap) {
-                let marks = vec!["?"; row.len()].join(",");
-                to.exec_drop(format!("INSERT INTO {table} VALUES ({marks})"), row).await.unwrap();
-            }
-        }
-    }
+/// Step 3 with the clients that it names.
+fn dump(from: &Database, to: &Database) {
+    let script = "mariadb-dump --no-defaults -h127.0.0.1 -uroot -P\"$1\" --single-transaction \
+        --databases shop causeway \
+        --ignore-table=causeway.pauses --ignore-table=causeway.sessions \
+        | mariadb --no-defaults -h127.0.0.1 -uroot -P\"$2\"";
+    let port = |database: &Database| database.address().rsplit(':').next().unwrap().to_owned();
+    let done = Command::new("bash")
+        .args(["-o", "pipefail", "-c", script, "dump", &port(from), &port(to)])
+        .status()
+        .unwrap();
+    assert!(done.success(), "{done}");
 }
