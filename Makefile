@@ -6,9 +6,10 @@ SHELL := /bin/bash
 SEEDS ?= 20
 SCENARIO ?= kill
 SECONDS_PER_SEED ?= 60
+SECONDS_PER_POLICY ?= 60
 target = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help setup test lint demo soak sim fuzz bench
+.PHONY: help setup test lint demo soak conflicts sim fuzz bench
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,9 @@ demo: setup ## Three regions on this machine: replication, a conflict, kills, co
 soak: setup ## A scenario of chaos/: SCENARIO, SEEDS runs of SECONDS_PER_SEED each
 	@CAUSEWAY_SCENARIO=$(SCENARIO) CAUSEWAY_SOAK_SEEDS=$(SEEDS) CAUSEWAY_SOAK_SECONDS=$(SECONDS_PER_SEED) \
 	  cargo test --test exactly_once -- --nocapture --test-threads=1
+
+conflicts: setup ## Three regions write the same rows under every policy, SECONDS_PER_POLICY each
+	@CAUSEWAY_CONFLICT_SECONDS=$(SECONDS_PER_POLICY) cargo test --test conflicts -- --nocapture
 
 sim: ## Simulate SEEDS runs of the core; says how to run a failing seed again
 	@CAUSEWAY_SIM_SEEDS=$(SEEDS) cargo test --release --lib -- sim::regions --nocapture
