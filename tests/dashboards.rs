@@ -84,6 +84,7 @@ fn live(metrics: &Metrics) {
         &metrics.capture_txns,
         &metrics.capture_rows,
         &metrics.capture_recognised,
+        &metrics.capture_repairs,
         &metrics.verify_chunks,
         &metrics.outbox_records,
     ] {
@@ -279,8 +280,10 @@ async fn every_query_has_an_answer_from_running_regions() {
     prometheus.wait_for("count(rate(causeway_conflicts_total[1m]) > 0) >= 1").await;
     prometheus.wait_for("count(rate(causeway_apply_txns_total[1m]) > 0) == 6").await;
     // Contention comes as it likes.
-    // Nobody compares here.
-    prometheus.check(&["causeway_apply_retries_total", "causeway_verify"]).await;
+    // Nobody compares here, nor repairs.
+    let absent =
+        ["causeway_apply_retries_total", "causeway_verify", "causeway_capture_repairs_total"];
+    prometheus.check(&absent).await;
     writers.shutdown().await;
     lab.converge(&["shop.t"], PATIENCE).await;
 }
