@@ -18,7 +18,7 @@ use super::gtid::GtidSet;
 use super::pace::Pace;
 use super::table_map;
 use super::{Assembler, CaptureError, CaptureEvent, Checkpoint, Source};
-use crate::change::{BinlogPoint, Position};
+use crate::change::{BinlogPoint, Position, TableName};
 
 /// The source sends a heartbeat this often when it has nothing else.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -246,9 +246,10 @@ impl CaptureEvent {
     /// A schema change of tables that are not replicated is nothing.
     pub(super) fn filtered(self, replicates: &Replicates) -> Self {
         match self {
-            Self::Ddl { gtid, statement, mut tables, after } => {
+            Self::Ddl { gtid, statement, tables, after } => {
                 // `*` stands for all tables of a dropped schema.
-                tables.retain(|table| replicates(&table.schema, &table.name));
+                let tables: Vec<_> =
+                    tables.into_iter().filter_map(|table| named(table, replicates)).collect();
                 if tables.is_empty() {
                     return Self::Skipped { after };
                 }
@@ -260,4 +261,15 @@ impl CaptureEvent {
             | Self::Skipped { .. }) => other,
         }
     }
+}
+
+/// A statement's table as rows name it, if it is replicated. Where names have no case
+/// (`lower_case_table_names`), rows have them in lower case, and statements as someone
+/// has typed them.
+fn named(table: TableName, replicates: &Replicates) -> Option<TableName> {
+    if replicates(&table.schema, &table.name) {
+        return Some(table);
+    }
+    let lower = TableName { schema: table.schema.to_lowercase(), name: table.name.to_lowercase() };
+    replicates(&lower.schema, &lower.name).then_some(lower)
 }

@@ -93,3 +93,13 @@ async fn mysql_names_what_it_drops() {
         assert_eq!(said(&db, &mut follow, statements).await, wanted, "{flavour:?}");
     }
 }
+
+/// Rows have the names in lower case there, statements as they were typed.
+#[tokio::test]
+async fn a_server_whose_names_have_no_case_tells_of_its_schema_changes() {
+    let setup = format!("{SHOP}{END}");
+    let (db, here) = start(Flavour::MariaDb, &["--lower-case-table-names=1"], &setup).await;
+    let mut follow = Follow::from(&db, here.position);
+    let statements = "ALTER TABLE Shop.T ADD a INT;\nINSERT INTO SHOP.T (id) VALUES (1)";
+    assert_eq!(said(&db, &mut follow, statements).await, "ddl shop.t\n1 rows of t\n");
+}
