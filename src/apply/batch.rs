@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Mark;
 use super::stream::{Body, Item, Stream};
-use crate::change::{Dot, RegionId, Vector};
+use crate::change::{RegionId, Vector};
 use crate::resolve::{Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index};
 
@@ -39,9 +39,10 @@ impl Batch {
         last.into_values().collect()
     }
 
-    /// What capture will read of its marker rows.
-    pub(super) fn dots(&self) -> Vec<Dot> {
-        self.marks().into_iter().map(|mark| mark.dot).collect()
+    /// Gives its writes to the index, before it takes a lock.
+    pub(super) fn stage(&mut self, index: &mut Index) {
+        let marks = self.marks().into_iter().map(|mark| mark.dot).collect();
+        index.stage(self.id, marks, std::mem::take(&mut self.plan.writes));
     }
 
     /// Heartbeats alone need no database.

@@ -81,8 +81,8 @@ impl Applier {
             return Err(error);
         }
         item.body = Body::Whole(Vec::new());
-        let batch = Batch { id, items: vec![item], plan: whole, care: false };
-        lock(&self.index).stage(id, vec![mark.dot], batch.plan.writes.clone());
+        let mut batch = Batch { id, items: vec![item], plan: whole, care: false };
+        batch.stage(&mut lock(&self.index));
         let mut written = Written { large: true, ..Written::new(batch, point, schema) };
         if let Err(miss) = finish(&self.gate, session, Some(&mut written)).await
             && !(miss.is_unknown() && self.was_committed(session, &written.batch).await?)

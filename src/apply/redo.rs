@@ -88,7 +88,7 @@ fn plan(gate: &Gate, written: &mut Written) -> Result<(), Miss> {
     let mut index = lock(&gate.index);
     index.abandon(batch.id);
     batch.plan = batch::plan(&index, &gate.book, &batch.items).map_err(|_| Miss::Stale)?;
-    index.stage(batch.id, batch.dots(), batch.plan.writes.clone());
+    batch.stage(&mut index);
     Ok(())
 }
 

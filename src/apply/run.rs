@@ -315,9 +315,9 @@ impl Applier {
                 }
             }
         };
-        let batch = Batch { id, items, plan, care: self.care.is_taken() };
+        let mut batch = Batch { id, items, plan, care: self.care.is_taken() };
         if !batch.is_idle() {
-            index.stage(id, batch.dots(), batch.plan.writes.clone());
+            batch.stage(&mut index);
         }
         drop(index);
         self.replan();

@@ -199,7 +199,9 @@ impl Index {
         let keys = writes.iter().flat_map(Write::places).collect();
         for write in writes {
             for place in write.places() {
-                self.overlay.entry(place).or_default().push((id, write.clone()));
+                // Nearly all have one: a vector grown by pushing has room for four.
+                let pending = self.overlay.entry(place).or_insert_with(|| Vec::with_capacity(1));
+                pending.push((id, write.clone()));
             }
         }
         self.staged.push_back(Staged { id, marks, keys });

@@ -50,7 +50,9 @@ impl Agent {
             &conf.display().to_string(),
         ];
         let args = args.iter().map(|&a| a.to_owned()).collect();
-        let env = vec![("CAUSEWAY_TOKEN".to_owned(), TOKEN.to_owned())];
+        // The second as in conf/causeway.service.
+        let env = [("CAUSEWAY_TOKEN", TOKEN), ("MALLOC_ARENA_MAX", "2")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let log = folder.join(format!("{region}.agent.log"));
         let program = program().display().to_string();
         let proc = Proc::start_with(&format!("agent {region}"), &log, &program, args, env);
