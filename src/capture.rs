@@ -15,6 +15,7 @@ mod definition;
 mod described;
 mod error;
 mod file;
+mod foreign;
 mod gtid;
 mod json;
 mod pace;

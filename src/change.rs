@@ -23,7 +23,7 @@ pub mod pb {
 }
 
 pub use pb::value::Kind;
-pub use pb::{Column, ColumnType, Row, RowChange, Table, TableChange, Value};
+pub use pb::{Column, ColumnType, ForeignKey, Row, RowChange, Table, TableChange, Value};
 
 /// A region's small id, 1 to 63, unique in the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +74,13 @@ pub struct Dot {
     pub origin: RegionId,
     /// Its number there.
     pub seq: Seq,
+}
+
+impl Dot {
+    /// Before all others.
+    pub const MIN: Self = Self { origin: RegionId(1), seq: Seq(0) };
+    /// After all others.
+    pub const MAX: Self = Self { origin: RegionId(63), seq: Seq(u64::MAX) };
 }
 
 /// A place in an origin's log: its last transaction that counts there, and the epoch
@@ -167,7 +174,7 @@ impl FromIterator<Dot> for Vector {
 }
 
 /// A table's full name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableName {
     /// Database name.
     pub schema: String,
@@ -242,6 +249,19 @@ impl Value {
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
         Self { kind: Some(kind) }
+    }
+
+    /// The same in memory of its own, where it keeps no whole record alive.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        let own = |bytes: &bytes::Bytes| bytes::Bytes::copy_from_slice(bytes);
+        match &self.kind {
+            Some(Kind::Bytes(bytes)) => Self::new(Kind::Bytes(own(bytes))),
+            Some(Kind::Literal(bytes)) => Self::new(Kind::Literal(own(bytes))),
+            None | Some(Kind::Int(_) | Kind::Uint(_) | Kind::Float(_) | Kind::Double(_)) => {
+                self.clone()
+            }
+        }
     }
 }
 

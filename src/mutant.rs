@@ -39,6 +39,8 @@ pub(crate) enum Mutant {
     DeltaSets,
     /// A delete leaves what was added before it.
     DeltaIgnoresDeletes,
+    /// Of a parent that goes the rows that reference it are not looked for.
+    OrphanOneWay,
     /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
     #[cfg(test)]
     RepairFreshStamp,
@@ -70,7 +72,7 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
@@ -88,5 +90,6 @@ impl Mutant {
         Self::PriorityWithoutSiblings,
         Self::DeltaSets,
         Self::DeltaIgnoresDeletes,
+        Self::OrphanOneWay,
     ];
 }

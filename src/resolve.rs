@@ -19,7 +19,7 @@ mod policy;
 mod stand;
 mod touch;
 
-pub use conflict::{Conflict, ConflictKind, Side};
+pub use conflict::{Conflict, ConflictKind, Orphan, Side};
 pub use entry::{chained, entry, shorten, text};
 pub use number::Number;
 pub use plan::{Incoming, MergeRow, Plan, PlanError, TablePlan};

@@ -9,10 +9,12 @@
 //! write than the last, or to take one back, the index keeps the write's [`Body`]
 //! too, until it and all that is concurrent with it are stable.
 
+mod foreign;
 mod heads;
 mod index;
 mod key;
 
+pub use foreign::{Foreign, Register, Released, Role};
 pub use heads::{Heads, needed};
 pub use index::{BatchId, Index, Seen};
 pub use key::{KeyError, RowKey, Touch};
@@ -109,6 +111,8 @@ pub struct Write {
     pub deps: Arc<Vector>,
     /// What may be needed again; none where the version says all.
     pub body: Option<Arc<Body>>,
+    /// What it has to do with rows of other tables; none when that is nothing.
+    pub foreign: Option<Arc<Foreign>>,
 }
 
 impl Write {

@@ -82,7 +82,7 @@ fn count(shared: &Shared, conflict: &Conflict) {
     shared.metrics.conflicts.with_label_values(&[name, kind, conflict.policy]).inc();
     shared.board.stream(name, |stream| stream.conflicts += 1);
     tracing::debug!(
-        table = %conflict.table.full_name(),
+        table = %conflict.told_of(),
         kind,
         incoming_wins = conflict.incoming_wins,
         "conflict resolved"

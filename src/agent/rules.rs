@@ -93,6 +93,7 @@ mod tests {
             name: "t".to_owned(),
             columns: vec![column("id", 1), column("n", 0), column("v", 0)],
             unique_keys: if keys { vec![UniqueKey { columns: vec![2] }] } else { vec![] },
+            foreign_keys: Vec::new(),
         };
         Policy::clone(&book(&topology).of(&table).1)
     }

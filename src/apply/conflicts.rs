@@ -8,10 +8,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::session::Session;
 use super::{ApplyError, sql};
-use crate::change::{Column, ColumnType, Dot, RegionId};
+use crate::change::{Column, ColumnType, Dot, RegionId, Table};
 use crate::clock::wall_us;
 use crate::resolve::{Conflict, chained, entry, shorten, text};
-use crate::version::Action;
 
 /// Rows read for the entries of one batch; of those beyond, the row that stood is in
 /// its region's outbox alone.
@@ -65,7 +64,7 @@ impl Session {
             insert.push_str(if insert.is_empty() { INSERT } else { "," });
             insert.push_str(&format!(
                 "({id},{at_us},{},{},{},{},{},'{hash}')",
-                sql::text(&conflict.table.full_name().to_string()),
+                sql::text(&conflict.told_of().to_string()),
                 sql::text(conflict.kind.name()),
                 sql::text(conflict.policy),
                 sql::text(conflict.winner()),
@@ -93,21 +92,23 @@ impl Session {
     ) -> Result<Standing, ApplyError> {
         let (mut sql, mut asked) = (Vec::new(), Vec::new());
         for (n, conflict) in conflicts.iter().enumerate() {
-            let existing = &conflict.existing;
-            let kept = existing.after.is_some() || existing.version.action == Action::Delete;
-            let row = conflict.incoming.after.as_ref().or(conflict.incoming.before.as_ref());
-            let Some(row) = row.filter(|_| !kept && !own(existing.version.dot)) else { continue };
+            let unread = conflict.unread().filter(|_| !own(conflict.existing.version.dot));
+            let Some((table, row)) = unread else { continue };
             if asked.len() >= READ_MAX {
                 break;
             }
-            self.ensure_mapping(&conflict.table).await?;
-            let name = (conflict.table.schema.clone(), conflict.table.name.clone());
+            self.ensure_mapping(table).await?;
+            let name = (table.schema.clone(), table.name.clone());
             let (_, mapping) = &self.mappings[&name];
             if !sql.is_empty() {
                 sql.push(b';');
             }
             sql.extend(sql::select(mapping, row));
-            asked.push((n, mapping.columns.iter().map(|column| column.at).collect::<Vec<_>>()));
+            asked.push((
+                n,
+                table,
+                mapping.columns.iter().map(|column| column.at).collect::<Vec<_>>(),
+            ));
         }
         let mut found = HashMap::new();
         if asked.is_empty() {
@@ -115,10 +116,10 @@ impl Session {
         }
         self.flush().await?;
         let mut answers = self.conn.query_iter(sql).await.map_err(failed)?;
-        for (n, places) in asked {
+        for (n, table, places) in asked {
             let rows: Vec<SqlRow> = answers.collect().await.map_err(failed)?;
             if let Some(row) = rows.first() {
-                found.insert(n, held(&conflicts[n], &places, row));
+                found.insert(n, held(table, &places, row));
             }
         }
         answers.drop_result().await.map_err(failed)?;
@@ -127,9 +128,9 @@ impl Session {
 }
 
 /// A row as it was read: `places` are its columns' places at the origin.
-fn held(conflict: &Conflict, places: &[usize], row: &SqlRow) -> Json {
+fn held(table: &Table, places: &[usize], row: &SqlRow) -> Json {
     let columns = places.iter().enumerate().filter_map(|(n, &at)| {
-        let column = conflict.table.columns.get(at)?;
+        let column = table.columns.get(at)?;
         let bytes = row.get_opt::<Option<Vec<u8>>, _>(n).and_then(Result::ok).flatten();
         Some((column.name.clone(), bytes.map_or(Json::Null, |bytes| printed(column, &bytes))))
     });

@@ -187,8 +187,7 @@ impl Catalog {
     ) -> Result<TableInfo, CaptureError> {
         let now = self.ask(name).await?;
         let (schema, table) = (name.schema.clone(), name.name.clone());
-        let unique_keys = Vec::new();
-        let mut table = Table { schema, name: table, columns: Vec::new(), unique_keys };
+        let mut table = Table { schema, name: table, ..Table::default() };
         let mut columns = Vec::new();
         let visible = described.iter().filter(|said| !now.hides(&said.name)).count();
         let mut same = now.columns.len() == visible;
@@ -228,6 +227,7 @@ impl Catalog {
             return Err(CaptureError::cut_key(name, column));
         }
         table.unique_keys = now.unique_keys(&table.columns);
+        table.foreign_keys = now.foreign_keys(&table.columns);
         Ok(TableInfo { table, columns })
     }
 

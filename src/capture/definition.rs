@@ -10,9 +10,10 @@ use super::CaptureError;
 use super::catalog::{ColumnInfo, TableInfo};
 use super::default::Initial;
 use super::described::Described;
+use super::foreign::{self, Foreign};
 use super::table_map::{TableMap, Written, kind};
 use crate::change::pb::UniqueKey;
-use crate::change::{Column, ColumnType, Table, TableName, is_generated};
+use crate::change::{Column, ColumnType, ForeignKey, Table, TableName, is_generated};
 
 /// A table as it is now; without columns when there is none.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub(super) struct Definition {
     pub(super) columns: Vec<Defined>,
     /// The unique keys beside the primary key, by the names of their columns.
     unique: Vec<Vec<String>>,
+    /// Its foreign keys, by names.
+    foreign: Vec<Foreign>,
     /// What keys over expressions hold, with the place among all columns.
     hidden: Vec<(usize, String)>,
 }
@@ -78,8 +81,9 @@ impl Definition {
             infos.push(defined.info.clone());
         }
         let (schema, name) = (name.schema.clone(), name.name.clone());
-        let unique_keys = self.unique_keys(&all);
-        Ok(TableInfo { table: Table { schema, name, columns: all, unique_keys }, columns: infos })
+        let (unique_keys, foreign_keys) = (self.unique_keys(&all), self.foreign_keys(&all));
+        let table = Table { schema, name, columns: all, unique_keys, foreign_keys };
+        Ok(TableInfo { table, columns: infos })
     }
 
     /// The unique keys over these columns; one with a column that is not among them,
@@ -91,6 +95,17 @@ impl Definition {
         };
         let keys = self.unique.iter().map(|names| names.iter().map(place).collect());
         keys.filter_map(|columns: Option<Vec<u32>>| Some(UniqueKey { columns: columns? })).collect()
+    }
+
+    /// The foreign keys of these columns; one with a column that is not among them is
+    /// left to the servers.
+    pub(super) fn foreign_keys(&self, columns: &[Column]) -> Vec<ForeignKey> {
+        let mut keys: Vec<_> = self.foreign.iter().filter_map(|key| key.over(columns)).collect();
+        // Their names, which the dictionary sorts them by, need not be the same everywhere.
+        keys.sort_by(|a, b| {
+            (&a.columns, &a.schema, &a.table).cmp(&(&b.columns, &b.schema, &b.table))
+        });
+        keys
     }
 }
 
@@ -270,9 +285,12 @@ pub(super) async fn read(
         defined.cut = row.get(10).unwrap_or_default();
         columns.push(defined);
     }
-    let unique = read_unique(conn, name).await?;
+    let mut unique = read_unique(conn, name).await?;
+    unique.remove(PRIMARY);
+    let unique = unique.into_values().collect();
+    let foreign = foreign::read(conn, name).await?;
     let hidden = read_hidden(conn, name).await?;
-    Ok(Definition { columns, unique, hidden })
+    Ok(Definition { columns, unique, foreign, hidden })
 }
 
 /// The columns behind keys over expressions, which only this statement lists.
@@ -307,16 +325,19 @@ async fn read_hidden(
     Ok(all.filter(|(_, name)| !seen.contains(name)).collect())
 }
 
-async fn read_unique(
+pub(super) const PRIMARY: &str = "PRIMARY";
+
+/// The unique keys by name, with the names of their columns; the primary key is one.
+pub(super) async fn read_unique(
     conn: &mut Conn,
     name: &TableName,
-) -> Result<Vec<Vec<String>>, mysql_async::Error> {
+) -> Result<BTreeMap<String, Vec<String>>, mysql_async::Error> {
     // An expression has no column: its name is then one that no column has.
     let rows: Vec<(String, String)> = conn
         .exec(
             "SELECT CAST(index_name AS CHAR), CAST(IFNULL(column_name, '') AS CHAR) \
              FROM information_schema.statistics WHERE table_schema = ? AND table_name = ? \
-             AND non_unique = 0 AND index_name <> 'PRIMARY' ORDER BY index_name, seq_in_index",
+             AND non_unique = 0 ORDER BY index_name, seq_in_index",
             (&name.schema, &name.name),
         )
         .await?;
@@ -324,7 +345,7 @@ async fn read_unique(
     for (key, column) in rows {
         keys.entry(key).or_default().push(column);
     }
-    Ok(keys.into_values().collect())
+    Ok(keys)
 }
 
 /// The dictionary prints labels in UTF-8; rows and events have them in the column's

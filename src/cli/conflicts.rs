@@ -78,7 +78,7 @@ pub(super) struct FilterArguments {
     /// Only of this table, `schema.table`
     #[arg(long)]
     table: Option<String>,
-    /// Only of this kind, such as `update_update` or `unique_key`
+    /// Only of this kind, such as `update_update`, `unique_key` or `foreign_key`
     #[arg(long)]
     kind: Option<String>,
     /// Only of the time since so long ago, such as `2h`

@@ -12,7 +12,7 @@ use crate::change::is_generated;
 pub struct Restore {
     /// `schema.table`.
     pub table: String,
-    /// Which side lost: `incoming` or `existing`.
+    /// Which side is written back: `incoming` or `existing`.
     pub side: &'static str,
     /// The row here now; none when there is none.
     pub now: Option<Json>,
@@ -22,30 +22,18 @@ pub struct Restore {
     pub sql: String,
 }
 
-/// Works out how the losing version of an entry is written back.
+/// Works out how the losing version of an entry is written back; of a row that lacks the
+/// one that it references, how that one is.
 ///
 /// # Errors
 /// [`LogError::Lost`] when the entry does not hold it.
 pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
     let entry = get(conn, id).await?.entry;
-    let side = match entry["winner"].as_str() {
-        Some("incoming") => "existing",
-        Some("existing") => "incoming",
-        _ => return Err(LogError::Lost(id, "nothing was lost")),
+    let Lost { table, side, row, key } = match entry["parent"].is_object() {
+        true => parent(conn, id, &entry).await?,
+        false => loser(id, &entry)?,
     };
-    let lost = &entry[side];
-    let row = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
-        (Some("delete"), _, Json::Object(before)) => (None, before.clone()),
-        (_, Json::Object(after), _) => (Some(after.clone()), after.clone()),
-        _ => return Err(LogError::Lost(id, "its row was not kept")),
-    };
-    let (Some(table), Json::Object(key)) = (entry["table"].as_str(), &entry["key"]) else {
-        return Err(LogError::Lost(id, "it names no row"));
-    };
-    // Under a unique value the two rows have different keys.
-    let key: Map<String, Json> =
-        key.keys().filter_map(|name| Some((name.clone(), row.1.get(name)?.clone()))).collect();
-    let (schema, name) = table.split_once('.').ok_or(LogError::Lost(id, "it names no table"))?;
+    let (schema, name) = table.split_once('.').ok_or(LogError::Lost(id, NO_TABLE))?;
     let quoted = format!("{}.{}", identifier(schema), identifier(name));
     let columns: Vec<(String, String)> = conn
         .exec(
@@ -54,9 +42,10 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
             (schema, name),
         )
         .await?;
+    let known = row.as_ref().unwrap_or(&key);
     let written: Vec<&String> = columns
         .iter()
-        .filter(|(name, extra)| row.1.contains_key(name) && !is_generated(extra))
+        .filter(|(name, extra)| known.contains_key(name) && !is_generated(extra))
         .map(|(name, _)| name)
         .collect();
     let condition: Vec<String> = key
@@ -65,8 +54,8 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
         .collect();
     let condition = condition.join(" AND ");
     let now = current(conn, &quoted, &columns, &condition).await?;
-    let value = |name: &String| literal(row.1.get(name).unwrap_or(&Json::Null));
-    let sql = match (&row.0, &now) {
+    let value = |name: &String| literal(known.get(name).unwrap_or(&Json::Null));
+    let sql = match (&row, &now) {
         (None, _) => format!("DELETE FROM {quoted} WHERE {condition}"),
         (Some(_), None) => {
             let names: Vec<_> = written.iter().map(|name| identifier(name)).collect();
@@ -80,8 +69,67 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
             format!("UPDATE {quoted} SET {} WHERE {condition}", sets.join(", "))
         }
     };
-    let lost = row.0.map(Json::Object);
-    Ok(Restore { table: table.to_owned(), side, now, lost, sql })
+    let lost = row.map(Json::Object);
+    Ok(Restore { table, side, now, lost, sql })
+}
+
+const NO_TABLE: &str = "it names no table";
+
+/// What an entry says to write back.
+struct Lost {
+    table: String,
+    side: &'static str,
+    /// None when a delete lost.
+    row: Option<Map<String, Json>>,
+    /// The primary key of the row.
+    key: Map<String, Json>,
+}
+
+/// The version that lost.
+fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
+    let side = match entry["winner"].as_str() {
+        Some("incoming") => "existing",
+        Some("existing") => "incoming",
+        _ => return Err(LogError::Lost(id, "nothing was lost")),
+    };
+    let lost = &entry[side];
+    let (row, known) = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
+        (Some("delete"), _, Json::Object(before)) => (None, before),
+        (_, Json::Object(after), _) => (Some(after.clone()), after),
+        _ => return Err(LogError::Lost(id, "its row was not kept")),
+    };
+    let (Some(table), Json::Object(key)) = (entry["table"].as_str(), &entry["key"]) else {
+        return Err(LogError::Lost(id, "it names no row"));
+    };
+    // Under a unique value the two rows have different keys.
+    let key =
+        key.keys().filter_map(|name| Some((name.clone(), known.get(name)?.clone()))).collect();
+    Ok(Lost { table: table.to_owned(), side, row, key })
+}
+
+/// The parent of a row that lacks it, as it was.
+async fn parent(conn: &mut Conn, id: u64, entry: &Json) -> Result<Lost, LogError> {
+    let side = if entry["parent"]["side"] == "incoming" { "incoming" } else { "existing" };
+    let Json::Object(row) = &entry[side]["before"] else {
+        let why = "the parent's row was not kept here; the log of the region that wrote the \
+            child has it, or delete the child";
+        return Err(LogError::Lost(id, why));
+    };
+    let table = entry["parent"]["table"].as_str().ok_or(LogError::Lost(id, NO_TABLE))?;
+    let (schema, name) = table.split_once('.').ok_or(LogError::Lost(id, NO_TABLE))?;
+    let key: Vec<String> = conn
+        .exec(
+            "SELECT CAST(column_name AS CHAR) FROM information_schema.statistics \
+             WHERE table_schema = ? AND table_name = ? AND index_name = 'PRIMARY'",
+            (schema, name),
+        )
+        .await?;
+    let key = key.into_iter().filter_map(|name| row.get(&name).cloned().map(|held| (name, held)));
+    let key: Map<String, Json> = key.collect();
+    if key.is_empty() {
+        return Err(LogError::Lost(id, "its table is not here"));
+    }
+    Ok(Lost { table: table.to_owned(), side, row: Some(row.clone()), key })
 }
 
 /// The row here, its values as the server prints them.

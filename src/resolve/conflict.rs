@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::change::{Row, Table};
+use crate::change::{ForeignKey, Row, Table, TableName};
 use crate::version::{Action, Version};
 
 /// What two concurrent writes met over.
@@ -17,6 +17,8 @@ pub enum ConflictKind {
     },
     /// Two rows hold one value of a further unique key.
     UniqueKey,
+    /// One row references another that is gone.
+    ForeignKey,
 }
 
 impl ConflictKind {
@@ -26,6 +28,7 @@ impl ConflictKind {
         use Action::{Delete, Insert, Update};
         match self {
             Self::UniqueKey => "unique_key",
+            Self::ForeignKey => "foreign_key",
             Self::Row { existing, incoming } => match (existing, incoming) {
                 (Insert, Insert) => "insert_insert",
                 (Insert, Update) => "insert_update",
@@ -54,7 +57,23 @@ pub struct Side {
     pub after: Option<Row>,
 }
 
-/// Two concurrent writes of one row, or of one unique value.
+/// What a row lacks: the row that it references.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Orphan {
+    /// The child came, and the parent had gone here; else the parent's end came.
+    pub child_came: bool,
+    /// The child's foreign key.
+    pub key: ForeignKey,
+    /// The child's table.
+    pub child_table: Arc<Table>,
+    /// The child, its key and what it references at least.
+    pub child: Row,
+    /// The parent's table, where it is known.
+    pub parent_table: Option<Arc<Table>>,
+}
+
+/// Two concurrent writes of one row, of one unique value, or of a row and of one that it
+/// references.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conflict {
     /// The incoming row's table.
@@ -71,4 +90,31 @@ pub struct Conflict {
     pub incoming_wins: bool,
     /// Both stand, each in its columns or as a sum.
     pub merged: bool,
+    /// Which row lacks which; only of [`ConflictKind::ForeignKey`].
+    pub orphan: Option<Arc<Orphan>>,
+}
+
+impl Conflict {
+    /// The table that it is told of: the child's, where one row references another.
+    #[must_use]
+    pub fn told_of(&self) -> TableName {
+        self.orphan.as_ref().map_or(&self.table, |orphan| &orphan.child_table).full_name()
+    }
+
+    /// The row that was here before, as it can be looked up: its table, and a row with its
+    /// key. None when it is known, or gone.
+    #[must_use]
+    pub fn unread(&self) -> Option<(&Arc<Table>, &Row)> {
+        if self.existing.after.is_some() || self.existing.version.action == Action::Delete {
+            return None;
+        }
+        match &self.orphan {
+            Some(orphan) if orphan.child_came => None,
+            Some(orphan) => Some((&orphan.child_table, &orphan.child)),
+            None => {
+                let row = self.incoming.after.as_ref().or(self.incoming.before.as_ref())?;
+                Some((&self.table, row))
+            }
+        }
+    }
 }

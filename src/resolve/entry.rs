@@ -4,13 +4,16 @@
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Conflict, ConflictKind, Side};
+use super::{Conflict, ConflictKind, Orphan, Side};
 use crate::change::{Column, ColumnType, Kind, RegionId, Row, Table, Value};
 
 /// The conflict as it is logged in `region` at that time, microseconds since the Unix
 /// epoch. Keys are in order, so that the text of an entry is one.
 #[must_use]
 pub fn entry(conflict: &Conflict, region: RegionId, at_us: u64) -> Json {
+    if let Some(orphan) = &conflict.orphan {
+        return orphaned(conflict, orphan, region, at_us);
+    }
     let table = &conflict.table;
     let row = conflict.incoming.after.as_ref().or(conflict.incoming.before.as_ref());
     json!({
@@ -24,6 +27,39 @@ pub fn entry(conflict: &Conflict, region: RegionId, at_us: u64) -> Json {
         "why": why(conflict),
         "incoming": side(table, &conflict.incoming),
         "existing": side(table, &conflict.existing),
+    })
+}
+
+/// The entry of a row that references one that is gone: it is the child's, and names the
+/// parent by what the child references.
+fn orphaned(conflict: &Conflict, orphan: &Orphan, region: RegionId, at_us: u64) -> Json {
+    let (child, parent) = (&orphan.child_table, orphan.parent_table.as_ref());
+    // What is known of a parent without its table is that it was deleted.
+    let (incoming, existing) = match orphan.child_came {
+        true => (child, parent.unwrap_or(child)),
+        false => (parent.unwrap_or(child), child),
+    };
+    let foreign = &orphan.key;
+    let values = foreign.columns.iter().zip(&foreign.referenced).filter_map(|(&at, name)| {
+        let at = usize::try_from(at).ok()?;
+        Some((name.clone(), value(child.columns.get(at)?, orphan.child.values.get(at)?)))
+    });
+    json!({
+        "at_us": at_us,
+        "region": region.get(),
+        "table": child.full_name().to_string(),
+        "key": key(child, &orphan.child),
+        "parent": {
+            "table": format!("{}.{}", foreign.schema, foreign.table),
+            "key": Json::Object(values.collect()),
+            "side": if orphan.child_came { "existing" } else { "incoming" },
+        },
+        "kind": conflict.kind.name(),
+        "policy": conflict.policy,
+        "winner": conflict.winner(),
+        "why": why(conflict),
+        "incoming": side(incoming, &conflict.incoming),
+        "existing": side(existing, &conflict.existing),
     })
 }
 
@@ -61,6 +97,15 @@ fn why(conflict: &Conflict) -> String {
         false => (&conflict.existing.version, &conflict.incoming.version),
     };
     let (w, l) = (winner.dot.origin, loser.dot.origin);
+    if let Some(orphan) = &conflict.orphan {
+        let (came, here) = (&conflict.incoming.version, &conflict.existing.version);
+        let (child, parent) = if orphan.child_came { (came, here) } else { (here, came) };
+        let (child, parent) = (child.dot.origin, parent.dot.origin);
+        let (schema, table) = (&orphan.key.schema, &orphan.key.table);
+        return format!(
+            "region {child}'s row references one of {schema}.{table} that region {parent} took away"
+        );
+    }
     if conflict.merged {
         return format!("regions {w} and {l} changed different columns, or sums");
     }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::{Conflict, Number};
 use crate::change::{Dot, RegionId, Row, Seq, Table, TableChange, Vector};
 use crate::clock::Hlc;
 use crate::mutant::{self, Mutant};
-use crate::version::{BatchId, Index, KeyError, RowKey, Write};
+use crate::version::{BatchId, Index, KeyError, Role, RowKey, Write};
 
 /// A peer's transaction, or one part of it.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,11 @@ pub struct Plan {
     pub local_writes: u64,
     /// Per place the transactions that were here.
     pub(super) basis: Vec<(RowKey, SmallVec<[Dot; 2]>)>,
+    /// Per row that was referenced the deletes of it that were here: an update of it
+    /// changes nothing for those who reference it.
+    pub(super) parents: HashMap<RowKey, SmallVec<[Dot; 1]>>,
+    /// Per value that was looked at in whose writes it stood, the transactions.
+    pub(super) filed: Vec<(RowKey, Role, Vec<Dot>)>,
 }
 
 impl Plan {
@@ -71,8 +77,15 @@ impl Plan {
         let moved = |(place, dots): &(RowKey, SmallVec<[Dot; 2]>)| {
             index.seen_before(*place, id).dots() != *dots
         };
+        let deleted =
+            |(row, dots): (&RowKey, &SmallVec<[Dot; 1]>)| index.deletes(*row, id) != *dots;
+        let filed = |(value, role, dots): &(RowKey, Role, Vec<Dot>)| {
+            !index.filed(*value, *role, id).map(|held| held.version.dot).eq(dots.iter().copied())
+        };
         index.local_writes() != self.local_writes
-            && self.basis.iter().any(moved)
+            && (self.basis.iter().any(moved)
+                || self.parents.iter().any(deleted)
+                || self.filed.iter().any(filed))
             && !mutant::is(Mutant::NoSecondLook)
     }
 
@@ -81,6 +94,8 @@ impl Plan {
     #[must_use]
     pub fn stands_on(&self, region: RegionId) -> Option<Seq> {
         let dots = self.basis.iter().flat_map(|(_, dots)| dots);
+        let dots = dots.chain(self.parents.values().flatten());
+        let dots = dots.chain(self.filed.iter().flat_map(|(.., dots)| dots));
         dots.filter(|dot| dot.origin == region).map(|dot| dot.seq).max()
     }
 
@@ -92,6 +107,11 @@ impl Plan {
         self.writes.extend(part.writes);
         self.conflicts.extend(part.conflicts);
         self.basis.extend(part.basis);
+        for (row, dots) in part.parents {
+            // The first look counts: what came after it was not judged.
+            self.parents.entry(row).or_insert(dots);
+        }
+        self.filed.extend(part.filed);
     }
 
     /// Rows to write.

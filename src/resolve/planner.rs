@@ -10,7 +10,7 @@ use super::stand::{self, Places, Shown};
 use super::{Allow, Conflict, ConflictKind, Order, Rulebook, Side, Touched, touched};
 use crate::change::{Dot, Row, Table};
 use crate::mutant::{self, Mutant};
-use crate::version::{Action, Index, RowKey, Seen, Version, Write};
+use crate::version::{Action, Index, Register, RowKey, Seen, Version, Write};
 
 #[derive(Debug, Default)]
 struct Place {
@@ -42,6 +42,8 @@ pub struct Planner<'a> {
     places: HashMap<RowKey, Place>,
     tables: Vec<TableOps>,
     plan: Plan,
+    /// What the batch's own writes have to do with rows of other tables.
+    register: Register,
 }
 
 impl Places for HashMap<RowKey, Place> {
@@ -55,7 +57,14 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn new(index: &'a Index, book: &'a Rulebook) -> Self {
         let plan = Plan { local_writes: index.local_writes(), ..Plan::default() };
-        Self { index, book, places: HashMap::new(), tables: Vec::new(), plan }
+        Self {
+            index,
+            book,
+            places: HashMap::new(),
+            tables: Vec::new(),
+            plan,
+            register: Register::default(),
+        }
     }
 
     /// Adds a transaction, after those added before.
@@ -86,7 +95,11 @@ impl<'a> Planner<'a> {
                 let held = self.places.get_mut(&place).expect("it was just loaded");
                 held.seen.enter(place, &one.write);
             }
+            self.register.enter(&one.write, None);
             self.plan.writes.push(one.write.clone());
+        }
+        for one in &writes {
+            self.orphans(one, txn.gtid);
         }
         for (key, cause) in shows {
             match cause {
@@ -208,6 +221,7 @@ impl<'a> Planner<'a> {
                 },
                 incoming_wins,
                 merged,
+                orphan: None,
             };
             self.plan.conflicts.push(conflict);
         }
@@ -381,6 +395,11 @@ impl<'a> Planner<'a> {
     }
 }
 
+/// A row by itself, for [`Planner::load_groups`].
+fn own_places(row: RowKey) -> Vec<Arc<[RowKey]>> {
+    vec![Arc::new([row])]
+}
+
 /// What a write makes of its row when it stands.
 fn own(one: &Touched<'_>) -> Effect {
     match one.after {
@@ -388,6 +407,8 @@ fn own(one: &Touched<'_>) -> Effect {
         None => Effect::Remove(one.before.expect("a touched row was there or is").clone()),
     }
 }
+
+mod orphan;
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::{Incoming, Policy, Rulebook};
 use crate::change::{Row, Table};
-use crate::version::{Action, Body, KeyError, RowKey, Touch, Version, Write};
+use crate::version::{Action, Body, Foreign, KeyError, Released, RowKey, Touch, Version, Write};
 
 /// One write with what its row was and is.
 #[derive(Clone, Debug)]
@@ -51,6 +51,7 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
     let mut plain = Vec::new();
     let mut kept: Vec<Kept<'a>> = Vec::new();
     let mut places: HashMap<RowKey, usize> = HashMap::new();
+    let mut children: HashMap<RowKey, usize> = HashMap::new();
     for change in txn.changes {
         let Some(table) = &change.table else { continue };
         let key = table.key_columns();
@@ -63,6 +64,13 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
                     None => (moved.contains(&touch.key) && policy.groups()).then_some(Group::Moved),
                 };
                 if !keeps && group.is_none() {
+                    // Of a row written twice the last write says what it references.
+                    if !table.foreign_keys.is_empty()
+                        && let Some(before) = children.insert(touch.key, plain.len())
+                    {
+                        let before: &mut Touched<'_> = &mut plain[before];
+                        before.write.foreign = None;
+                    }
                     plain.push(write(txn, touch, (&table, &policy), None));
                     continue;
                 }
@@ -134,6 +142,45 @@ fn claims(table: &Table, after: Option<&Row>) -> SmallVec<[RowKey; 1]> {
     .collect()
 }
 
+/// What a write has to do with rows of other tables.
+fn foreign(table: &Arc<Table>, touch: &Touch<'_>) -> Option<Foreign> {
+    if table.foreign_keys.is_empty() && table.unique_keys.is_empty() {
+        return None;
+    }
+    let keys = table.foreign_keys.iter().enumerate();
+    let references: SmallVec<[(usize, RowKey); 1]> =
+        touch.after.map_or_else(SmallVec::new, |row| {
+            keys.filter_map(|(n, key)| Some((n, RowKey::referenced(table, key, row)?))).collect()
+        });
+    let released = released(table, touch);
+    if references.is_empty() && released.is_empty() {
+        return None;
+    }
+    let mut places: SmallVec<[usize; 4]> = table.key_columns().into();
+    let columns = table.foreign_keys.iter().flat_map(|key| &key.columns);
+    places.extend(columns.filter_map(|&at| usize::try_from(at).ok()));
+    places.sort_unstable();
+    places.dedup();
+    let row = touch.after.or(touch.before)?;
+    let held = places.into_iter().filter_map(|at| Some((at, row.values.get(at)?.compact())));
+    Some(Foreign { table: Arc::clone(table), held: held.collect(), references, released })
+}
+
+fn released(table: &Table, touch: &Touch<'_>) -> SmallVec<[Released; 1]> {
+    let Some(before) = touch.before else { return SmallVec::new() };
+    let keys = table.unique_keys.iter().enumerate();
+    let released = keys.filter_map(|(number, key)| {
+        let columns = key.columns.iter().map(|&at| usize::try_from(at).ok());
+        let columns: SmallVec<[usize; 4]> = columns.collect::<Option<_>>()?;
+        let value = RowKey::value(table, &columns, before)?;
+        if touch.after.and_then(|row| RowKey::value(table, &columns, row)) == Some(value) {
+            return None;
+        }
+        Some(Released { value, claim: RowKey::claim(table, number, &columns, before)? })
+    });
+    released.collect()
+}
+
 fn write<'a>(
     txn: &Incoming<'a>,
     touch: Touch<'a>,
@@ -142,7 +189,8 @@ fn write<'a>(
 ) -> Touched<'a> {
     let action = Action::of(touch.before.is_some(), touch.after.is_some());
     let version = Version { dot: txn.dot, hlc: txn.hlc, action };
-    let write = Write { key: touch.key, version, deps: Arc::clone(txn.deps), body };
+    let foreign = foreign(table, &touch).map(Arc::new);
+    let write = Write { key: touch.key, version, deps: Arc::clone(txn.deps), body, foreign };
     let (table, policy) = (Arc::clone(table), Arc::clone(policy));
     Touched { write, table, policy, before: touch.before, after: touch.after }
 }

@@ -14,18 +14,49 @@ type Rows = BTreeMap<Key, Row>;
 struct Locks {
     rows: BTreeSet<Key>,
     values: BTreeSet<i64>,
+    /// As they will be.
+    made: Vec<(Name, Row)>,
+}
+
+/// Whether a row references this value, or a batch in flight makes one that does: the
+/// database refuses to let it go.
+fn is_referenced(rows: &Rows, locks: &Locks, (parent, column): (Name, usize), value: i64) -> bool {
+    let made = locks.made.iter().map(|(name, row)| (*name, row));
+    let mut all = rows.iter().map(|((name, _), row)| (*name, row)).chain(made);
+    all.any(|(name, row)| {
+        name.references().iter().any(|&(at, target, there)| {
+            (target, there) == (parent, column) && schema::int(row, at) == Some(value)
+        })
+    })
+}
+
+/// Whether the rows are there that a new row references.
+fn has_parents(rows: &Rows, locks: &Locks, name: Name, before: Option<&Row>, row: &Row) -> bool {
+    name.references().iter().all(|&(at, parent, column)| {
+        let value = schema::int(row, at);
+        let Some(value) = value.filter(|_| before.is_none_or(|b| schema::int(b, at) != value))
+        else {
+            return true;
+        };
+        let (id, locked) = match column {
+            U => (holder(rows, value), locks.values.contains(&value)),
+            _ => (rows.contains_key(&(parent, value)).then_some(value), false),
+        };
+        id.is_some_and(|id| !locked && !locks.rows.contains(&(parent, id)))
+    })
 }
 
 /// Runs a transaction as far as the database lets it; commits when something is left.
 pub(super) fn commit(region: &mut Region, ops: &[Op], now_us: u64) {
-    let locks = Locks { rows: region.locked(), values: region.locked_values() };
+    let locks =
+        Locks { rows: region.locked(), values: region.locked_values(), made: region.in_flight() };
     let mut changes = Vec::new();
     for op in ops {
         match *op {
             Op::Write { table, id, a, b, n, u } => {
                 changes.extend(write(&mut region.rows, &locks, (table, id), (a, b, n, u)));
             }
-            Op::Delete { table, id } if !locks.rows.contains(&(table, id)) => {
+            Op::Delete { table, id } if may_go(&region.rows, &locks, (table, id)) => {
                 let before = region.rows.remove(&(table, id));
                 changes.extend(before.map(|row| change(table, Some(row), None)));
             }
@@ -39,6 +70,14 @@ pub(super) fn commit(region: &mut Region, ops: &[Op], now_us: u64) {
     if !changes.is_empty() {
         region.committed(changes, now_us);
     }
+}
+
+/// Whether a row's key and unique value can go.
+fn may_go(rows: &Rows, locks: &Locks, key: Key) -> bool {
+    let value = rows.get(&key).and_then(|row| schema::int(row, U));
+    !locks.rows.contains(&key)
+        && !is_referenced(rows, locks, (key.0, ID), key.1)
+        && !value.is_some_and(|value| is_referenced(rows, locks, (key.0, U), value))
 }
 
 pub(super) fn change(name: Name, before: Option<Row>, after: Option<Row>) -> TableChange {
@@ -73,6 +112,11 @@ fn write(
     if before.as_ref() == Some(&after) {
         return None;
     }
+    let kept = held(U).is_none_or(|held| u == Some(held))
+        || !is_referenced(rows, locks, (table, U), held(U).unwrap_or(0));
+    if !kept || !has_parents(rows, locks, table, before.as_ref(), &after) {
+        return None;
+    }
     rows.insert(key, after.clone());
     Some(change(table, before, Some(after)))
 }
@@ -80,6 +124,9 @@ fn write(
 fn shift(rows: &mut Rows, locks: &Locks, table: Name, id: i64, to: i64) -> Option<TableChange> {
     let (old, new) = ((table, id), (table, to));
     if rows.contains_key(&new) || locks.rows.contains(&old) || locks.rows.contains(&new) {
+        return None;
+    }
+    if is_referenced(rows, locks, (table, ID), id) {
         return None;
     }
     let before = rows.remove(&old)?;
@@ -95,7 +142,11 @@ fn swap(rows: &mut Rows, locks: &Locks, id: i64, with: i64) -> Vec<TableChange> 
     let (Some(a), Some(b)) = (rows.get(&one).cloned(), rows.get(&other).cloned()) else {
         return Vec::new();
     };
-    if id == with || locks.rows.contains(&one) || locks.rows.contains(&other) {
+    let referenced = [&a, &b]
+        .iter()
+        .filter_map(|row| schema::int(row, U))
+        .any(|value| is_referenced(rows, locks, (Name::Unique, U), value));
+    if id == with || referenced || locks.rows.contains(&one) || locks.rows.contains(&other) {
         return Vec::new();
     }
     let with_value = |row: &Row, value: Value| {

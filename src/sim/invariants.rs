@@ -5,6 +5,7 @@ mod convergence;
 mod exact_conflicts;
 mod exactly_once;
 mod explained;
+mod orphans;
 mod sums;
 
 use super::oracle;
@@ -17,6 +18,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     exactly_once::check(world)?;
     clock_bound::check(world)?;
     exact_conflicts::check(world, &history)?;
+    orphans::check(world, &history)?;
     sums::check(world, &history)?;
     explained::check(world, &history)
 }

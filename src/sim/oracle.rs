@@ -79,7 +79,7 @@ pub(super) fn history(world: &World) -> History {
                 }
             }
             for (key, (before, after, moved)) in rows {
-                let plain = matches!(key.0, Name::Latest) && !moved;
+                let plain = matches!(key.0, Name::Latest | Name::Parent | Name::Child) && !moved;
                 if before.is_none() && after.is_none() && !plain {
                     continue;
                 }
@@ -98,18 +98,36 @@ pub(super) fn rows(history: &History) -> BTreeMap<Key, Row> {
     shown.collect()
 }
 
+/// The write that a row stands by; none of a row that shows no write of its own.
+pub(super) fn standing(history: &History, key: Key) -> Option<&Wrote> {
+    let all = &history[&key];
+    let best = if matches!(key.0, Name::Priority | Name::Ward) {
+        survivors(all).max_by_key(|w| (strength(w), w.rank()))
+    } else {
+        all.iter().max_by_key(|w| w.rank())
+    };
+    best.filter(|best| !is_void(history, key, best))
+}
+
 fn shown(history: &History, key: Key) -> Option<Row> {
     let all = &history[&key];
     match key.0 {
         Name::Journal => all.iter().max_by_key(|w| w.rank())?.after.clone(),
-        Name::Latest | Name::Unique | Name::Atomic | Name::AtomicToo => {
+        Name::Latest
+        | Name::Unique
+        | Name::Atomic
+        | Name::AtomicToo
+        | Name::Parent
+        | Name::Child => {
             let best = all.iter().max_by_key(|w| w.rank())?;
             if !is_void(history, key, best) {
                 return best.after.clone();
             }
             if key.0 == Name::Unique { None } else { best.before.clone() }
         }
-        Name::Priority => survivors(all).max_by_key(|w| (strength(w), w.rank()))?.after.clone(),
+        Name::Priority | Name::Ward => {
+            survivors(all).max_by_key(|w| (strength(w), w.rank()))?.after.clone()
+        }
         Name::Timestamp => {
             let value = |w: &Wrote| {
                 w.after.as_ref().or(w.before.as_ref()).and_then(|row| schema::int(row, B))
@@ -143,7 +161,8 @@ fn partners<'a>(history: &'a History, key: Key, wrote: &'a Wrote) -> Vec<(Key, &
 }
 
 fn groups(name: Name) -> bool {
-    !matches!(name, Name::Priority | Name::Timestamp | Name::Delta | Name::Groups)
+    use Name::{Delta, Groups, Priority, Timestamp, Ward};
+    !matches!(name, Priority | Ward | Timestamp | Delta | Groups)
 }
 
 fn is_void(history: &History, key: Key, wrote: &Wrote) -> bool {

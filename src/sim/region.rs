@@ -145,6 +145,17 @@ impl Region {
         rows.collect()
     }
 
+    /// Rows that a batch in flight makes.
+    pub(super) fn in_flight(&self) -> Vec<(Name, Row)> {
+        let written = self.agent.batch.iter().filter(|batch| batch.point.is_some());
+        let tables = written.flat_map(|batch| &batch.plan.tables);
+        let rows = tables.flat_map(|plan| {
+            let name = schema::of(&plan.table);
+            plan.puts.iter().map(move |row| (name, row.clone()))
+        });
+        rows.collect()
+    }
+
     /// Unique values that a batch in flight holds.
     pub(super) fn locked_values(&self) -> BTreeSet<i64> {
         let written = self.agent.batch.iter().filter(|batch| batch.point.is_some());

@@ -1,7 +1,7 @@
 //! The simulated tables: one for each policy.
 
 use crate::change::pb::UniqueKey;
-use crate::change::{Column, ColumnType, Kind, RegionId, Row, Table, Value};
+use crate::change::{Column, ColumnType, ForeignKey, Kind, RegionId, Row, Table, Value};
 use crate::resolve::{Allow, ColumnGroup, Merge, Order, Policy, Rulebook};
 
 /// Which table; each has columns `id`, `a`, `b`, `n`, `u`.
@@ -16,9 +16,15 @@ pub(super) enum Name {
     Atomic,
     AtomicToo,
     Journal,
+    /// Referenced alone.
+    Parent,
+    /// References `parent.id` by `a` and `unique.u` by `b`.
+    Child,
+    /// References `priority.id` by `a` and `parent.id` by `b`.
+    Ward,
 }
 
-pub(super) const ALL: [Name; 9] = [
+pub(super) const ALL: [Name; 12] = [
     Name::Latest,
     Name::Unique,
     Name::Priority,
@@ -28,6 +34,9 @@ pub(super) const ALL: [Name; 9] = [
     Name::Atomic,
     Name::AtomicToo,
     Name::Journal,
+    Name::Parent,
+    Name::Child,
+    Name::Ward,
 ];
 
 pub(super) const ID: usize = 0;
@@ -52,7 +61,39 @@ impl Name {
         let columns = columns.iter().enumerate().map(|(n, name)| column(name, u32::from(n == 0)));
         let unique_keys =
             if self == Self::Unique { vec![UniqueKey { columns: vec![4] }] } else { vec![] };
-        Table { schema: "s".into(), name: self.text(), columns: columns.collect(), unique_keys }
+        let place = |at: usize| u32::try_from(at).expect("small");
+        let foreign_keys = self.references().iter().map(|&(at, parent, column)| ForeignKey {
+            columns: vec![place(at)],
+            schema: "s".into(),
+            table: parent.text(),
+            referenced: vec![["id", "a", "b", "n", "u"][column].into()],
+            unique: column == U,
+        });
+        Table {
+            schema: "s".into(),
+            name: self.text(),
+            columns: columns.collect(),
+            unique_keys,
+            foreign_keys: foreign_keys.collect(),
+        }
+    }
+
+    /// Its foreign keys: by which column, which table and which column there.
+    pub(super) const fn references(self) -> &'static [(usize, Self, usize)] {
+        match self {
+            Self::Child => &[(A, Self::Parent, ID), (B, Self::Unique, U)],
+            Self::Ward => &[(A, Self::Priority, ID), (B, Self::Parent, ID)],
+            Self::Latest
+            | Self::Unique
+            | Self::Priority
+            | Self::Timestamp
+            | Self::Delta
+            | Self::Groups
+            | Self::Atomic
+            | Self::AtomicToo
+            | Self::Journal
+            | Self::Parent => &[],
+        }
     }
 
     /// What the regions' policy is: of three to five regions the odd ids come first.
@@ -61,8 +102,8 @@ impl Name {
         let priority = || Order::Priority(regions.to_vec());
         let plain = Policy::default();
         match self {
-            Self::Latest | Self::Unique => plain,
-            Self::Priority => Policy { order: priority(), ..plain },
+            Self::Latest | Self::Unique | Self::Parent | Self::Child => plain,
+            Self::Priority | Self::Ward => Policy { order: priority(), ..plain },
             Self::Timestamp => Policy { order: Order::Column(B), ..plain },
             Self::Delta => {
                 let merge = Merge { deltas: vec![N], groups: vec![] };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::schema::{ALL, Name};
+use super::schema::{A, ALL, Name, U};
 
 /// A small random generator (SplitMix64, Steele et al. 2014).
 #[derive(Clone, Debug)]
@@ -96,7 +96,13 @@ impl Script {
         let mut rng = Rng(seed);
         let regions = 3 + usize::try_from(rng.below(3)).expect("small");
         // Few tables at a time, so that their rows meet often.
-        let tables: Vec<Name> = (0..2).map(|_| rng.pick(&ALL)).collect();
+        let mut tables: Vec<Name> = (0..2).map(|_| rng.pick(&ALL)).collect();
+        for n in 0..tables.len() {
+            let parents = tables[n].references();
+            if !parents.is_empty() {
+                tables.push(rng.pick(parents).1);
+            }
+        }
         // In some runs the agents are eager while one pair is cut off for long: what the
         // others know is stable, and forgotten, while a few writes stay open.
         let eager = rng.below(3) == 0;
@@ -166,7 +172,12 @@ fn op(rng: &mut Rng, tables: &[Name], keys: u64, journal: &mut i64) -> Op {
         3 if table == Name::Unique => Op::Swap { id, with: signed(rng.below(keys)) + 1 },
         _ => {
             let some = |rng: &mut Rng| (rng.below(3) > 0).then(|| signed(rng.below(90)) + 10);
-            let (a, b) = (some(rng), some(rng));
+            let (mut a, mut b) = (some(rng), some(rng));
+            for &(at, parent, column) in table.references() {
+                let values = if column == U { 3 } else { keys };
+                let value = tables.contains(&parent).then(|| signed(rng.below(values)) + 1);
+                *(if at == A { &mut a } else { &mut b }) = value;
+            }
             Op::Write { table, id, a, b, n: signed(rng.below(9)) - 4, u: signed(rng.below(4)) }
         }
     }

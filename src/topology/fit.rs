@@ -221,6 +221,7 @@ mod tests {
                 column("changed", ColumnType::Datetime),
             ],
             unique_keys: Vec::new(),
+            foreign_keys: Vec::new(),
         };
         let found = topology.rule("shop", "goods").unwrap().check(&table).err().unwrap_or_default();
         assert_eq!(found.len(), wanted.len(), "{found:?}");

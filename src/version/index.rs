@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::{Action, RowKey, Version, Versions, Write};
+use super::{Action, Register, Role, RowKey, Version, Versions, Write};
 use crate::change::{Dot, RegionId, Seq, Vector};
 use crate::mutant::{self, Mutant};
 
@@ -115,7 +115,7 @@ impl Seen {
 /// A version that was here before the first kept write came: its author can't have
 /// seen that one, nor what comes after it from elsewhere.
 fn unread(key: RowKey, version: Version) -> Write {
-    Write { key, version, deps: Arc::default(), body: None }
+    Write { key, version, deps: Arc::default(), body: None, foreign: None }
 }
 
 /// Place → what is known of it, for everything that is not stable.
@@ -132,6 +132,7 @@ pub struct Index {
     staged: VecDeque<Staged>,
     /// Per origin the entries in seq order, for collection.
     order: BTreeMap<RegionId, VecDeque<(Seq, RowKey)>>,
+    register: Register,
     stable: Vector,
     local_writes: u64,
 }
@@ -160,6 +161,32 @@ impl Index {
         seen
     }
 
+    /// The writes filed under a value of another table, without batch `before` and those
+    /// staged after it.
+    pub fn filed(
+        &self,
+        value: RowKey,
+        role: Role,
+        before: BatchId,
+    ) -> impl Iterator<Item = &Write> {
+        self.register.of(value, role, before)
+    }
+
+    /// The deletes among the surviving versions of a row, without batch `before` and those
+    /// staged after it. What stands in the way of a reference, and nothing else: a row
+    /// that many reference may be updated all the time.
+    #[must_use]
+    pub fn deletes(&self, row: RowKey, before: BatchId) -> SmallVec<[Dot; 1]> {
+        let gone = |version: &Version| version.action == Action::Delete;
+        let settled = self.rows.get(&row).is_some_and(|held| held.iter().any(gone));
+        let staged = self.overlay.get(&row);
+        if !settled && !staged.is_some_and(|held| held.iter().any(|(_, w)| gone(&w.version))) {
+            return SmallVec::new();
+        }
+        let seen = self.seen_before(row, before);
+        seen.versions.iter().filter(|version| gone(version)).map(|version| version.dot).collect()
+    }
+
     /// Counts the local writes entered: while it stands still, no second look is
     /// needed.
     #[must_use]
@@ -173,10 +200,10 @@ impl Index {
         self.rows.len()
     }
 
-    /// Whether no row is held.
+    /// Whether nothing is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.kept.is_empty()
+        self.rows.is_empty() && self.kept.is_empty() && self.register.is_empty()
     }
 
     /// A write of this region's own, in binlog order.
@@ -198,6 +225,7 @@ impl Index {
     pub fn stage(&mut self, id: BatchId, marks: Vec<Dot>, writes: Vec<Write>) {
         let keys = writes.iter().flat_map(Write::places).collect();
         for write in writes {
+            self.register.enter(&write, Some(id));
             for place in write.places() {
                 // Nearly all have one: a vector grown by pushing has room for four.
                 let pending = self.overlay.entry(place).or_insert_with(|| Vec::with_capacity(1));
@@ -213,6 +241,7 @@ impl Index {
             return;
         };
         let batch = self.staged.remove(at).expect("the position was just found");
+        self.register.abandon(id);
         for key in batch.keys {
             self.take(id, key);
         }
@@ -228,6 +257,7 @@ impl Index {
             return;
         };
         let batch = self.staged.remove(at).expect("the position was just found");
+        self.register.settle(batch.id);
         for key in batch.keys {
             for write in self.take(batch.id, key) {
                 self.enter_at(key, &write);
@@ -240,6 +270,7 @@ impl Index {
         for dot in stable.iter() {
             self.stable.raise(dot.origin, dot.seq);
         }
+        self.register.collect(&self.stable);
         let mut places = Vec::new();
         for (&origin, queue) in &mut self.order {
             let seq = self.stable.get(origin);
@@ -291,6 +322,7 @@ impl Index {
     }
 
     fn enter(&mut self, write: &Write) {
+        self.register.enter(write, None);
         for place in write.places() {
             self.enter_at(place, write);
         }
@@ -350,6 +382,7 @@ mod tests {
             version: Version { dot: dot(origin, seq), hlc: Hlc(seq), action: Action::Update },
             deps: Arc::new(deps.iter().copied().collect()),
             body: None,
+            foreign: None,
         }
     }
 

@@ -10,7 +10,7 @@
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::change::{Column, ColumnType, Kind, Row, RowChange, Table, Value};
+use crate::change::{Column, ColumnType, ForeignKey, Kind, Row, RowChange, Table, Value};
 
 /// 128-bit hash of table name and primary key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +131,56 @@ impl RowKey {
         }
         Some(Self(hash.digest128()))
     }
+}
+
+impl RowKey {
+    /// What `row` references by a foreign key of its table: the identity of a row, or of
+    /// a value of a unique key. None when a column of it is NULL, which references
+    /// nothing, or when only the server can tell which row it is.
+    #[must_use]
+    pub fn referenced(table: &Table, key: &ForeignKey, row: &Row) -> Option<Self> {
+        let places = key.columns.iter().map(|&at| usize::try_from(at).ok());
+        let places: SmallVec<[usize; 4]> = places.collect::<Option<_>>()?;
+        let names = key.referenced.iter().map(String::as_str);
+        let mut hash = Xxh3::new();
+        if key.unique {
+            named(&mut hash, &key.schema, &key.table, names);
+        } else {
+            part(&mut hash, key.schema.as_bytes());
+            part(&mut hash, key.table.as_bytes());
+        }
+        values(&mut hash, table, &places, row)
+    }
+
+    /// The identity of the value that `row` holds of a further unique key, as rows of
+    /// other tables reference it, who know the key by its columns; none as
+    /// [`RowKey::referenced`].
+    #[must_use]
+    pub fn value(table: &Table, columns: &[usize], row: &Row) -> Option<Self> {
+        let names = columns.iter().filter_map(|&at| Some(table.columns.get(at)?.name.as_str()));
+        let mut hash = Xxh3::new();
+        named(&mut hash, &table.schema, &table.name, names);
+        values(&mut hash, table, columns, row)
+    }
+}
+
+fn named<'a>(hash: &mut Xxh3, schema: &str, table: &str, names: impl Iterator<Item = &'a str>) {
+    part(hash, b"referenced");
+    part(hash, schema.as_bytes());
+    part(hash, table.as_bytes());
+    for name in names {
+        part(hash, name.to_ascii_lowercase().as_bytes());
+    }
+}
+
+fn values(hash: &mut Xxh3, table: &Table, columns: &[usize], row: &Row) -> Option<RowKey> {
+    for &at in columns {
+        let kind = row.values.get(at)?.kind.as_ref()?;
+        if !value(hash, table.columns.get(at)?, kind) {
+            return None;
+        }
+    }
+    Some(RowKey(hash.digest128()))
 }
 
 /// Length first, so that neighbouring parts can't run into each other.

@@ -157,6 +157,7 @@ impl Applier {
 fn change(n: i64) -> TableChange {
     let table = Table {
         unique_keys: Vec::new(),
+        foreign_keys: Vec::new(),
         schema: "s".to_owned(),
         name: "t".to_owned(),
         columns: vec![column("id", ColumnType::Int, 1), column("n", ColumnType::Int, 0)],

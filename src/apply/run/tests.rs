@@ -123,7 +123,7 @@ fn enter_local(applier: &Applier, seq: u64, key: &str) {
     let (key, action) = (touched[0].key, Action::Insert);
     let version = Version { dot: dot(1, seq), hlc: Hlc(seq), action };
     let deps = Arc::new(Vector::default());
-    lock(&applier.index).enter_local(&Write { key, version, deps, body: None });
+    lock(&applier.index).enter_local(&Write { key, version, deps, body: None, foreign: None });
 }
 
 /// A batch of one row, written, whose locks were taken when the binlog ended at 5.

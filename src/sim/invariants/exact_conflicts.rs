@@ -21,7 +21,7 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
             if saw(a, b) || saw(b, a) {
                 return Err(format!("a false conflict of {a:?} and {b:?} in region {}", region.id));
             }
-            if conflict.kind != ConflictKind::UniqueKey {
+            if matches!(conflict.kind, ConflictKind::Row { .. }) {
                 let side = &conflict.incoming;
                 let row = side.after.as_ref().or(side.before.as_ref()).expect("a row");
                 let id = schema::int(row, ID).expect("a key");

@@ -1,0 +1,378 @@
+//! Rows that reference one that is gone: what a foreign key would have refused, had both
+//! transactions met in one database.
+//!
+//! Both writes stand. The pair is told by whoever meets the second of them, so by every
+//! region: a child that comes looks for the end of its parent, an end that comes looks for
+//! children. A write counts while its row shows it, or may come to show it; where a row is
+//! void, its own conflict has been told.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::{Planner, own_places};
+use crate::change::{Dot, ForeignKey, Table};
+use crate::mutant::{self, Mutant};
+use crate::resolve::conflict::Orphan;
+use crate::resolve::stand::{self, Places as _};
+use crate::resolve::{Conflict, ConflictKind, Order, Policy, Side, Touched};
+use crate::version::{Action, BatchId, Body, Foreign, Role, RowKey, Version, Write};
+
+/// Every batch.
+const ALL: BatchId = BatchId(u64::MAX);
+
+/// A write that is kept, or all that is known of one.
+struct Held {
+    version: Version,
+    body: Option<Arc<Body>>,
+}
+
+impl Planner<'_> {
+    /// Tells of the rows that `one` leaves without their parent, or that it makes the
+    /// orphans of. All writes of its transaction have been entered.
+    pub(super) fn orphans(&mut self, one: &Touched<'_>, gtid: &str) {
+        let write = &one.write;
+        if let Some(foreign) = &write.foreign {
+            for &(number, value) in &foreign.references {
+                let Some(key) = one.table.foreign_keys.get(number) else { continue };
+                for parent in self.gone(write, key, value) {
+                    if self.shows_child(write, &one.table) {
+                        self.child_came(one, gtid, (key, parent));
+                    }
+                }
+            }
+            for released in &foreign.released {
+                self.parent_came(one, gtid, (released.value, true));
+            }
+        }
+        if write.version.action == Action::Delete {
+            self.parent_came(one, gtid, (write.key, false));
+        }
+    }
+
+    /// The writes that took away what a child references, neither author having seen the
+    /// other's, and no one having put it back.
+    fn gone(&mut self, child: &Write, key: &ForeignKey, value: RowKey) -> Vec<Held> {
+        if !key.unique {
+            let deletes = self.deletes(value).into_iter().filter(|version| !child.saw(version));
+            let deletes: Vec<Version> = deletes.collect();
+            return deletes.into_iter().map(|version| self.held(value, version)).collect();
+        }
+        let released = self.filed(value, Role::Releases);
+        let mut gone = Vec::new();
+        for write in released.into_iter().filter(|write| !child.saw(&write.version)) {
+            if self.shows(write.key, write.version.dot) && !self.is_taken(&write, value) {
+                gone.push(self.held(write.key, write.version));
+            }
+        }
+        gone
+    }
+
+    /// Whether another row has taken the value with it or since.
+    fn is_taken(&mut self, released: &Write, value: RowKey) -> bool {
+        let foreign = released.foreign.iter().flat_map(|foreign| &foreign.released);
+        let claims: SmallVec<[RowKey; 1]> =
+            foreign.filter(|held| held.value == value).map(|held| held.claim).collect();
+        claims.into_iter().any(|claim| {
+            self.load(claim);
+            let history = &self.places.seen(claim).history;
+            let later = history
+                .iter()
+                .filter(|held| held.key != released.key && held.saw(&released.version));
+            let later: Vec<(RowKey, Dot)> =
+                later.map(|held| (held.key, held.version.dot)).collect();
+            later.into_iter().any(|(row, dot)| self.shows(row, dot))
+        })
+    }
+
+    /// The deletes of a row that it shows, or may come to show.
+    fn deletes(&mut self, row: RowKey) -> SmallVec<[Version; 1]> {
+        let gone = |version: &&Version| version.action == Action::Delete;
+        match self.places.get(&row) {
+            Some(place) if place.seen.versions.iter().any(|version| gone(&version)) => {}
+            Some(_) => return SmallVec::new(),
+            None => {
+                let index = self.index;
+                let known = self.plan.parents.entry(row);
+                if known.or_insert_with(|| index.deletes(row, ALL)).is_empty() {
+                    return SmallVec::new();
+                }
+            }
+        }
+        self.load_groups(own_places(row));
+        let seen = self.places.seen(row);
+        let policy = self.policy_at(row);
+        let best = stand::best(&policy, seen).map(|version| version.dot);
+        let deletes = seen.versions.iter().filter(gone).filter(|version| {
+            let shows = policy.order != Order::Latest || best == Some(version.dot);
+            // Void it shows what was before, but for a row that holds unique values.
+            shows && !self.is_void(row, version.dot, |body| body.table.unique_keys.is_empty())
+        });
+        deletes.copied().collect()
+    }
+
+    fn is_void(&self, row: RowKey, dot: Dot, counts: impl Fn(&Body) -> bool) -> bool {
+        let history = &self.places.seen(row).history;
+        let write = history.iter().find(|held| held.version.dot == dot);
+        let body = write.and_then(|write| Some((write, write.body.as_deref()?)));
+        body.is_some_and(|(write, body)| counts(body) && stand::is_void(&self.places, write, body))
+    }
+
+    /// The policy of a row that is loaded. Of one whose writes are not kept it is plain.
+    fn policy_at(&self, row: RowKey) -> Arc<Policy> {
+        let kept = self.places.seen(row).history.iter().find_map(|held| held.body.as_ref());
+        kept.map_or_else(Arc::default, |body| self.book.of(&body.table).1)
+    }
+
+    /// Whether the row's best write is this one.
+    fn shows(&mut self, row: RowKey, dot: Dot) -> bool {
+        self.load(row);
+        let best = stand::best(&self.policy_at(row), self.places.seen(row));
+        best.is_some_and(|version| version.dot == dot)
+    }
+
+    /// Whether a row shows this write of it, or may come to show it.
+    fn shows_child(&mut self, write: &Write, table: &Table) -> bool {
+        let dot = write.version.dot;
+        self.load_groups(own_places(write.key));
+        let (_, policy) = self.book.of(table);
+        let seen = self.places.seen(write.key);
+        let Some(mine) = seen.versions.iter().find(|version| version.dot == dot) else {
+            return false;
+        };
+        if mine.action == Action::Delete {
+            return false;
+        }
+        if policy.merge.is_some() {
+            let over = |v: &Version| v.action == Action::Delete && v.rank() > mine.rank();
+            return !seen.versions.iter().any(over);
+        }
+        if policy.order != Order::Latest {
+            return true;
+        }
+        stand::best(&policy, seen).is_some_and(|best| best.dot == dot)
+            && !self.is_void(write.key, dot, |_| true)
+    }
+
+    /// The writes filed under a value, with what the batch adds; what was there before it
+    /// is part of what the plan stands on.
+    fn filed(&mut self, value: RowKey, role: Role) -> Vec<Write> {
+        let mut writes: Vec<Write> = self.index.filed(value, role, ALL).cloned().collect();
+        let dots = writes.iter().map(|write| write.version.dot).collect();
+        self.plan.filed.push((value, role, dots));
+        writes.extend(self.register.of(value, role, ALL).cloned());
+        writes
+    }
+
+    fn held(&self, row: RowKey, version: Version) -> Held {
+        let mut history = self.places.get(&row).into_iter().flat_map(|place| &place.seen.history);
+        let write = history.find(|held| held.version.dot == version.dot);
+        Held { version, body: write.and_then(|write| write.body.clone()) }
+    }
+
+    /// A parent's end came, or the end of a value that it held: tells of those that
+    /// reference it.
+    fn parent_came(&mut self, one: &Touched<'_>, gtid: &str, (value, unique): (RowKey, bool)) {
+        if mutant::is(Mutant::OrphanOneWay) {
+            return;
+        }
+        let dot = one.write.version.dot;
+        let mut children = self.filed(value, Role::References);
+        children.retain(|child| !one.write.saw(&child.version));
+        if children.is_empty() {
+            return;
+        }
+        let gone = match unique {
+            true => self.shows(one.write.key, dot) && !self.is_taken(&one.write, value),
+            false => self.deletes(value).iter().any(|version| version.dot == dot),
+        };
+        if !gone {
+            return;
+        }
+        for child in children {
+            let Some(foreign) = child.foreign.clone() else { continue };
+            let number = foreign.references.iter().find(|(_, held)| *held == value);
+            let key = number.and_then(|(number, _)| foreign.table.foreign_keys.get(*number));
+            let Some(key) = key.filter(|_| self.shows_child(&child, &foreign.table)) else {
+                continue;
+            };
+            let held = self.held(child.key, child.version);
+            self.parent_went(one, gtid, (key, &foreign, held));
+        }
+    }
+
+    fn child_came(&mut self, one: &Touched<'_>, gtid: &str, (key, parent): (&ForeignKey, Held)) {
+        let Some(child) = one.after.cloned() else { return };
+        let orphan = Orphan {
+            child_came: true,
+            key: key.clone(),
+            child_table: Arc::clone(&one.table),
+            child,
+            parent_table: parent.body.as_ref().map(|body| Arc::clone(&body.table)),
+        };
+        let policy = one.policy.name();
+        self.tell(one, gtid, (parent, policy, orphan));
+    }
+
+    fn parent_went(
+        &mut self,
+        one: &Touched<'_>,
+        gtid: &str,
+        (key, foreign, child): (&ForeignKey, &Foreign, Held),
+    ) {
+        let row = child.body.as_ref().and_then(|body| body.after.clone());
+        let orphan = Orphan {
+            child_came: false,
+            key: key.clone(),
+            child_table: Arc::clone(&foreign.table),
+            child: row.unwrap_or_else(|| foreign.row()),
+            parent_table: Some(Arc::clone(&one.table)),
+        };
+        let policy = self.book.of(&foreign.table).1.name();
+        self.tell(one, gtid, (child, policy, orphan));
+    }
+
+    fn tell(
+        &mut self,
+        one: &Touched<'_>,
+        gtid: &str,
+        (existing, policy, orphan): (Held, &'static str, Orphan),
+    ) {
+        let body = existing.body.as_deref();
+        self.plan.conflicts.push(Conflict {
+            table: Arc::clone(&one.table),
+            kind: ConflictKind::ForeignKey,
+            policy,
+            incoming: Side {
+                version: one.write.version,
+                gtid: Some(gtid.to_owned()),
+                before: one.before.cloned(),
+                after: one.after.cloned(),
+            },
+            existing: Side {
+                version: existing.version,
+                gtid: None,
+                before: body.and_then(|body| body.before.clone()),
+                after: body.and_then(|body| body.after.clone()),
+            },
+            incoming_wins: false,
+            merged: true,
+            orphan: Some(Arc::new(orphan)),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Column, Kind, Row, RowChange, Seq, TableChange, Value, Vector};
+    use crate::clock::Hlc;
+    use crate::resolve::{Incoming, Plan, Rulebook};
+    use crate::version::Index;
+
+    type Rows = Vec<(Option<Row>, Option<Row>)>;
+
+    fn dot(origin: u8, seq: u64) -> Dot {
+        Dot { origin: crate::change::RegionId::new(origin).unwrap(), seq: Seq(seq) }
+    }
+
+    fn row(id: i64, to: Option<i64>) -> Row {
+        let to = to.map_or(Value::NULL, |n| Value::new(Kind::Int(n)));
+        Row { values: vec![Value::new(Kind::Int(id)), to] }
+    }
+
+    fn change(name: &str, rows: Rows) -> TableChange {
+        let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
+        let key = ForeignKey {
+            columns: vec![1],
+            schema: "s".into(),
+            table: "parent".into(),
+            referenced: vec!["id".into()],
+            unique: false,
+        };
+        let table = Table {
+            schema: "s".into(),
+            name: name.into(),
+            columns: vec![column("id", 1), column("to", 0)],
+            unique_keys: vec![],
+            foreign_keys: if name == "child" { vec![key] } else { vec![] },
+        };
+        let rows = rows.into_iter().map(|(before, after)| RowChange { before, after });
+        TableChange { table: Some(table), rows: rows.collect() }
+    }
+
+    fn parent(before: bool, after: bool) -> Vec<TableChange> {
+        let of = |there: bool| there.then(|| row(7, None));
+        vec![change("parent", vec![(of(before), of(after))])]
+    }
+
+    fn child(to: Option<i64>) -> Vec<TableChange> {
+        vec![change("child", vec![(None, Some(row(1, to)))])]
+    }
+
+    fn plan(index: &Index, name: Dot, deps: &[Dot], changes: &[TableChange]) -> Plan {
+        let (book, deps) = (Rulebook::default(), Arc::new(deps.iter().copied().collect()));
+        let mut planner = Planner::new(index, &book);
+        let hlc = Hlc(name.seq.0);
+        planner.add(&Incoming { dot: name, hlc, deps: &deps, gtid: "", changes }).unwrap();
+        planner.finish()
+    }
+
+    fn enter(index: &mut Index, seq: u64, changes: &[TableChange]) {
+        for write in plan(&Index::default(), dot(1, seq), &[], changes).writes {
+            index.enter_local(&write);
+        }
+    }
+
+    /// What is told when the first is here and the second comes, having seen it or not.
+    #[track_caller]
+    fn check(first: &[TableChange], second: &[TableChange], wanted: usize) {
+        let mut index = Index::default();
+        enter(&mut index, 1, first);
+        assert_eq!(plan(&index, dot(2, 1), &[], second).conflicts.len(), wanted);
+        assert!(plan(&index, dot(2, 1), &[dot(1, 1)], second).conflicts.is_empty(), "it was seen");
+        index.collect(&[dot(1, 1)].into_iter().collect::<Vector>());
+        assert!(index.is_empty(), "it is forgotten");
+    }
+
+    #[test]
+    fn the_pair_is_told_whichever_comes_first() {
+        check(&parent(true, false), &child(Some(7)), 1);
+        check(&child(Some(7)), &parent(true, false), 1);
+        for (parent, child) in [
+            (parent(true, true), child(Some(7))),
+            (parent(true, false), child(Some(8))),
+            (parent(true, false), child(None)),
+            // Deleted and put back by one transaction.
+            ([parent(true, false), parent(false, true)].concat(), child(Some(7))),
+            // Written twice by one transaction.
+            (
+                parent(true, false),
+                [
+                    child(Some(7)),
+                    vec![change("child", vec![(Some(row(1, Some(7))), Some(row(1, Some(8))))])],
+                ]
+                .concat(),
+            ),
+        ] {
+            check(&parent, &child, 0);
+            check(&child, &parent, 0);
+        }
+    }
+
+    #[test]
+    fn a_child_or_an_end_under_the_batch_makes_the_plan_stale_and_an_update_does_not() {
+        let stale = |changes: &[TableChange], local: &[TableChange]| {
+            let mut index = Index::default();
+            let plan = plan(&index, dot(2, 1), &[], changes);
+            index.stage(BatchId(1), vec![dot(2, 1)], plan.writes.clone());
+            enter(&mut index, 1, local);
+            plan.is_stale(&index, BatchId(1))
+        };
+        assert!(stale(&child(Some(7)), &parent(true, false)));
+        assert!(!stale(&child(Some(7)), &parent(true, true)));
+        assert!(stale(&parent(true, false), &child(Some(7))));
+        assert!(!stale(&parent(true, false), &child(Some(8))));
+        assert!(!stale(&child(Some(7)), &[change("child", vec![(None, Some(row(2, Some(7))))])]));
+    }
+}
