@@ -63,6 +63,8 @@ pub struct Metrics {
     pub link_records: IntCounterVec,
     /// `origin`: bytes copied.
     pub link_bytes: IntCounterVec,
+    /// Records copied from another region's inbox.
+    pub link_detoured: IntCounterVec,
     /// `origin`: records dropped as already seen.
     pub inbox_duplicates: IntCounterVec,
     /// `origin`: records dropped because a younger epoch owns the outbox.
@@ -120,6 +122,12 @@ impl Metrics {
             outbox_records: counter(r, "outbox_records_total", "Records sent to Kafka.", &[]),
             link_records: counter(r, "link_records_total", "Records copied.", origin),
             link_bytes: counter(r, "link_bytes_total", "Bytes copied.", origin),
+            link_detoured: counter(
+                r,
+                "link_detoured_records_total",
+                "Records copied from another region's inbox.",
+                origin,
+            ),
             inbox_duplicates: counter(r, "inbox_duplicates_total", DUPLICATES, origin),
             inbox_fenced: counter(r, "inbox_fenced_total", FENCED, origin),
             apply_txns: counter(r, "apply_txns_total", "Transactions applied.", origin),
@@ -136,6 +144,7 @@ impl Metrics {
         for counter in [
             &self.link_records,
             &self.link_bytes,
+            &self.link_detoured,
             &self.inbox_duplicates,
             &self.inbox_fenced,
             &self.apply_txns,

@@ -6,6 +6,8 @@
 //! was acknowledged in an aborted one. Retention is the longest outage that a region
 //! can catch up from.
 
+mod copy;
+mod detour;
 mod error;
 mod inbox;
 mod kafka;
@@ -17,6 +19,6 @@ mod tail;
 pub use error::{ErrorKind, ShipError};
 pub use inbox::{Inbox, InboxConfig, InboxItem, head, held_from, read_range};
 pub use kafka::{Cluster, TopicSettings};
-pub use link::{LinkConfig, LinkReport, LinkStatus, run_link};
+pub use link::{Detour, LinkConfig, LinkReport, LinkStatus, run_link};
 pub use outbox::{Outbox, OutboxConfig};
 pub use tail::{Begin, Tail};

@@ -133,6 +133,8 @@ states! {
         Starting = "starting",
         /// Copying, or idle with nothing to copy.
         Running = "running",
+        /// The peer's Kafka is away: it copies from another region's inbox of the peer.
+        Detour = "detour",
         /// One of the two Kafka clusters is away; it goes on by itself.
         Retrying = "retrying",
         /// It can't go on safely; `reason` says what it needs.
@@ -264,8 +266,20 @@ pub struct StreamStatus {
     pub last_applied_us: Option<u64>,
     /// Conflicts resolved since the start.
     pub conflicts: u64,
+    /// What the next transaction waits for, in `waiting_deps`.
+    pub waits_for: Option<Awaited>,
     /// The mirror that fills the inbox.
     pub link: LinkStatus,
+}
+
+/// A transaction of another region that one of this origin has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Awaited {
+    /// Whose.
+    pub origin: String,
+    /// Its number there.
+    pub seq: u64,
 }
 
 /// An operator's pause.
@@ -313,6 +327,12 @@ pub struct LinkStatus {
     pub backlog: Option<u64>,
     /// Offset in the peer's outbox copied up to.
     pub source_offset: Option<i64>,
+    /// Since when the peer's Kafka has not answered.
+    pub silent_since_us: Option<u64>,
+    /// The region from whose inbox it copies, in `detour`.
+    pub through: Option<String>,
+    /// Those of the copied records that came from another region's inbox.
+    pub detoured: u64,
 }
 
 /// The index of recent versions.
@@ -409,6 +429,16 @@ pub struct TableVerify {
 }
 
 impl AgentStatus {
+    /// Whether a stream waits for a transaction of `origin` that is not in the inbox.
+    #[must_use]
+    pub fn lacks(&self, origin: &str) -> bool {
+        let held = self.streams.get(origin).and_then(|stream| stream.inbox_seq);
+        self.streams
+            .values()
+            .filter_map(|stream| stream.waits_for.as_ref())
+            .any(|awaited| awaited.origin == origin && held.is_none_or(|held| held < awaited.seq))
+    }
+
     /// Why the agent is not ready, one line for each cause; empty when it is.
     #[must_use]
     pub fn not_ready(&self) -> Vec<String> {

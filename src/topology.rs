@@ -190,10 +190,23 @@ impl Topology {
     /// A peer's outbox as other regions reach it.
     #[must_use]
     pub fn peer_outbox(&self, peer: &Region) -> Topic {
-        let kafka = &peer.kafka;
-        let brokers =
-            if kafka.peer_brokers.is_empty() { &kafka.brokers } else { &kafka.peer_brokers };
-        Topic { brokers: brokers.join(","), name: outbox_name(peer) }
+        Topic { brokers: peer_brokers(peer), name: outbox_name(peer) }
+    }
+
+    /// The inboxes of `peer` that are neither at `region` nor its outbox, as `region`
+    /// reaches them, by the region that has it: one of each Kafka cluster.
+    #[must_use]
+    pub fn other_inboxes(&self, region: &Region, peer: &Region) -> Vec<(&Region, Topic)> {
+        let mut seen = vec![&region.cluster, &peer.cluster];
+        let mut others = Vec::new();
+        for other in &self.regions {
+            if !seen.contains(&&other.cluster) {
+                seen.push(&other.cluster);
+                let topic = Topic { brokers: peer_brokers(other), ..self.inbox(other, peer) };
+                others.push((other, topic));
+            }
+        }
+        others
     }
 
     /// The inbox of `peer` at `region`: the outbox itself on a shared cluster.
@@ -206,6 +219,12 @@ impl Topology {
         };
         Topic { brokers: region.kafka.brokers.join(","), name }
     }
+}
+
+fn peer_brokers(region: &Region) -> String {
+    let kafka = &region.kafka;
+    let brokers = if kafka.peer_brokers.is_empty() { &kafka.brokers } else { &kafka.peer_brokers };
+    brokers.join(",")
 }
 
 fn outbox_name(region: &Region) -> String {

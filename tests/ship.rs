@@ -21,6 +21,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Headers;
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const SETTINGS: TopicSettings =
@@ -241,11 +242,13 @@ async fn a_link_goes_on_where_its_inbox_ends() {
         target: cluster(&here),
         target_topic: "in".to_owned(),
         settings: SETTINGS,
+        detours: Vec::new(),
     };
     for (from, to) in [(1, 300), (301, 600), (601, 900)] {
         ship(&first, 1, from..=to).await;
         let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
-        let link = run_link(config.clone(), Arc::clone(&status), cancel.clone());
+        let link =
+            run_link(config.clone(), Arc::clone(&status), watch::channel(false).1, cancel.clone());
         let copied = async {
             lab::wait_until("the inbox has all", lab::PATIENCE, || {
                 let offset = status.get().source_offset;
@@ -302,9 +305,10 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
         target: cluster(&here),
         target_topic: "in".to_owned(),
         settings: SETTINGS,
+        detours: Vec::new(),
     };
     let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
-    let link = run_link(config, Arc::clone(&status), cancel.clone());
+    let link = run_link(config, Arc::clone(&status), watch::channel(false).1, cancel.clone());
     // Of a Start record and the transactions: the last offset is the last seq.
     let reached = |offset: i64| {
         let status = &status;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::metrics::Stage;
-use crate::ship::{LinkConfig, LinkReport, LinkStatus, run_link};
+use crate::ship::{Detour, LinkConfig, LinkReport, LinkStatus, run_link};
 use crate::status::LinkState;
 use crate::topology::Region;
 
@@ -24,12 +25,23 @@ pub(crate) async fn keep(shared: Arc<Shared>, peer: Region, cancel: Cancellation
         target: shared.cluster(&target),
         target_topic: target.name,
         settings: shared.topic_settings(),
+        detours: topology
+            .other_inboxes(&shared.setup.region, &peer)
+            .into_iter()
+            .map(|(region, topic)| Detour {
+                through: region.name.clone(),
+                cluster: shared.cluster(&topic),
+                topic: topic.name,
+            })
+            .collect(),
     };
+    let (needs, needed) = watch::channel(false);
     let status = Arc::new(LinkStatus::default());
     let mut told = LinkReport::default();
     while !cancel.is_cancelled() {
-        let link = Box::pin(run_link(config.clone(), Arc::clone(&status), cancel.clone()));
-        let ended = watched(&shared, &peer.name, &status, &mut told, link).await;
+        let (config, status_of) = (config.clone(), Arc::clone(&status));
+        let link = Box::pin(run_link(config, status_of, needed.clone(), cancel.clone()));
+        let ended = watched((&shared, &peer.name), (&status, &needs), &mut told, link).await;
         tell(&shared, &peer.name, &status.get(), &mut told);
         if let Err(error) = ended {
             tracing::error!(%error, advice = error.advice(), peer = peer.name, "link halted");
@@ -42,9 +54,8 @@ pub(crate) async fn keep(shared: Arc<Shared>, peer: Region, cancel: Cancellation
 }
 
 async fn watched<F: Future>(
-    shared: &Shared,
-    peer: &str,
-    status: &LinkStatus,
+    (shared, peer): (&Shared, &str),
+    (status, needs): (&LinkStatus, &watch::Sender<bool>),
     told: &mut LinkReport,
     link: F,
 ) -> F::Output {
@@ -53,7 +64,10 @@ async fn watched<F: Future>(
     loop {
         tokio::select! {
             ended = &mut link => return ended,
-            _ = tick.tick() => tell(shared, peer, &status.get(), told),
+            _ = tick.tick() => {
+                tell(shared, peer, &status.get(), told);
+                needs.send_replace(shared.board.lacks(peer));
+            }
         }
     }
 }
@@ -66,14 +80,23 @@ fn tell(shared: &Shared, peer: &str, report: &LinkReport, told: &mut LinkReport)
     shared.metrics.link_records.with_label_values(&[peer]).inc_by(records);
     let bytes = report.copied_bytes - told.copied_bytes;
     shared.metrics.link_bytes.with_label_values(&[peer]).inc_by(bytes);
+    let detoured = report.detoured - told.detoured;
+    shared.metrics.link_detoured.with_label_values(&[peer]).inc_by(detoured);
     shared.board.stream(peer, |stream| {
         stream.link.state = match (report.running, report.halted, &report.reason) {
+            (true, ..) if report.through.is_some() => LinkState::Detour,
             (true, ..) => LinkState::Running,
             (_, true, _) => LinkState::Halted,
             (_, _, Some(_)) => LinkState::Retrying,
             (_, _, None) => LinkState::Starting,
         };
-        stream.link.reason.clone_from(&report.reason);
+        stream.link.reason = report.reason.clone().or_else(|| {
+            let through = report.through.as_ref()?;
+            Some(format!("{peer}'s Kafka does not answer: copying from {through}'s inbox of it"))
+        });
+        stream.link.silent_since_us = report.silent_since_us;
+        stream.link.through.clone_from(&report.through);
+        stream.link.detoured = report.detoured;
         stream.link.copied = report.copied;
         stream.link.backlog = report.backlog;
         stream.link.source_offset = report.source_offset;

@@ -11,7 +11,7 @@ use crate::change::RegionId;
 use crate::clock::wall_us;
 use crate::metrics::Stage;
 use crate::resolve::Conflict;
-use crate::status::{StreamState, StreamStatus};
+use crate::status::{Awaited, StreamState, StreamStatus};
 
 /// Takes reports until the applier ends.
 pub(crate) async fn reports(shared: Arc<Shared>, mut reports: mpsc::Receiver<Report>) {
@@ -137,6 +137,19 @@ fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
     if stream.state == StreamState::Halted && shown == StreamState::Running && unread {
         return;
     }
+    stream.waits_for = match state {
+        Applying::WaitingDeps(dot) => {
+            Some(Awaited { origin: shared.name(dot.origin).to_owned(), seq: dot.seq.0 })
+        }
+        Applying::Running
+        | Applying::Paused
+        | Applying::Silent
+        | Applying::Unjudged(_)
+        | Applying::ClockAhead { .. }
+        | Applying::Retrying { .. }
+        | Applying::Unfit { .. }
+        | Applying::Halted { .. } => None,
+    };
     stream.state = shown;
     stream.reason = reason;
     stream.advice = advice;

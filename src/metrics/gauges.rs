@@ -36,6 +36,7 @@ struct Streams {
     behind: KnownGauge,
     last_applied: KnownGauge,
     link_state: KnownGauge,
+    link_through: KnownGauge,
     link_backlog: KnownGauge,
 }
 
@@ -169,6 +170,12 @@ impl Streams {
                 origin,
             ),
             link_state: known(r, "link_state", "1 for the link's state.", state),
+            link_through: known(
+                r,
+                "link_through",
+                "1 for the region from whose inbox the link copies meanwhile.",
+                &["origin", "through"],
+            ),
             link_backlog: known(r, "link_backlog_records", "At the peer, not copied.", origin),
         }
     }
@@ -177,7 +184,8 @@ impl Streams {
         for gauge in [&self.state, &self.paused, &self.applied, &self.backlog, &self.behind] {
             gauge.forget_all();
         }
-        for gauge in [&self.last_applied, &self.link_state, &self.link_backlog] {
+        for gauge in [&self.last_applied, &self.link_state, &self.link_backlog, &self.link_through]
+        {
             gauge.forget_all();
         }
         for (origin, stream) in &status.streams {
@@ -197,6 +205,9 @@ impl Streams {
         self.backlog.set_option(&[origin], stream.backlog.map(float));
         self.behind.set_option(&[origin], stream.behind_us.map(seconds));
         self.last_applied.set_option(&[origin], stream.last_applied_us.map(seconds));
+        if let Some(through) = &stream.link.through {
+            self.link_through.set(&[origin, through], 1.0);
+        }
         self.link_backlog.set_option(&[origin], stream.link.backlog.map(float));
     }
 }

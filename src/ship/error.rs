@@ -55,6 +55,22 @@ pub enum ShipError {
         #[source]
         source: RecordError,
     },
+    /// The outbox and its inbox, or two inboxes of it, differ where both have a record.
+    #[error("topic {topic} does not hold what was copied of offset {offset} of the outbox")]
+    Parted {
+        /// The topic that was to be copied.
+        topic: String,
+        /// Where the copy ends, in the outbox.
+        offset: i64,
+    },
+    /// An inbox lacks what comes next, or what both should have.
+    #[error("topic {topic} does not hold what follows offset {offset} of the outbox")]
+    Gapped {
+        /// The topic that was to be copied.
+        topic: String,
+        /// Where the copy ends, in the outbox.
+        offset: i64,
+    },
     /// A record of another origin stands in the topic.
     #[error("the record at offset {offset} of topic {topic} is of origin {found}")]
     Origin {
@@ -152,7 +168,7 @@ impl ShipError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::Away(_) | Self::Epoch { .. } => ErrorKind::Retry,
+            Self::Away(_) | Self::Epoch { .. } | Self::Gapped { .. } => ErrorKind::Retry,
             Self::Refused(_)
             | Self::TooLarge(_)
             | Self::Lost { .. }
@@ -160,6 +176,7 @@ impl ShipError {
             | Self::Behind { .. }
             | Self::Settings { .. }
             | Self::Purged { .. }
+            | Self::Parted { .. }
             | Self::Record { .. }
             | Self::Origin { .. }
             | Self::Order { .. } => ErrorKind::Halt,
@@ -170,7 +187,7 @@ impl ShipError {
     #[must_use]
     pub const fn advice(&self) -> &'static str {
         match self {
-            Self::Away(_) | Self::Epoch { .. } => "none: it is tried again",
+            Self::Away(_) | Self::Epoch { .. } | Self::Gapped { .. } => "none: it is tried again",
             Self::Refused(_) => "give the agent's Kafka user read and write on causeway.*",
             Self::TooLarge(_) => {
                 "raise max.message.bytes of the topic and message.max.bytes of the brokers, or \
@@ -191,6 +208,12 @@ impl ShipError {
             Self::Purged { .. } => {
                 "the log was kept for less than the outage: seed this region anew from a peer \
                  (docs/OPERATIONS.md, Seeding a region anew)"
+            }
+            Self::Parted { .. } => {
+                "if something else than the link wrote to the inbox, delete that inbox topic (never \
+                 an outbox) so that it is copied anew; else the outbox was made anew, or its Kafka \
+                 lost records that it had acknowledged: seed its region anew from the peer that \
+                 has applied most of it (docs/OPERATIONS.md, Seeding a region anew)"
             }
             Self::Lost { .. } => {
                 "bring the topic back with its records; else seed this region anew from the peer \

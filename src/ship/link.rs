@@ -2,31 +2,23 @@
 //!
 //! It keeps no state: each copy carries its source offset in a header, and the
 //! inbox's last record says where to go on. Copies that a restart makes twice are
-//! dropped by every reader.
+//! dropped by every reader. While the outbox can't be reached and somebody waits for
+//! what it holds, the link copies from another region's inbox of it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::Message as _;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
-use rdkafka::error::RDKafkaErrorCode;
-use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
-use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::kafka::{Cluster, TopicSettings, assign, bounds};
-use super::outbox::SILENT;
-use super::reader::{heals, is_purged, receive};
+use super::copy::{Copying, Last};
+use super::detour::{IDLE_MAX_US, SHUN_US, best, is_due};
+use super::kafka::{ASK, Cluster, TopicSettings};
+use super::reader::is_silent;
 use super::{ErrorKind, ShipError};
 use crate::clock::wall_us;
 use crate::failpoint;
-
-/// The header with the offset in the peer's outbox, decimal.
-const OFFSET_HEADER: &str = "causeway-offset";
-
-/// Copies given to the producer and not acknowledged.
-const IN_FLIGHT_MAX: usize = 4_096;
 
 /// What a link copies.
 #[derive(Clone, Debug)]
@@ -41,6 +33,19 @@ pub struct LinkConfig {
     pub target_topic: String,
     /// How the inbox is made.
     pub settings: TopicSettings,
+    /// Other regions' inboxes of the same outbox.
+    pub detours: Vec<Detour>,
+}
+
+/// Another region's inbox of the outbox.
+#[derive(Clone, Debug)]
+pub struct Detour {
+    /// The region.
+    pub through: String,
+    /// Its Kafka.
+    pub cluster: Cluster,
+    /// The topic.
+    pub topic: String,
 }
 
 /// What a link says of itself. Set by the link, read by the status.
@@ -56,10 +61,16 @@ pub struct LinkReport {
     pub copied: u64,
     /// Their bytes.
     pub copied_bytes: u64,
+    /// Those of them that came from another region's inbox.
+    pub detoured: u64,
     /// The last source offset acknowledged here.
     pub source_offset: Option<i64>,
     /// Records at the source that are not copied.
     pub backlog: Option<u64>,
+    /// Since when the peer's Kafka has not answered.
+    pub silent_since_us: Option<u64>,
+    /// The region from whose inbox it copies meanwhile.
+    pub through: Option<String>,
     /// When it last went round its loop.
     pub beat_us: u64,
 }
@@ -75,27 +86,33 @@ impl LinkStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, change: impl FnOnce(&mut LinkReport)) {
+    pub(super) fn set(&self, change: impl FnOnce(&mut LinkReport)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Copies until cancelled. What passes is waited out, for days if need be.
+/// Copies until cancelled. What passes is waited out, for days if need be. `needed` says
+/// whether somebody waits for what is in the outbox and not in the inbox.
 ///
 /// # Errors
 /// [`ShipError`] when someone must act.
 pub async fn run_link(
     config: LinkConfig,
     status: Arc<LinkStatus>,
+    needed: watch::Receiver<bool>,
     cancel: CancellationToken,
 ) -> Result<(), ShipError> {
+    let shunned = vec![None; config.detours.len()];
+    let (looked_us, in_vain) = (None, false);
+    let (config, status) = (&config, &*status);
+    let mut link = Link { config, status, needed, shunned, looked_us, in_vain };
     let mut pause = Duration::from_millis(100);
     loop {
         let copied = status.get().copied;
-        let copying = Box::pin(copy(&config, &status));
+        let round = Box::pin(link.round());
         let error = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            ended = copying => match ended {
+            ended = round => match ended {
                 Ok(()) => continue,
                 Err(error) => error,
             },
@@ -104,7 +121,8 @@ pub async fn run_link(
         status.set(|report| {
             report.running = false;
             report.halted = halted;
-            report.reason = Some(error.to_string());
+            let vain = if link.in_vain { "; no other region's inbox holds more" } else { "" };
+            report.reason = Some(format!("{error}{vain}"));
             report.backlog = None;
             if halted {
                 report.source_offset = None;
@@ -123,159 +141,146 @@ pub async fn run_link(
     }
 }
 
-async fn copy(config: &LinkConfig, status: &LinkStatus) -> Result<(), ShipError> {
-    if config.target.ensure_topic(&config.target_topic, config.settings).await? {
-        failpoint::hit("link.topic_created");
-    }
-    let source = Arc::new(config.source.consumer()?);
-    let (low, high) = bounds(&source, &config.source_topic)?;
-    let last = last_copied(config).await?;
-    let from = last.map_or(low, |offset| offset + 1);
-    if from < low || from > high {
-        return Err(ShipError::Purged { topic: config.source_topic.clone(), offset: from });
-    }
-    assign(&source, &config.source_topic, from)?;
-    let producer: FutureProducer =
-        config.target.producer().create().map_err(|error| ShipError::from_kafka(&error))?;
-    status.set(|report| {
-        report.running = true;
-        report.reason = None;
-        report.source_offset = last;
-    });
-    let mut waits = std::collections::VecDeque::new();
-    let backlog = tell_backlog(Arc::clone(&source), (&config.source_topic, from), status);
-    let mut silence = tokio::time::interval(SILENT);
-    tokio::pin!(backlog);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut backlog => {}
-            ended = acknowledged(&mut waits), if !waits.is_empty() => {
-                let (offset, bytes) = ended?;
-                silence.reset();
-                failpoint::hit("link.copied");
-                status.set(|report| {
-                    report.running = true;
-                    report.reason = None;
-                    report.copied += 1;
-                    report.copied_bytes += bytes;
-                    report.source_offset = Some(offset);
-                });
-            }
-            _ = silence.tick(), if !waits.is_empty() => status.set(|report| {
-                report.running = false;
-                report.reason = Some(format!("the Kafka here does not acknowledge {}", waits.len()));
-            }),
-            message = source.recv(), if waits.len() < IN_FLIGHT_MAX => match message {
-                Ok(message) => {
-                    let delivery = forward(&producer, &config.target_topic, &message).await?;
-                    if waits.is_empty() {
-                        silence.reset();
-                    }
-                    waits.push_back((message.offset(), message.payload_len(), delivery));
-                }
-                Err(error) if heals(&error) => status.set(|report| {
-                    report.running = false;
-                    report.reason = Some(error.to_string());
-                }),
-                Err(error) => return Err(refused(config, from, &error)),
-            },
+struct Link<'a> {
+    config: &'a LinkConfig,
+    status: &'a LinkStatus,
+    needed: watch::Receiver<bool>,
+    /// Until when each detour is left alone.
+    shunned: Vec<Option<u64>>,
+    /// When the detours were last looked at.
+    looked_us: Option<u64>,
+    /// None of them had more.
+    in_vain: bool,
+}
+
+impl Link<'_> {
+    /// From the outbox, or from another inbox until the outbox answers.
+    async fn round(&mut self) -> Result<(), ShipError> {
+        let Self { config, status, .. } = *self;
+        if config.target.ensure_topic(&config.target_topic, config.settings).await? {
+            failpoint::hit("link.topic_created");
         }
+        let last = Last::of(&config.target, &config.target_topic).await?;
+        if self.is_due() {
+            self.looked_us = Some(wall_us());
+            let chosen = self.choose(last.as_ref().map(|last| last.offset)).await;
+            self.in_vain = chosen.is_none();
+            if let Some(n) = chosen {
+                self.detour(n, last).await;
+                return Ok(());
+            }
+        }
+        let source = Arc::new(config.source.consumer()?);
+        let held = self.ask(&source).await?;
+        self.in_vain = false;
+        let until = self.watch_outbox(Arc::clone(&source), held.0);
+        Copying::of_outbox((config, status), source, held, last)?.run(until).await
     }
-}
 
-fn refused(config: &LinkConfig, offset: i64, error: &rdkafka::error::KafkaError) -> ShipError {
-    if is_purged(error) {
-        return ShipError::Purged { topic: config.source_topic.clone(), offset };
+    fn is_due(&self) -> bool {
+        let silent = self.status.get().silent_since_us;
+        !self.shunned.is_empty() && is_due(*self.needed.borrow(), silent, self.looked_us, wall_us())
     }
-    ShipError::from_kafka(error)
-}
 
-/// Asks the source every second where it ends; on a thread that may wait, since the
-/// client has no other way to ask.
-async fn tell_backlog(
-    source: Arc<StreamConsumer>,
-    (topic, from): (&str, i64),
-    status: &LinkStatus,
-) {
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        tick.tick().await;
-        let (source, topic) = (Arc::clone(&source), topic.to_owned());
-        let ask = move || source.fetch_watermarks(&topic, 0, Duration::from_secs(5)).ok();
-        let end = tokio::task::spawn_blocking(ask).await.ok().flatten();
-        status.set(|report| {
-            report.beat_us = wall_us();
-            // Before the first copy it stands where it began.
-            let next = report.source_offset.map_or(from, |copied| copied + 1);
-            report.backlog = end.and_then(|(_, high)| u64::try_from(high - next).ok());
+    /// Asks every second where the outbox ends. Ends when a detour is due.
+    async fn watch_outbox(&self, source: Arc<StreamConsumer>, low: i64) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        while !self.is_due() {
+            tick.tick().await;
+            let held = self.ask(&source).await;
+            self.status.set(|report| {
+                // Before the first copy it stands where it began.
+                let next = report.source_offset.map_or(low, |copied| copied + 1);
+                report.backlog = held.ok().and_then(|(_, high)| u64::try_from(high - next).ok());
+            });
+        }
+        self.status.set(|report| {
+            report.running = false;
+            report.reason = Some("the outbox does not answer".to_owned());
         });
     }
-}
 
-type Waits = std::collections::VecDeque<(i64, usize, DeliveryFuture)>;
-
-/// The oldest copy's acknowledgement.
-async fn acknowledged(waits: &mut Waits) -> Result<(i64, u64), ShipError> {
-    let Some((offset, bytes, delivery)) = waits.front_mut() else {
-        return std::future::pending().await;
-    };
-    let ended = delivery.await;
-    let copied = (*offset, u64::try_from(*bytes).unwrap_or(u64::MAX));
-    waits.pop_front();
-    match ended {
-        Ok(Ok(_)) => Ok(copied),
-        Ok(Err((error, _))) => Err(ShipError::from_kafka(&error)),
-        Err(_) => Err(ShipError::Away("the producer has stopped".to_owned())),
+    /// What the outbox holds; on a thread that may wait, since the client has no other
+    /// way to ask. A Kafka that says no is not silent.
+    async fn ask(&self, source: &Arc<StreamConsumer>) -> Result<(i64, i64), ShipError> {
+        let (source, topic) = (Arc::clone(source), self.config.source_topic.clone());
+        let asked_us = wall_us();
+        let ask = move || source.fetch_watermarks(&topic, 0, ASK);
+        let Ok(held) = tokio::task::spawn_blocking(ask).await else {
+            return Err(ShipError::Away("the question was given up".to_owned()));
+        };
+        let is_silent = held.as_ref().is_err_and(is_silent);
+        self.status.set(|report| {
+            report.beat_us = wall_us();
+            let since = report.silent_since_us.unwrap_or(asked_us);
+            report.silent_since_us = is_silent.then_some(since);
+        });
+        held.map_err(|error| ShipError::from_kafka(&error))
     }
-}
 
-async fn forward(
-    producer: &FutureProducer,
-    topic: &str,
-    message: &BorrowedMessage<'_>,
-) -> Result<DeliveryFuture, ShipError> {
-    let mut headers = OwnedHeaders::new();
-    if let Some(held) = message.headers() {
-        for header in held.iter() {
-            headers = headers.insert(header);
+    /// The detour to take, if one has more than the inbox here.
+    async fn choose(&self, last: Option<i64>) -> Option<usize> {
+        let mut ends = Vec::new();
+        for (detour, shunned) in self.config.detours.iter().zip(&self.shunned) {
+            let end = if shunned.is_some_and(|until| wall_us() < until) {
+                Ok(None)
+            } else {
+                Last::of(&detour.cluster, &detour.topic).await
+            };
+            ends.push(end.ok().flatten().map(|last| last.offset));
         }
+        best(last, &ends)
     }
-    let offset = message.offset().to_string();
-    headers = headers.insert(Header { key: OFFSET_HEADER, value: Some(&offset) });
-    let mut copy: FutureRecord<'_, [u8], [u8]> =
-        FutureRecord::to(topic).partition(0).headers(headers);
-    copy.key = message.key();
-    copy.payload = message.payload();
-    loop {
-        match producer.send_result(copy) {
-            Ok(delivery) => return Ok(delivery),
-            Err((error, back)) => {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(ShipError::from_kafka(&error));
-                }
-                copy = back;
-                tokio::time::sleep(Duration::from_millis(2)).await;
+
+    /// Copies from that inbox until the outbox answers, the inbox can't be copied, or
+    /// gives nothing while somebody waits.
+    async fn detour(&mut self, n: usize, last: Option<Last>) {
+        let Self { config, status, .. } = *self;
+        let detour = &config.detours[n];
+        let (topic, through) = (&config.source_topic, &detour.through);
+        let from = last.as_ref().map(|last| last.offset);
+        tracing::warn!(topic, through, from, "outbox is silent: copying from another inbox");
+        status.set(|report| report.through = Some(through.clone()));
+        let copying = async {
+            let source = (&detour.cluster, detour.topic.as_str());
+            let copying = Copying::of_inbox((config, status), source, last).await?;
+            copying.run(self.watch_detour()).await
+        };
+        let ended = Box::pin(copying).await;
+        let report = status.get();
+        let until = report.source_offset;
+        match ended {
+            Ok(()) => tracing::info!(topic, through, until, "copied from another inbox"),
+            Err(error) => {
+                tracing::warn!(topic, through, until, %error, "inbox can't be copied further");
+                self.shunned[n] = Some(wall_us() + SHUN_US);
+            }
+        }
+        status.set(|report| {
+            report.through = None;
+            report.running = false;
+        });
+    }
+
+    /// Ends when the outbox answers, or when nothing comes and somebody waits.
+    async fn watch_detour(&self) {
+        let Ok(source) = self.config.source.consumer().map(Arc::new) else { return };
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let (mut came_us, mut copied) = (wall_us(), self.status.get().copied);
+        loop {
+            tick.tick().await;
+            // What it says is for the link to hear.
+            drop(self.ask(&source).await);
+            let (report, now_us) = (self.status.get(), wall_us());
+            if report.silent_since_us.is_none() {
+                return;
+            }
+            if report.copied > copied {
+                (came_us, copied) = (now_us, report.copied);
+            }
+            if *self.needed.borrow() && now_us.saturating_sub(came_us) > IDLE_MAX_US {
+                return;
             }
         }
     }
-}
-
-/// The source offset of the inbox's last record.
-async fn last_copied(config: &LinkConfig) -> Result<Option<i64>, ShipError> {
-    let consumer = config.target.consumer()?;
-    let (low, high) = bounds(&consumer, &config.target_topic)?;
-    if high == low {
-        return Ok(None);
-    }
-    assign(&consumer, &config.target_topic, high - 1)?;
-    let received = tokio::time::timeout(Duration::from_secs(10), receive(&consumer)).await;
-    let received = received.map_err(|_| ShipError::Away("the inbox does not answer".to_owned()))?;
-    let message = received.map_err(|error| ShipError::from_kafka(&error))?;
-    let header = message.headers().and_then(|headers| {
-        let found = headers.iter().find(|header| header.key == OFFSET_HEADER)?;
-        std::str::from_utf8(found.value?).ok()?.parse().ok()
-    });
-    // A mirror that keeps no such header keeps offsets: both topics began together.
-    Ok(Some(header.unwrap_or(high - 1)))
 }

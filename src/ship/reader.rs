@@ -163,10 +163,15 @@ pub(super) async fn receive(consumer: &StreamConsumer) -> Result<BorrowedMessage
 /// Whether the client goes on by itself, from where it stands, when the broker is
 /// back: sooner than a new client would.
 pub(super) fn heals(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(_)) && is_silent(error)
+}
+
+/// Whether no broker has answered, as against one that says no.
+pub(super) fn is_silent(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
-        error,
-        KafkaError::MessageConsumption(
+        error.rdkafka_error_code(),
+        Some(
             Code::BrokerTransportFailure
                 | Code::AllBrokersDown
                 | Code::OperationTimedOut

@@ -99,6 +99,12 @@ impl StatusBoard {
         });
     }
 
+    /// [`AgentStatus::lacks`].
+    #[must_use]
+    pub fn lacks(&self, origin: &str) -> bool {
+        self.lock().status.lacks(origin)
+    }
+
     /// The whole document, with lags, rates and backlogs worked out.
     #[must_use]
     pub fn snapshot(&self, now_us: u64) -> AgentStatus {
