@@ -7,10 +7,14 @@
 #[path = "lab/lab.rs"]
 mod lab;
 
+use std::time::{Duration, Instant};
+
 use lab::PATIENCE;
 use lab::db::Flavour;
 use lab::region::Lab;
+use mysql_async::prelude::Queryable as _;
 use serde_json::{Value as Json, json};
+use tokio::task::JoinSet;
 
 const TABLES: [&str; 4] = ["shop.customer", "shop.invoice", "shop.product", "shop.line"];
 
@@ -178,4 +182,95 @@ async fn counts(lab: &Lab) -> Vec<usize> {
         counts.push(entries(lab, n).await.len());
     }
     counts
+}
+
+/// A small random generator (SplitMix64).
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// Writes parents and children, as far as the database lets it.
+async fn write(db: mysql_async::Opts, seed: u64, until: Instant) -> u64 {
+    let mut conn = mysql_async::Conn::new(db).await.unwrap();
+    let mut rng = Rng(seed);
+    let mut done = 0;
+    while Instant::now() < until {
+        let (parent, child, v) = (rng.below(60) + 1, rng.below(40) + 1, rng.below(1_000));
+        let sql = match rng.below(10) {
+            0 | 1 => format!("INSERT INTO shop.customer VALUES ({parent}, 7, 'c{v}')"),
+            2 | 3 => format!("DELETE FROM shop.customer WHERE id = {parent}"),
+            4 => format!("UPDATE shop.customer SET name = 'd{v}' WHERE id = {parent}"),
+            5 => format!("DELETE FROM shop.invoice WHERE id = {child}"),
+            6 => format!("UPDATE shop.invoice SET customer = {parent} WHERE id = {child}"),
+            _ => format!("INSERT INTO shop.invoice VALUES ({child}, {parent}, 7, {v})"),
+        };
+        match conn.query_drop(&sql).await {
+            Ok(()) => done += 1,
+            Err(mysql_async::Error::Server(error))
+                if [1062, 1205, 1213, 1451, 1452].contains(&error.code) => {}
+            Err(error) => panic!("{error}: {sql}"),
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    done
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_region_hides_an_orphan() {
+    let mut lab = Lab::start(&[Flavour::MariaDb; 3]).await;
+    lab.exec_everywhere(SCHEMA).await;
+    lab.start_agents().await;
+    let until = Instant::now() + Duration::from_secs(6);
+    let mut writers = JoinSet::new();
+    for (seed, region) in (1..).zip(&lab.regions) {
+        writers.spawn(write(region.db.opts(), seed * 77, until));
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    lab.link(0, 1).cut();
+    lab.link(1, 0).cut();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    lab.heal();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // What is written from here on nobody mends by the way.
+    for (reader, source) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+        lab.link(reader, source).cut();
+    }
+    let mut written = 0;
+    while let Some(done) = writers.join_next().await {
+        written += done.unwrap();
+    }
+    let childless = "DELETE FROM shop.customer WHERE id NOT IN \
+        (SELECT customer FROM shop.invoice WHERE customer IS NOT NULL)";
+    lab.regions[0].db.exec(childless).await;
+    for n in [1, 2] {
+        let one_each =
+            format!("INSERT INTO shop.invoice SELECT {n}000 + id, id, 7, 0 FROM shop.customer");
+        lab.regions[n].db.exec(&one_each).await;
+    }
+    lab.heal();
+    lab.converge(&TABLES, PATIENCE).await;
+    let sql = "SELECT i.id, i.customer FROM shop.invoice i LEFT JOIN shop.customer c \
+        ON c.id = i.customer AND c.part = i.part WHERE c.id IS NULL ORDER BY i.id";
+    let standing: Vec<(u64, u64)> = lab.regions[0].db.rows(sql).await;
+    let mut told = Vec::new();
+    for n in 0..3 {
+        let log = orphans(&lab, n).await;
+        told.push(log.len());
+        for (child, parent) in &standing {
+            let child = format!("shop.invoice {{\"id\":{child}}}");
+            let parent = format!("shop.customer {{\"id\":{parent},\"part\":7}}");
+            let found = log.iter().any(|row| row[0] == child && row[1] == parent);
+            assert!(found, "region {n} does not tell of {child} without {parent}");
+        }
+    }
+    eprintln!("{written} writes, {} orphans stand, told {told:?}", standing.len());
+    assert!(standing.len() >= 3, "too tame: {standing:?}");
 }
