@@ -1,7 +1,7 @@
 //! Foreign keys on real servers: a parent is deleted in one region while another writes a
 //! child that references it. InnoDB refuses neither, since each region sees one of them;
 //! all regions' conflict logs tell of the pair, and a restart in between forgets nothing.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
