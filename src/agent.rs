@@ -18,7 +18,6 @@ mod pause;
 mod prune;
 mod readers;
 mod rebuild;
-mod rules;
 mod session;
 mod stamp;
 mod verify;
@@ -39,7 +38,7 @@ use crate::change::RegionId;
 use crate::clock::wall_us;
 use crate::command::COMMANDS_MAX;
 use crate::metrics::Metrics;
-use crate::resolve::Rulebook;
+use crate::resolve::{self, Rulebook};
 use crate::ship::{Cluster, TopicSettings};
 use crate::status::{AgentState, AgentStatus, CaptureState, StatusBoard, StreamStatus};
 use crate::topology::{Region, Topic, Topology};
@@ -125,7 +124,7 @@ pub async fn run(setup: Setup, cancel: CancellationToken) -> std::io::Result<()>
         names: setup.topology.names(),
         control: Control::default(),
         clocks: clocks::Clocks::default(),
-        book: rules::book(&setup.topology),
+        book: resolve::book(&setup.topology),
         board,
         metrics,
         setup,

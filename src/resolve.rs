@@ -11,18 +11,24 @@
 
 mod conflict;
 mod entry;
+mod gather;
 mod merge;
 mod number;
 mod plan;
 mod planner;
 mod policy;
+mod recount;
+mod rules;
 mod stand;
 mod touch;
 
 pub use conflict::{Conflict, ConflictKind, Orphan, Side};
 pub use entry::{chained, entry, shorten, text};
+pub use gather::{Gather, Picked};
 pub use number::Number;
 pub use plan::{Incoming, MergeRow, Plan, PlanError, TablePlan};
 pub use planner::Planner;
 pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};
+pub use recount::{Extent, Recount, Recounted, Shows, Untold};
+pub use rules::book;
 pub use touch::{Touched, touched};

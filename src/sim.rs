@@ -12,6 +12,7 @@
 mod client;
 mod invariants;
 mod oracle;
+mod recount;
 mod region;
 mod repair;
 mod schema;

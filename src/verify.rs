@@ -13,8 +13,10 @@ mod database;
 mod error;
 mod fence;
 mod history;
+mod outbox;
 mod propose;
 mod repair;
+mod search;
 mod tail;
 mod walk;
 mod writer;
@@ -63,22 +65,27 @@ pub struct Config<'a> {
     pub values: bool,
 }
 
-/// How far a comparison is.
+/// How far a comparison is, or the work of a repair.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
-    /// The table's name.
+    /// The table's name, or what else is gone through.
     pub table: &'a str,
-    /// Rows of it compared so far.
+    /// What is counted: `rows`, `records` or `repairs`.
+    pub unit: &'a str,
+    /// How many are done.
     pub rows: u64,
-    /// How many there may be, by the servers' guess.
+    /// How many there may be; of a table's rows it is the servers' guess.
     pub rows_estimate: u64,
-    /// Since the table was begun, or gone on with.
+    /// Since it was begun, or gone on with.
     pub elapsed: Duration,
-    /// Rows compared in that time.
+    /// How many were done in that time.
     pub rows_here: u64,
     /// What it does other than reading.
     pub waits: Option<String>,
 }
+
+/// Hears how far a repair is.
+pub type Hear<'a> = dyn FnMut(&Progress<'_>) + Send + 'a;
 
 /// Who hears of the progress and keeps the state.
 pub trait Watcher: Send {
@@ -256,6 +263,7 @@ impl Run<'_> {
         let table = self.state.report.tables.last().expect("a table is in progress");
         self.watcher.progress(&Progress {
             table: &table.table,
+            unit: "rows",
             rows: table.rows,
             rows_estimate: self.rows_estimate,
             elapsed: self.table_began.elapsed(),

@@ -18,7 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("topology", &["change", "yaml"]),
     ("version", &["change", "clock", "mutant"]),
-    ("resolve", &["change", "clock", "mutant", "version"]),
+    ("resolve", &["change", "clock", "mutant", "topology", "version"]),
     ("sim", &["change", "clock", "mutant", "resolve", "version"]),
     ("conf", &["yaml"]),
     ("compare", &["change"]),

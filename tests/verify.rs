@@ -5,6 +5,8 @@
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
 mod lab;
+#[path = "verify/policies.rs"]
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -455,7 +457,7 @@ async fn repaired<F: Future<Output = ()>>(
         compare(config, None, CancellationToken::new(), |_| std::future::ready(())).await;
     let stop = CancellationToken::new();
     let mut repairer = Repairer::open(config, "me".to_owned(), stop).await.unwrap();
-    let (proposals, undecided) = repairer.propose(&report, Some("r1")).await.unwrap();
+    let (proposals, undecided) = repairer.propose(&report, Some("r1"), &mut |_| ()).await.unwrap();
     assert_eq!((proposals.len(), undecided.len()), (1, 0), "{report:?}");
     act().await;
     let repair = repairer.carry_out(&proposals[0]).await.unwrap();

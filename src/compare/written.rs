@@ -2,6 +2,8 @@
 //!
 //! What can't be told for sure is not the same: who asks is told less, never wrong.
 
+use core::net::IpAddr;
+
 use super::chunk::Key;
 use super::columns::{Literal, Plan};
 use super::repair::Image;
@@ -36,8 +38,27 @@ fn kind(column: &Column, value: &[u8]) -> Option<Kind> {
         }
         Decimal | Date | Datetime | Time | Timestamp => Some(Kind::Literal(value.to_vec().into())),
         Char | Text | Binary | Blob => Some(Kind::Bytes(value.to_vec().into())),
-        Unspecified | Float | Double | Bit | Year | Enum | Set | Json | Geometry | Uuid => None,
+        Bit | Year | Enum | Set => text()?.parse().map(Kind::Uint).ok(),
+        Uuid => Some(Kind::Bytes(uuid(text()?)?.to_vec().into())),
+        Unspecified | Float | Double | Json | Geometry => None,
     }
+}
+
+/// The bytes of a UUID as the server prints it.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok())?.map(u128::to_be_bytes)
+}
+
+/// The bytes of a value that the server prints in a form of its own.
+fn printed(column: &Column, text: &str) -> Option<Vec<u8>> {
+    if column.r#type() == ColumnType::Uuid {
+        return uuid(text).map(Vec::from);
+    }
+    Some(match text.parse().ok()? {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    })
 }
 
 impl Plan {
@@ -68,6 +89,9 @@ fn equal(column: &Column, literal: &Literal, kind: &Kind, held: &[u8]) -> bool {
         Kind::Float(f) => text().parse() == Ok(f64::from(*f)),
         Kind::Double(f) => text().parse() == Ok(*f),
         Kind::Literal(bytes) => **bytes == *held,
+        Kind::Bytes(bytes) if *literal == Literal::Quoted => {
+            printed(column, text()).is_some_and(|held| **bytes == *held)
+        }
         Kind::Bytes(bytes) => {
             let converted = matches!(literal, Literal::Text(set) if set.starts_with("utf8"))
                 && !column.collation.starts_with("utf8");
@@ -97,6 +121,11 @@ mod tests {
         let kinds: Vec<_> = row.unwrap().values.into_iter().map(|value| value.kind).collect();
         assert_eq!(kinds, [Some(Kind::Uint(u64::MAX)), None, Some(Kind::Bytes("a".into()))]);
         assert_eq!(key_row(&table, &Key(vec![b"a".to_vec()])), None);
+        let columns = vec![column("e", ColumnType::Enum, 1), column("y", ColumnType::Year, 2)];
+        let table = Table { columns, ..Table::default() };
+        let row = key_row(&table, &Key(vec![b"3".to_vec(), b"2024".to_vec()]));
+        let kinds: Vec<_> = row.unwrap().values.into_iter().map(|value| value.kind).collect();
+        assert_eq!(kinds, [Some(Kind::Uint(3)), Some(Kind::Uint(2024))]);
     }
 
     #[track_caller]
@@ -116,5 +145,12 @@ mod tests {
         check(ColumnType::Char, &own, Kind::Bytes("a".into()), "a", true);
         check(ColumnType::Char, &own, Kind::Bytes("a".into()), "a ", false);
         check(ColumnType::Char, &wide, Kind::Bytes("ü".into()), "ü", false);
+        let (quoted, id) = (Literal::Quoted, "00112233-4455-6677-8899-aabbccddeeff");
+        let bytes = vec![0, 17, 34, 51, 68, 85, 102, 119, 136, 153, 170, 187, 204, 221, 238, 255];
+        check(ColumnType::Uuid, &quoted, Kind::Bytes(bytes.clone().into()), id, true);
+        check(ColumnType::Uuid, &quoted, Kind::Bytes(bytes.into()), &id.replace('0', "1"), false);
+        let address = |bytes: &[u8]| Kind::Bytes(bytes.to_vec().into());
+        check(ColumnType::Binary, &quoted, address(&[10, 0, 0, 1]), "10.0.0.1", true);
+        check(ColumnType::Binary, &quoted, address(&[10, 0, 0, 1]), "10.0.0.2", false);
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
-use super::VerifyError;
-use super::history::{self, Write};
+use super::history::{self, Told};
 use super::repair::{Proposal, Repairer};
+use super::{Hear, VerifyError};
 use crate::change::{RegionId, TableName};
 use crate::compare::{Class, Difference, Image, Plan, Repair, RepairOutcome, Report, begins};
+use crate::resolve::Shows;
 
 /// A row that differs.
 struct Differing<'a> {
@@ -21,13 +22,14 @@ struct Differing<'a> {
 struct Stands {
     source: usize,
     why: String,
-    write: Option<Write>,
+    told: Option<Told>,
 }
 
 impl Repairer<'_> {
     /// What would make the differing rows of a report equal, and the rows of which nobody
-    /// knows. A row's last write decides which region's row stands, where the outboxes tell
-    /// it; `from` where they do not.
+    /// knows. What all writes of a row come to decides which region's row stands, where the
+    /// outboxes tell it; `from` where they do not. Reading them can take a while: `hear`
+    /// hears how far it is.
     ///
     /// # Errors
     /// [`VerifyError`] when a region can't be read.
@@ -35,6 +37,7 @@ impl Repairer<'_> {
         &mut self,
         report: &Report,
         from: Option<&str>,
+        hear: &mut Hear<'_>,
     ) -> Result<(Vec<Proposal>, Vec<Repair>), VerifyError> {
         let (mut rows, mut undecided) = (Vec::new(), Vec::new());
         let nobody = |table: &str, difference: &Difference, why: String| Repair {
@@ -61,16 +64,20 @@ impl Repairer<'_> {
                 }
             }
         }
-        let known = self.last_writes(&rows).await;
+        let wanted: Vec<_> =
+            rows.iter().map(|row| (row.plan.table.clone(), row.difference.row.clone())).collect();
+        let told = Box::pin(history::told(self.config, &wanted, &self.stop, hear)).await;
         let mut proposals = Vec::new();
-        for (row, write) in rows.iter().zip(known) {
-            match self.decide(row, write, from) {
+        for (row, told) in rows.iter().zip(told) {
+            match self.decide(row, told, from) {
                 Ok(stands) => proposals.extend(self.proposals(row, &stands)),
                 Err(why) => {
                     undecided.push(nobody(&row.plan.table.to_string(), row.difference, why));
                 }
             }
         }
+        // What goes may hold a unique value of what comes.
+        proposals.sort_by_key(|proposal| proposal.after.is_some());
         Ok((proposals, undecided))
     }
 
@@ -94,60 +101,16 @@ impl Repairer<'_> {
         Ok(same.then(row).ok_or_else(written))
     }
 
-    /// The last write of each row; or why it is not known, or does not decide.
-    async fn last_writes(&self, rows: &[Differing<'_>]) -> Vec<Result<Write, String>> {
-        let decides = |row: &Differing<'_>| history::decides(self.config, &row.plan.table);
-        let asked: Vec<_> = rows
-            .iter()
-            .filter(|row| decides(row))
-            .map(|row| (row.plan.table.clone(), row.difference.row.clone()))
-            .collect();
-        let found = Box::pin(history::last_writes(self.config, &asked, &self.stop)).await;
-        let (mut found, silence) = match found {
-            Ok(found) => (found.into_iter(), None),
-            Err(silence) => (Vec::new().into_iter(), Some(silence.to_string())),
-        };
-        let mut answer = |row: &Differing<'_>| {
-            if !decides(row) {
-                return Err("under its policy the last write does not decide".to_owned());
-            }
-            if let Some(silence) = &silence {
-                return Err(silence.clone());
-            }
-            let none = || "no outbox reaches back to its last write".to_owned();
-            let write = found.next().flatten().ok_or_else(none)?;
-            if write.moved || !write.table.unique_keys.is_empty() {
-                return Err("its last write may be void: it moved a key, or the table has \
-                    further unique keys"
-                    .to_owned());
-            }
-            Ok(write)
-        };
-        rows.iter().map(&mut answer).collect()
-    }
-
-    /// Which region's row stands: one that has what the last write left; else the one that
+    /// Which region's row stands: one that has what all writes come to; else the one that
     /// the operator names.
     fn decide(
         &self,
         row: &Differing<'_>,
-        write: Result<Write, String>,
+        told: Result<Told, String>,
         from: Option<&str>,
     ) -> Result<Stands, String> {
-        let unknown = match write {
-            Ok(write) => {
-                let left = |image: &Option<Image>| match (&write.after, image) {
-                    (Some(after), Some(image)) => row.plan.holds(&write.table, after, image),
-                    (None, None) => true,
-                    _ => false,
-                };
-                let (origin, seq) = (self.name(write.origin), write.seq.0);
-                if let Some(source) = row.images.iter().position(left) {
-                    let why = format!("it is what the last write left, {seq} of {origin}");
-                    return Ok(Stands { source, why, write: Some(write) });
-                }
-                format!("no region has what the last write left, {seq} of {origin}")
-            }
+        let unknown = match told.and_then(|told| self.source(row, told)) {
+            Ok(stands) => return Ok(stands),
             Err(why) => why,
         };
         let Some(from) = from else {
@@ -155,7 +118,36 @@ impl Repairer<'_> {
         };
         let source = self.peers.iter().position(|peer| peer.name == from);
         let source = source.ok_or_else(|| format!("there is no region {from}"))?;
-        Ok(Stands { source, why: format!("named by the operator; {unknown}"), write: None })
+        Ok(Stands { source, why: format!("named by the operator; {unknown}"), told: None })
+    }
+
+    /// The region that has the row as it is told.
+    fn source(&self, row: &Differing<'_>, told: Told) -> Result<Stands, String> {
+        let stands = &told.stands;
+        let has = |image: &Option<Image>| match (&stands.row, image) {
+            (Some(row_told), Some(image)) => row.plan.holds(&stands.table, row_told, image),
+            (None, None) => true,
+            _ => false,
+        };
+        let dot = stands.write.dot;
+        let write = format!("{} of {}", dot.seq, self.name(dot.origin));
+        let what = match stands.shows {
+            Shows::Left => format!("what the write that stands left, {write}"),
+            Shows::Before => format!("what its last write, {write}, leaves, which is void"),
+            Shows::Sum => format!("what all changes up to {write} come to"),
+        };
+        let mut sources = (0..row.images.len()).filter(|&at| has(&row.images[at]));
+        let Some(first) = sources.next() else {
+            return Err(format!("no region has {what}"));
+        };
+        // One region's word for its own row is not enough.
+        let other = |at: usize| Some(self.peers[at].id) != stands.counted_from;
+        let source = std::iter::once(first).chain(sources).find(|&at| other(at));
+        let Some(source) = source else {
+            let name = &self.peers[first].name;
+            return Err(format!("{what} is counted from rows of {name}, which alone has it"));
+        };
+        Ok(Stands { source, why: format!("it is {what}"), told: Some(told) })
     }
 
     fn name(&self, origin: RegionId) -> &str {
@@ -184,7 +176,7 @@ impl Repairer<'_> {
                 source,
                 before,
                 after,
-                write: stands.write.clone(),
+                told: stands.told.clone(),
             }
         };
         others.map(proposal).collect()

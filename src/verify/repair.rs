@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::database::Peer;
 use super::fence::{Passed, Streams};
-use super::history::Write;
+use super::history::Told;
 use super::writer::{Writer, Written};
 use super::{Config, VerifyError};
 use crate::change::TableName;
@@ -50,8 +50,8 @@ pub struct Proposal {
     pub(super) source: usize,
     pub(super) before: Option<Image>,
     pub(super) after: Option<Image>,
-    /// The write that the row stands for, where it is known.
-    pub(super) write: Option<Write>,
+    /// What the outboxes tell of the row, where they do.
+    pub(super) told: Option<Told>,
 }
 
 /// Works out repairs and carries them out.
@@ -188,11 +188,12 @@ impl<'a> Repairer<'a> {
             })
         };
         let mut incoming = side(*source, &after, &before);
-        if let Some(write) = &proposal.write {
-            incoming["origin"] = json!(write.origin.get());
-            incoming["seq"] = json!(write.seq.0);
+        if let Some(told) = &proposal.told {
+            let write = &told.stands.write;
+            incoming["origin"] = json!(write.dot.origin.get());
+            incoming["seq"] = json!(write.dot.seq.0);
             incoming["hlc"] = json!(write.hlc.0);
-            incoming["gtid"] = json!(write.gtid);
+            incoming["gtid"] = json!(told.gtid);
         }
         json!({
             "at_us": wall_us(),

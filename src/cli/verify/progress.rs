@@ -1,4 +1,4 @@
-//! The line that shows how far a comparison is, on a terminal only.
+//! The line that shows how far a comparison or a repair is, on a terminal only.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn draw(text: &str) {
 
 /// `shop.orders [######----] 25 %  1,000 rows  500 rows/s  6 s left`.
 pub(super) fn line(progress: &Progress<'_>) -> String {
-    let Progress { table, rows, rows_here, .. } = *progress;
+    let Progress { table, unit, rows, rows_here, .. } = *progress;
     // The servers only guess how many rows there are.
     let total = progress.rows_estimate.max(rows).max(1);
     let done = rows.saturating_mul(WIDTH) / total;
@@ -58,5 +58,5 @@ pub(super) fn line(progress: &Progress<'_>) -> String {
         (None, None) => String::new(),
     };
     let (rows, rate) = (grouped(rows), grouped(rate));
-    format!("{table} [{bar}] {percent} %  {rows} rows  {rate} rows/s  {then}")
+    format!("{table} [{bar}] {percent} %  {rows} {unit}  {rate} {unit}/s  {then}")
 }

@@ -2,13 +2,15 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::progress::Bar;
 use super::{SHOWN_MAX, VerifyArguments};
 use crate::cli::{complain, ddl};
 use crate::compare::{Repair, RepairOutcome, Report};
-use crate::verify::{Config, Proposal, Repairer};
+use crate::verify::{Config, Progress, Proposal, Repairer};
 
 /// Repairs what a report says differs; the report then says how each repair ended.
 ///
@@ -21,20 +23,18 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut repairer = Box::pin(Repairer::open(config, ddl::who(), stop.clone())).await?;
-    let (proposals, undecided) =
-        Box::pin(repairer.propose(report, arguments.from.as_deref())).await?;
+    let mut bar = Bar::default();
+    let mut hear = |progress: &Progress<'_>| bar.show(progress);
+    let work = Box::pin(repairer.propose(report, arguments.from.as_deref(), &mut hear));
+    let (proposals, undecided) = until_stopped(work, &stop).await?;
+    bar.clear();
     report.repairs = undecided;
     complain(shown(&proposals).trim_end());
     if !proposals.is_empty() && agreed(arguments.yes, proposals.len())? {
-        let work = carry_out(&mut repairer, &proposals, report);
-        tokio::pin!(work);
-        tokio::select! {
-            done = &mut work => done?,
-            _ = tokio::signal::ctrl_c() => {
-                stop.cancel();
-                work.await?;
-            }
-        }
+        let work = Box::pin(carry_out(&mut repairer, &proposals, report, &mut bar));
+        let done = until_stopped(work, &stop).await;
+        bar.clear();
+        done?;
     } else {
         report.repairs.extend(proposals.iter().map(declined));
     }
@@ -42,12 +42,37 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Ctrl-C lets the work come to an end of its own.
+async fn until_stopped<T>(
+    mut work: impl Future<Output = T> + Unpin,
+    stop: &CancellationToken,
+) -> T {
+    tokio::select! {
+        done = &mut work => done,
+        _ = tokio::signal::ctrl_c() => {
+            stop.cancel();
+            work.await
+        }
+    }
+}
+
 async fn carry_out(
     repairer: &mut Repairer<'_>,
     proposals: &[Proposal],
     report: &mut Report,
+    bar: &mut Bar,
 ) -> anyhow::Result<()> {
-    for proposal in proposals {
+    let (began, total) = (Instant::now(), u64::try_from(proposals.len()).unwrap_or(u64::MAX));
+    for (done, proposal) in (0_u64..).zip(proposals) {
+        bar.show(&Progress {
+            table: &proposal.table,
+            unit: "repairs",
+            rows: done,
+            rows_estimate: total,
+            elapsed: began.elapsed(),
+            rows_here: done,
+            waits: None,
+        });
         report.repairs.push(Box::pin(repairer.carry_out(proposal)).await?);
     }
     Ok(())

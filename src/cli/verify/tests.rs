@@ -64,6 +64,7 @@ fn the_line_shows_how_far_it_is_and_how_long_it_takes() {
         rows_estimate: 5_000_000,
         elapsed: Duration::from_secs(3),
         rows_here: 1_250_000,
+        unit: "rows",
         waits: None,
     };
     insta::assert_snapshot!(line(&progress), @"shop.orders [######------------------] 25 %  1,250,000 rows  416,666 rows/s  about 9 s left");

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use super::{Allow, ColumnGroup, Merge, Order, Policy, Rulebook};
 use crate::change::Table;
-use crate::resolve::{Allow, ColumnGroup, Merge, Order, Policy, Rulebook};
 use crate::topology::{self, ColumnPolicy, OnConflict, TableRule, Topology};
 
 /// The policies of a topology.
-pub(crate) fn book(topology: &Topology) -> Rulebook {
+#[must_use]
+pub fn book(topology: &Topology) -> Rulebook {
     let topology = Arc::new(topology.clone());
     Rulebook::new(move |table| {
         topology.rule(&table.schema, &table.name).map_or_else(Policy::default, |rule| {

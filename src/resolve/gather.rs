@@ -1,0 +1,182 @@
+//! Gathers, from the transactions of all origins in any order between origins, the writes
+//! that decide what some rows show.
+//!
+//! The first round finds the writes of the rows themselves. Where the last of one may be
+//! void, a second one finds what may make it void: later writes of its group's rows, and
+//! of their unique values.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use prost::Message as _;
+
+use super::{Order, Policy, Recount, Touched};
+use crate::change::{RegionId, Row, Value};
+use crate::clock::Hlc;
+use crate::version::{Body, RowKey, Write};
+
+/// What a write holds beside its rows, about.
+const WRITE_BYTES: usize = 512;
+
+/// A write that was picked out of a transaction.
+#[derive(Clone, Debug)]
+pub struct Picked {
+    write: Write,
+    policy: Arc<Policy>,
+}
+
+/// A write of a wanted row.
+#[derive(Debug)]
+struct Kept {
+    write: Write,
+    /// The rest of its group.
+    halves: Vec<Write>,
+}
+
+/// The writes that decide some rows.
+#[derive(Debug, Default)]
+pub struct Gather {
+    rows: HashMap<RowKey, Vec<Kept>>,
+    /// Places of which writes that are not earlier than this are wanted too.
+    beside: HashMap<RowKey, (Hlc, RegionId)>,
+    others: Vec<Write>,
+    bytes: usize,
+}
+
+impl Gather {
+    /// From now on writes of this row are picked.
+    pub fn want(&mut self, key: RowKey) {
+        self.rows.entry(key).or_default();
+    }
+
+    /// Whether only the tables of the wanted rows are of interest.
+    #[must_use]
+    pub fn is_first_round(&self) -> bool {
+        self.beside.is_empty()
+    }
+
+    /// About how much memory it takes.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// What is of interest of a transaction, or of one of its parts.
+    #[must_use]
+    pub fn pick(&self, part: &[Touched<'_>]) -> Vec<Picked> {
+        let wanted = |write: &Write| self.rows.contains_key(&write.key);
+        let groups: Vec<_> = part
+            .iter()
+            .filter(|one| wanted(&one.write))
+            .filter_map(|one| one.write.body.as_ref()?.group.clone())
+            .collect();
+        let picked = part.iter().filter(|one| {
+            let write = &one.write;
+            let rank = write.version.rank();
+            wanted(write)
+                || groups.iter().any(|group| group.contains(&write.key))
+                || write.places().any(|at| self.beside.get(&at).is_some_and(|&from| rank >= from))
+        });
+        picked.map(whole).collect()
+    }
+
+    /// Takes what was picked of a whole transaction.
+    pub fn take(&mut self, picked: Vec<Picked>) {
+        for (at, Picked { write, policy }) in picked.iter().enumerate() {
+            if let Some(held) = self.rows.get_mut(&write.key)
+                && !held.iter().any(|held| {
+                    held.write.version.dot != write.version.dot
+                        && replaces(policy, &held.write, write)
+                })
+            {
+                let group = write.body.as_ref().and_then(|body| body.group.as_ref());
+                let others = picked.iter().enumerate().filter(|(other, _)| *other != at);
+                let halves = others.map(|(_, other)| &other.write);
+                let halves = halves.filter(|w| group.is_some_and(|g| g.contains(&w.key)));
+                let kept = Kept { write: write.clone(), halves: halves.cloned().collect() };
+                self.bytes += size(&kept);
+                for gone in held.extract_if(.., |held| replaces(policy, write, &held.write)) {
+                    self.bytes -= size(&gone);
+                }
+                held.push(kept);
+            }
+            let rank = write.version.rank();
+            if write.places().any(|at| self.beside.get(&at).is_some_and(|&from| rank >= from)) {
+                self.bytes += bytes(write);
+                self.others.push(write.clone());
+            }
+        }
+    }
+
+    /// After the first round: whether a second one is needed, through all transactions
+    /// again, since writes may be void.
+    pub fn look_beside(&mut self) -> bool {
+        for kept in self.rows.values().flatten() {
+            let from = kept.write.version.rank();
+            let all = || std::iter::once(&kept.write).chain(&kept.halves);
+            let alone = all().all(|write| {
+                write.body.iter().all(|body| body.group.is_none() && body.claims.is_empty())
+            });
+            if !alone {
+                for place in all().flat_map(Write::places) {
+                    let held = self.beside.entry(place).or_insert(from);
+                    *held = from.min(*held);
+                }
+            }
+        }
+        !self.beside.is_empty()
+    }
+
+    /// The writes found.
+    #[must_use]
+    pub fn finish(self) -> Recount {
+        let kept = self.rows.into_values().flatten();
+        let own = kept.flat_map(|kept| std::iter::once(kept.write).chain(kept.halves));
+        Recount::new(own.chain(self.others).collect())
+    }
+}
+
+/// Whether a row is decided without `held` once `write` is known. What makes writes void
+/// is gathered by itself.
+fn replaces(policy: &Policy, write: &Write, held: &Write) -> bool {
+    let (a, b) = (&write.version, &held.version);
+    match (&policy.order, &policy.merge) {
+        // What a transaction writes again.
+        _ if a.dot == b.dot => true,
+        (_, Some(_)) => false,
+        (Order::Latest, None) => a.rank() > b.rank(),
+        // An origin's later write has seen what its earlier ones had.
+        (Order::Priority(_) | Order::Column(_), None) => {
+            a.dot.origin == b.dot.origin && a.dot.seq > b.dot.seq
+        }
+    }
+}
+
+/// The write with its rows, which no longer hold the record that they came in.
+fn whole(one: &Touched<'_>) -> Picked {
+    let kept = one.write.body.as_deref();
+    let rows = kept.map_or((one.before, one.after), |b| (b.before.as_ref(), b.after.as_ref()));
+    let body = Body {
+        table: Arc::clone(&one.table),
+        before: rows.0.map(copied),
+        after: rows.1.map(copied),
+        group: kept.and_then(|body| body.group.clone()),
+        claims: kept.map(|body| body.claims.clone()).unwrap_or_default(),
+        adds_up: one.policy.merge.is_some(),
+    };
+    let write = Write { body: Some(Arc::new(body)), foreign: None, ..one.write.clone() };
+    Picked { write, policy: Arc::clone(&one.policy) }
+}
+
+fn copied(row: &Row) -> Row {
+    Row { values: row.values.iter().map(Value::compact).collect() }
+}
+
+fn size(kept: &Kept) -> usize {
+    bytes(&kept.write) + kept.halves.iter().map(bytes).sum::<usize>()
+}
+
+fn bytes(write: &Write) -> usize {
+    let rows = write.body.iter().flat_map(|body| [&body.before, &body.after]).flatten();
+    WRITE_BYTES + rows.map(Row::encoded_len).sum::<usize>()
+}

@@ -1,0 +1,171 @@
+//! Finds the writes of some rows in the records of the outboxes: which records count, and
+//! from where on they are known.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::outbox::Silence;
+use crate::change::{
+    Accepted, Dot, Place, ReaderOrder, Record, RecordBody, RegionId, Seq, Table, TableChange,
+    TableName, Vector,
+};
+use crate::clock::Hlc;
+use crate::compare::{Key, key_row};
+use crate::resolve::{Extent, Gather, Incoming, Picked, Rulebook, Untold, touched};
+use crate::version::RowKey;
+
+/// What the writes of the wanted rows may take in memory.
+const BYTES_MAX: usize = 256 << 20;
+
+/// Rows asked for, and what has been found of them.
+pub(super) struct Search<'a> {
+    book: &'a Rulebook,
+    wanted: &'a [(TableName, Key)],
+    tables: HashSet<TableName>,
+    /// By table the shape by which its rows' keys were worked out last.
+    shapes: HashMap<TableName, Table>,
+    /// By wanted row its identity, or several where the table was altered.
+    keys: Vec<Vec<RowKey>>,
+    pub(super) gather: Gather,
+    gtids: HashMap<Dot, String>,
+}
+
+/// One origin's records in order.
+#[derive(Default)]
+pub(super) struct Reader {
+    order: Option<ReaderOrder>,
+    open: Vec<Picked>,
+    /// The last transaction and stamp that may not be known.
+    from: Option<(Seq, Hlc)>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(book: &'a Rulebook, wanted: &'a [(TableName, Key)]) -> Self {
+        Self {
+            book,
+            wanted,
+            tables: wanted.iter().map(|(table, _)| table.clone()).collect(),
+            shapes: HashMap::new(),
+            keys: vec![Vec::new(); wanted.len()],
+            gather: Gather::default(),
+            gtids: HashMap::new(),
+        }
+    }
+
+    /// Works out the wanted rows' identities in this table, as it is here.
+    fn learn(&mut self, table: &Table) {
+        let name = table.full_name();
+        if !self.tables.contains(&name) || self.shapes.get(&name) == Some(table) {
+            return;
+        }
+        let places = table.key_columns();
+        let rows = self.wanted.iter().zip(&mut self.keys).filter(|((held, _), _)| *held == name);
+        for ((_, key), known) in rows {
+            let row = key_row(table, key);
+            let found = row.and_then(|row| RowKey::of(table, &places, &row).ok());
+            if let Some(found) = found.filter(|found| !known.contains(found)) {
+                known.push(found);
+                self.gather.want(found);
+            }
+        }
+        self.shapes.insert(name, table.clone());
+    }
+
+    /// What is of interest of a transaction's part.
+    fn pick(&mut self, record: &Record, changes: &[TableChange]) -> Result<Vec<Picked>, Silence> {
+        let mut of_interest = !self.gather.is_first_round();
+        for table in changes.iter().filter_map(|change| change.table.as_ref()) {
+            of_interest |= self.tables.contains(&table.full_name());
+            self.learn(table);
+        }
+        if !of_interest {
+            return Ok(Vec::new());
+        }
+        let incoming = Incoming {
+            dot: Dot { origin: record.origin, seq: record.seq },
+            hlc: record.hlc,
+            deps: &Arc::new(record.deps.clone()),
+            gtid: &record.gtid,
+            changes,
+        };
+        let touched = touched(self.book, &incoming).map_err(|_| Silence::Identity)?;
+        Ok(self.gather.pick(&touched))
+    }
+
+    fn take(&mut self, dot: Dot, gtid: String, picked: Vec<Picked>) -> Result<(), Silence> {
+        if picked.is_empty() {
+            return Ok(());
+        }
+        self.gtids.insert(dot, gtid);
+        self.gather.take(picked);
+        if self.gather.bytes() > BYTES_MAX { Err(Silence::Large(BYTES_MAX)) } else { Ok(()) }
+    }
+
+    /// By wanted row its identity, or why it has none; and the source's names of the
+    /// transactions; and what was gathered.
+    pub(super) fn finish(self) -> (Vec<Result<RowKey, Untold>>, HashMap<Dot, String>, Gather) {
+        let one = |known: Vec<RowKey>| match known[..] {
+            [] => Err(Untold::Older),
+            [key] => Ok(key),
+            _ => Err(Untold::Altered),
+        };
+        (self.keys.into_iter().map(one).collect(), self.gtids, self.gather)
+    }
+}
+
+impl Reader {
+    /// Takes the next record; its writes count with the last part of their transaction.
+    pub(super) fn take(&mut self, record: Record, search: &mut Search<'_>) -> Result<(), Silence> {
+        let Some(order) = &mut self.order else {
+            self.begin(&record);
+            return Ok(());
+        };
+        let held = order.place();
+        let begins = matches!(record.body, RecordBody::Start(_)) && record.seq == held.seq;
+        if record.epoch > held.epoch && !begins {
+            // Its beginning stands before what was read: so what was read may not count.
+            return Err(Silence::Fenced(record.origin));
+        }
+        match order.accept(&record).map_err(|why| Silence::Broken(record.origin, why))? {
+            Accepted::Next => {}
+            Accepted::NewEpoch => self.open.clear(),
+            Accepted::Duplicate | Accepted::Fenced => return Ok(()),
+        }
+        let RecordBody::Transaction(txn) = &record.body else { return Ok(()) };
+        if txn.aborted {
+            self.open.clear();
+            return Ok(());
+        }
+        self.open.extend(search.pick(&record, &txn.changes)?);
+        if txn.last {
+            let dot = Dot { origin: record.origin, seq: record.seq };
+            return search.take(dot, record.gtid, std::mem::take(&mut self.open));
+        }
+        Ok(())
+    }
+
+    /// The first record says what stands before it. One of a transaction that goes on does
+    /// not: an agent that died may have left it without its end.
+    fn begin(&mut self, record: &Record) {
+        if matches!(&record.body, RecordBody::Transaction(txn) if !txn.last) {
+            return;
+        }
+        self.order = Some(ReaderOrder::after(Place { epoch: record.epoch, seq: record.seq }));
+        self.from = Some((record.seq, record.hlc));
+    }
+}
+
+/// What is known after these readers; `None` of an outbox that holds nothing more.
+pub(super) fn extent<'a>(readers: impl Iterator<Item = (RegionId, Option<&'a Reader>)>) -> Extent {
+    let mut extent = Extent { floor: Vector::default(), covered: Hlc(0) };
+    for (origin, reader) in readers {
+        let unknown = (Seq(u64::MAX), Hlc(u64::MAX));
+        let (seq, hlc) = reader.map_or((Seq(0), Hlc(0)), |reader| reader.from.unwrap_or(unknown));
+        extent.floor.raise(origin, seq);
+        extent.covered = extent.covered.max(hlc);
+    }
+    extent
+}
+
+#[cfg(test)]
+mod tests;
