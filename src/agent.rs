@@ -37,12 +37,12 @@ use crate::admin::{self, Admin, Token};
 use crate::change::RegionId;
 use crate::clock::wall_us;
 use crate::command::COMMANDS_MAX;
+use crate::database::Login;
 use crate::metrics::Metrics;
 use crate::resolve::{self, Rulebook};
 use crate::ship::{Cluster, TopicSettings};
 use crate::status::{AgentState, AgentStatus, CaptureState, StatusBoard, StreamStatus};
 use crate::topology::{Region, Topic, Topology};
-use crate::verify::Login;
 use control::Control;
 
 /// Everything an agent is told at its start.

@@ -14,6 +14,7 @@ pub mod command;
 pub mod compare;
 pub mod conf;
 pub mod conflicts;
+pub mod database;
 pub mod doctor;
 pub mod failpoint;
 pub mod metrics;

@@ -9,6 +9,7 @@
 //! of its group and of its unique values, whatever the order of their arrival.
 //! docs/conflicts.md says for each policy which function.
 
+mod chain;
 mod conflict;
 mod entry;
 mod gather;
@@ -22,8 +23,9 @@ mod rules;
 mod stand;
 mod touch;
 
+pub use chain::{Chain, chained};
 pub use conflict::{Conflict, ConflictKind, Orphan, Side};
-pub use entry::{chained, entry, shorten, text};
+pub use entry::{entry, text};
 pub use gather::{Gather, Picked};
 pub use number::Number;
 pub use plan::{Incoming, MergeRow, Plan, PlanError, TablePlan};

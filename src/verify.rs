@@ -21,7 +21,6 @@ mod tail;
 mod walk;
 mod writer;
 
-pub use database::Login;
 pub use error::VerifyError;
 pub use repair::{Proposal, Repairer};
 
@@ -33,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::change::TableName;
 use crate::clock::wall_us;
 use crate::compare::{Cursor, Plan, Report, Shape, State, TableReport};
+use crate::database::Login;
 use crate::topology::{Region, TablePattern, Topology};
 use database::Peer;
 use fence::Streams;

@@ -13,12 +13,13 @@ const FILE_LINES_MAX: usize = 500;
 const IMPORTS: &[(&str, &[&str])] = &[
     // Pure: no I/O, no async.
     ("mutant", &[]),
+    ("database", &[]),
     ("clock", &["mutant"]),
     ("change", &["clock", "mutant"]),
     ("yaml", &[]),
     ("topology", &["change", "yaml"]),
     ("version", &["change", "clock", "mutant"]),
-    ("resolve", &["change", "clock", "mutant", "topology", "version"]),
+    ("resolve", &["change", "clock", "database", "mutant", "topology", "version"]),
     ("sim", &["change", "clock", "mutant", "resolve", "version"]),
     ("conf", &["yaml"]),
     ("compare", &["change"]),
@@ -29,10 +30,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // Shells: I/O without policy. They never import each other.
     ("capture", &["change", "clock", "failpoint"]),
     ("ship", &["change", "clock", "failpoint"]),
-    ("apply", &["change", "clock", "failpoint", "resolve", "version"]),
-    ("doctor", &["change", "clock", "topology"]),
+    ("apply", &["change", "clock", "database", "failpoint", "resolve", "version"]),
+    ("doctor", &["change", "clock", "database", "topology"]),
     ("conflicts", &["change", "resolve"]),
-    ("verify", &["change", "clock", "compare", "resolve", "topology", "version"]),
+    ("verify", &["change", "clock", "compare", "database", "resolve", "topology", "version"]),
     // The edges: what people and programs touch.
     ("admin", &["clock", "command", "metrics", "status", "topology"]),
     (
@@ -46,6 +47,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "command",
             "compare",
             "conflicts",
+            "database",
             "failpoint",
             "metrics",
             "resolve",
@@ -66,6 +68,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "compare",
             "conf",
             "conflicts",
+            "database",
             "doctor",
             "status",
             "topology",
@@ -75,7 +78,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules in which nothing waits and nothing is read or written.
-const PURE: [&str; 7] = ["change", "topology", "version", "resolve", "conf", "compare", "yaml"];
+const PURE: [&str; 8] =
+    ["change", "database", "topology", "version", "resolve", "conf", "compare", "yaml"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

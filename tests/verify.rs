@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use causeway::compare::{Class, Difference, Outcome, RepairOutcome, Report, State};
+use causeway::database::Login;
 use causeway::topology::{self, Topology};
-use causeway::verify::{self, Config, Login, Progress, Repairer, Watcher};
+use causeway::verify::{self, Config, Progress, Repairer, Watcher};
 use futures_util::future::join_all;
 use lab::agent::program;
 use lab::db::{Database, Flavour};

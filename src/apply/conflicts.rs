@@ -10,15 +10,11 @@ use super::session::Session;
 use super::{ApplyError, sql};
 use crate::change::{Column, ColumnType, Dot, RegionId, Table};
 use crate::clock::wall_us;
-use crate::resolve::{Conflict, chained, entry, shorten, text};
+use crate::resolve::{Chain, Conflict, entry, text};
 
 /// Rows read for the entries of one batch; of those beyond, the row that stood is in
 /// its region's outbox alone.
 const READ_MAX: usize = 500;
-/// What a statement holds beside an entry's text, at most.
-const ENTRY_ROOM: usize = 4 << 10;
-const INSERT: &str = "INSERT INTO causeway.conflicts\
-    (id,at_us,table_name,kind,policy,winner,entry,hash)VALUES";
 
 /// Rows that stood in the way, by the place of their conflict.
 pub(super) type Standing = HashMap<usize, Json>;
@@ -41,42 +37,22 @@ impl Session {
             return Ok(());
         }
         // Entries have one order: a younger batch waits here for the older one.
-        let head = "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1 FOR UPDATE";
-        let head: Option<(u64, String)> = self.conn.query_first(head).await.map_err(failed)?;
-        let (mut id, mut hash) = head.unwrap_or_default();
+        let head = self.conn.query_first(Chain::READ).await.map_err(failed)?;
+        let mut chain = Chain::after(head, self.row_bytes_max, self.packet_bytes_max);
         let at_us = wall_us();
-        let mut insert = String::new();
         for (n, conflict) in conflicts.iter().enumerate() {
             let mut entry = entry(conflict, region, at_us);
             if let Some(row) = stood.remove(&n) {
                 entry["existing"]["after"] = row;
             }
-            let mut text = entry.to_string();
-            // Quoting doubles a text at most.
-            if text.len() > (self.row_bytes_max / 2).saturating_sub(ENTRY_ROOM) {
-                shorten(&mut entry);
-                text = entry.to_string();
+            if let Some(full) = chain.append(entry) {
+                self.conn.query_drop(full).await.map_err(failed)?;
             }
-            (id, hash) = (id + 1, chained(&hash, &text));
-            if !insert.is_empty() && insert.len() + 2 * text.len() > self.packet_bytes_max {
-                self.conn.query_drop(std::mem::take(&mut insert)).await.map_err(failed)?;
-            }
-            insert.push_str(if insert.is_empty() { INSERT } else { "," });
-            insert.push_str(&format!(
-                "({id},{at_us},{},{},{},{},{},'{hash}')",
-                sql::text(&conflict.told_of().to_string()),
-                sql::text(conflict.kind.name()),
-                sql::text(conflict.policy),
-                sql::text(conflict.winner()),
-                sql::text(&text),
-            ));
         }
-        self.conn.query_drop(insert).await.map_err(failed)?;
-        let update = format!(
-            "INSERT INTO causeway.conflict_head(id,last_id,hash)VALUES(1,{id},'{hash}') \
-             ON DUPLICATE KEY UPDATE last_id=VALUES(last_id),hash=VALUES(hash)"
-        );
-        self.conn.query_drop(update).await.map_err(failed)
+        for statement in chain.finish() {
+            self.conn.query_drop(statement).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The rows that are there now, under locks: those that the batch is about to

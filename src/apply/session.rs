@@ -13,6 +13,7 @@ use super::sql::{self, Dialect, Script};
 use super::{ApplyError, ErrorKind};
 use crate::change::{BinlogPoint, Dot, Table};
 use crate::clock::Hlc;
+use crate::database::SESSION;
 use crate::resolve::TablePlan;
 
 /// A marker row: up to here this origin is applied.
@@ -60,16 +61,15 @@ const MARKER: &str = "causeway.applied";
 
 /// The key of an applied row decides, so REPEATABLE READ: the lock on a deleted key
 /// keeps an insert out until the commit.
-const SETTINGS: &str = "SET time_zone = '+00:00', \
-    sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', \
-    foreign_key_checks = 0, unique_checks = 1, innodb_lock_wait_timeout = 3, \
-    tx_isolation = 'REPEATABLE-READ', autocommit = 1";
+const SETTINGS: &str = "foreign_key_checks = 0, unique_checks = 1, \
+    innodb_lock_wait_timeout = 3, autocommit = 1";
 
 fn options(opts: &Opts, flavor: Flavor) -> Opts {
-    let settings = match flavor {
-        Flavor::MySql(8.., ..) => SETTINGS.replace("tx_isolation", "transaction_isolation"),
-        Flavor::MariaDb | Flavor::MySql(..) => SETTINGS.to_owned(),
+    let isolation = match flavor {
+        Flavor::MySql(8.., ..) => "transaction_isolation",
+        Flavor::MariaDb | Flavor::MySql(..) => "tx_isolation",
     };
+    let settings = format!("SET {SESSION}, {SETTINGS}, {isolation} = 'REPEATABLE-READ'");
     let init = vec!["SET NAMES binary".to_owned(), settings];
     OptsBuilder::from_opts(opts.clone()).init(init).into()
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::bootstrap::Flavor;
 use super::schema::{Form, Mapping, Target};
 use crate::change::{Kind, Row, Value};
+use crate::database::quoted;
 use crate::resolve::TablePlan;
 
 /// Rows of one INSERT.
@@ -143,13 +144,6 @@ pub(super) fn select(mapping: &Mapping, row: &Row) -> Vec<u8> {
     out
 }
 
-/// A quoted text of UTF-8.
-pub(super) fn text(text: &str) -> String {
-    let mut out = b"_utf8mb4".to_vec();
-    quoted(&mut out, text.as_bytes());
-    String::from_utf8(out).expect("quoting adds ASCII")
-}
-
 fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
     let at = out.len();
     value(out, &target.key_form, &row.values[target.at]);
@@ -264,19 +258,6 @@ fn is_number(text: &[u8]) -> bool {
     digits.first().is_some_and(u8::is_ascii_digit)
         && digits.iter().all(|b| b.is_ascii_digit() || *b == b'.')
         && digits.iter().filter(|b| **b == b'.').count() <= 1
-}
-
-fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'\'');
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|b| matches!(b, b'\'' | b'\\' | 0)) {
-        out.extend_from_slice(&rest[..at]);
-        out.push(b'\\');
-        out.push(if rest[at] == 0 { b'0' } else { rest[at] });
-        rest = &rest[at + 1..];
-    }
-    out.extend_from_slice(rest);
-    out.push(b'\'');
 }
 
 #[cfg(test)]

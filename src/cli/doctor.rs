@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::settings::SettingsArguments;
 use super::{Exit, Output, print};
-use crate::doctor::collect::{Login, Plan, collect};
+use crate::doctor::collect::{Plan, collect};
 use crate::doctor::{Finding, Report, Severity};
 
 /// Arguments of `causeway doctor`.
@@ -25,15 +25,10 @@ pub(super) struct DoctorArguments {
 
 pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
     let Some(settings) = arguments.settings.load()? else { return Ok(Exit::Usage) };
-    let database = &settings.conf.database;
     let plan = Plan {
         topology: &settings.topology,
         region: &settings.region,
-        login: Login {
-            user: database.user.clone(),
-            password: settings.password()?,
-            tls: database.tls,
-        },
+        login: settings.login()?,
         kafka: settings.kafka()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -10,8 +10,8 @@ use clap::Args;
 use super::{secret, topology};
 use crate::apply;
 use crate::conf::{self, AgentConf};
+use crate::database::{Login, SESSION};
 use crate::topology::{Region, Topology};
-use crate::verify::Login;
 
 /// Which region, and where its settings stand.
 #[derive(Debug, Args)]
@@ -64,28 +64,27 @@ impl Settings {
     }
 
     /// A connection to the region's writable database. The session's settings are its
-    /// own, whatever the server's are: times are in UTC, as the records have them, and a
-    /// backslash escapes.
+    /// own, whatever the server's are.
     pub(super) async fn connect(&self) -> anyhow::Result<mysql_async::Conn> {
         let (opts, ..) = apply::find_writable(&self.databases()?).await?;
-        let session = "SET NAMES utf8mb4, time_zone = '+00:00', \
-            sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'";
-        let opts = mysql_async::OptsBuilder::from_opts(opts).init(vec![session.to_owned()]);
+        let session = format!("SET NAMES utf8mb4, {SESSION}");
+        let opts = mysql_async::OptsBuilder::from_opts(opts).init(vec![session]);
         Ok(mysql_async::Conn::new(opts).await?)
+    }
+
+    /// The agent's account.
+    pub(super) fn login(&self) -> anyhow::Result<Login> {
+        let database = &self.conf.database;
+        Ok(Login { user: database.user.clone(), password: self.password()?, tls: database.tls })
     }
 
     /// The account that reads the databases of all regions.
     pub(super) fn reader(&self) -> anyhow::Result<Login> {
-        let tls = self.conf.database.tls;
-        Ok(match &self.conf.verify {
-            Some(held) => Login {
-                user: held.user.clone(),
-                password: held.password.as_ref().map(secret::read).transpose()?,
-                tls,
-            },
-            None => {
-                Login { user: self.conf.database.user.clone(), password: self.password()?, tls }
-            }
+        let Some(held) = &self.conf.verify else { return self.login() };
+        Ok(Login {
+            user: held.user.clone(),
+            password: held.password.as_ref().map(secret::read).transpose()?,
+            tls: self.conf.database.tls,
         })
     }
 

@@ -15,7 +15,7 @@ use super::settings::{Settings, SettingsArguments};
 use super::{Exit, Output, complain, print};
 use crate::compare::{Difference, Outcome, Report, State, TableReport};
 use crate::topology::{Span, TablePattern};
-use crate::verify::{self, Config, Login, Progress, Watcher};
+use crate::verify::{self, Config, Progress, Watcher};
 
 /// How many differences of a table are shown; the report has them all.
 const SHOWN_MAX: usize = 50;
@@ -111,15 +111,10 @@ fn keep(arguments: &VerifyArguments, report: &Report) -> anyhow::Result<()> {
 }
 
 fn config<'a>(arguments: &VerifyArguments, settings: &'a Settings) -> anyhow::Result<Config<'a>> {
-    let database = &settings.conf.database;
     Ok(Config {
         topology: &settings.topology,
         here: &settings.region,
-        login: Login {
-            user: database.user.clone(),
-            password: settings.password()?,
-            tls: database.tls,
-        },
+        login: settings.login()?,
         kafka: settings.kafka()?,
         tables: arguments.tables.clone(),
         lag_max: arguments.max_lag.get(),

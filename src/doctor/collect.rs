@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Facts;
+use crate::database::Login;
 use crate::topology::{Region, Topology};
 
 /// How long one connection and its questions may take.
@@ -28,17 +29,6 @@ pub struct Plan<'a> {
     pub login: Login,
     /// librdkafka properties, secret ones included.
     pub kafka: BTreeMap<String, String>,
-}
-
-/// How to log in to a database.
-#[derive(Clone)]
-pub struct Login {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub password: Option<String>,
-    /// Ask for TLS.
-    pub tls: bool,
 }
 
 /// Gathers everything about the plan's region.

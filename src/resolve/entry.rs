@@ -1,8 +1,6 @@
-//! An entry of the conflict log: a conflict as JSON, and the chain of hashes in which
-//! a missing or altered entry shows.
+//! An entry of the conflict log: a conflict as JSON.
 
 use serde_json::{Map, Value as Json, json};
-use sha2::{Digest as _, Sha256};
 
 use super::{Conflict, ConflictKind, Orphan, Side};
 use crate::change::{Column, ColumnType, Kind, RegionId, Row, Table, Value};
@@ -72,21 +70,6 @@ impl Conflict {
             (true, _) => "both",
             (false, true) => "incoming",
             (false, false) => "existing",
-        }
-    }
-}
-
-/// Takes the rows out of an entry that is too long to be written, and says so.
-pub fn shorten(entry: &mut Json) {
-    for (side, image) in [
-        ("incoming", "before"),
-        ("incoming", "after"),
-        ("existing", "before"),
-        ("existing", "after"),
-    ] {
-        let held = &mut entry[side][image];
-        if !held.is_null() {
-            *held = json!({ "omitted_bytes": held.to_string().len() });
         }
     }
 }
@@ -198,18 +181,8 @@ fn hex(bytes: &[u8]) -> Json {
     Json::Object(Map::from_iter([("hex".to_owned(), json!(digits(bytes)))]))
 }
 
-fn digits(bytes: &[u8]) -> String {
+pub(super) fn digits(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The hash of an entry that comes after one with hash `before`: SHA-256 over the two,
-/// as 64 hexadecimal digits. The first entry comes after the empty text.
-#[must_use]
-pub fn chained(before: &str, entry: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(before.as_bytes());
-    hash.update(entry.as_bytes());
-    digits(&hash.finalize())
 }
 
 #[cfg(test)]
@@ -235,25 +208,5 @@ mod tests {
         check(&column(ColumnType::Char, &[]), Kind::Bytes("é".into()), json!("é"));
         check(&column(ColumnType::Char, &[]), Kind::Bytes(vec![0xe9].into()), json!({"hex": "e9"}));
         check(&column(ColumnType::Blob, &[]), Kind::Bytes("a".into()), json!({"hex": "61"}));
-    }
-
-    #[test]
-    fn an_entry_too_long_to_be_written_says_what_it_left_out() {
-        let mut entry = json!({
-            "key": {"id": 1},
-            "incoming": {"before": null, "after": {"v": "x".repeat(5_000)}},
-            "existing": {"before": null, "after": {"v": 1}},
-        });
-        shorten(&mut entry);
-        assert!(entry.to_string().len() < 200);
-        assert_eq!(entry["incoming"], json!({"before": null, "after": {"omitted_bytes": 5_008}}));
-        assert_eq!(entry["key"], json!({"id": 1}));
-    }
-
-    #[test]
-    fn a_chain_depends_on_all_before() {
-        let second = chained(&chained("", "a"), "b");
-        assert_ne!(second, chained(&chained("", "x"), "b"));
-        assert_eq!(second.len(), 64);
     }
 }

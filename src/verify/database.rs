@@ -10,27 +10,11 @@ use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts, from_value};
 use super::VerifyError;
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, TableName, Vector, is_generated};
 use crate::compare::{Column, Image, Key, Seen, Shape};
+use crate::database::Login;
 use crate::topology::{Region, Topology};
 
 /// Bounds a connection and every statement: a chunk is made to take less than a second.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// How to log in to the databases.
-#[derive(Clone)]
-pub struct Login {
-    /// The user.
-    pub user: String,
-    /// The password.
-    pub password: Option<String>,
-    /// Ask for TLS.
-    pub tls: bool,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
-    }
-}
 
 /// A region under comparison.
 pub(super) struct Peer {

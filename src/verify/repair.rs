@@ -150,9 +150,8 @@ impl<'a> Repairer<'a> {
             }
         }
         if failed.is_none() {
-            let policy = self.policy(plan);
-            let entry = self.entry(proposal, policy);
-            let logged = writer.log(&proposal.table, policy, entry).await?;
+            let entry = self.entry(proposal, self.policy(plan));
+            let logged = writer.log(entry).await?;
             failed = refusal(logged, String::new);
         }
         match failed {

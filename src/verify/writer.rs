@@ -13,13 +13,13 @@ use super::VerifyError;
 use super::database::{Peer, bounded, image};
 use crate::clock::wall_us;
 use crate::compare::{Image, Key, Plan};
-use crate::resolve::{chained, shorten};
+use crate::database::SESSION;
+use crate::resolve::Chain;
 
 /// The applier's own, but for the locks on what is not there: a gap is nobody's. A
 /// connection that a cut network leaves behind lets its locks go.
-const SETTINGS: &str = "SET time_zone = '+00:00', \
-    sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO', \
-    foreign_key_checks = 0, unique_checks = 1, innodb_lock_wait_timeout = 3, wait_timeout = 30";
+const SETTINGS: &str =
+    "foreign_key_checks = 0, unique_checks = 1, innodb_lock_wait_timeout = 3, wait_timeout = 30";
 
 /// What a packet holds beside a statement's text, at most.
 const PACKET_ROOM: usize = 4 << 10;
@@ -49,7 +49,7 @@ impl Writer {
         let region = peer.name.clone();
         let isolation = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED";
         let opts: Opts = OptsBuilder::from_opts(peer.opts().clone())
-            .init(vec![SETTINGS.to_owned(), isolation.to_owned()])
+            .init(vec![format!("SET {SESSION}, {SETTINGS}"), isolation.to_owned()])
             .into();
         let mut conn = bounded(&region, Conn::new(opts)).await?;
         let packet = conn.query_first::<usize, _>("SELECT @@max_allowed_packet");
@@ -98,39 +98,19 @@ impl Writer {
     }
 
     /// Puts an entry at the end of the conflict log.
-    pub(super) async fn log(
-        &mut self,
-        table: &str,
-        policy: &str,
-        entry: Json,
-    ) -> Result<Written, VerifyError> {
-        judged(self.try_log(table, policy, entry).await)
+    pub(super) async fn log(&mut self, entry: Json) -> Result<Written, VerifyError> {
+        judged(self.try_log(entry).await)
     }
 
-    async fn try_log(
-        &mut self,
-        table: &str,
-        policy: &str,
-        mut entry: Json,
-    ) -> Result<Written, VerifyError> {
-        let region = self.region.clone();
-        let head = "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1 FOR UPDATE";
-        let head = bounded(&region, self.conn.query_first::<(u64, String), _>(head)).await?;
-        let (id, hash) = head.unwrap_or_default();
-        let mut text = entry.to_string();
-        if text.len() > self.text_bytes_max {
-            shorten(&mut entry);
-            text = entry.to_string();
+    async fn try_log(&mut self, entry: Json) -> Result<Written, VerifyError> {
+        let head = bounded(&self.region, self.conn.query_first(Chain::READ)).await?;
+        let mut chain = Chain::after(head, self.text_bytes_max, self.text_bytes_max);
+        if let Some(full) = chain.append(entry) {
+            self.run(&full).await?;
         }
-        let (id, hash) = (id + 1, chained(&hash, &text));
-        let insert = "INSERT INTO causeway.conflicts(id,at_us,table_name,kind,policy,winner,entry,\
-            hash)VALUES(?,?,?,'repair',?,'incoming',?,?)";
-        let at_us = entry["at_us"].as_u64().unwrap_or(0);
-        let values = (id, at_us, table, policy, &text, &hash);
-        bounded(&region, self.conn.exec_drop(insert, values)).await?;
-        let update = "INSERT INTO causeway.conflict_head(id,last_id,hash)VALUES(1,?,?) \
-            ON DUPLICATE KEY UPDATE last_id=VALUES(last_id),hash=VALUES(hash)";
-        bounded(&region, self.conn.exec_drop(update, (id, &hash))).await?;
+        for statement in chain.finish() {
+            self.run(&statement).await?;
+        }
         Ok(Written::Yes)
     }
 

@@ -6,9 +6,10 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder, Row, SslOpts};
 
 use super::super::{Account, ClockSample, DatabaseFacts, Flavor, Grant, PeerFacts, Scope};
-use super::{Login, Plan, tables};
+use super::{Plan, tables};
 use crate::change::TableName;
 use crate::clock::wall_us;
+use crate::database::Login;
 use crate::topology::Region;
 
 /// The best of these counts: the one with the shortest round trip.
