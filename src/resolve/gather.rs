@@ -180,3 +180,49 @@ fn bytes(write: &Write) -> usize {
     let rows = write.body.iter().flat_map(|body| [&body.before, &body.after]).flatten();
     WRITE_BYTES + rows.map(Row::encoded_len).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Column, Dot, Kind, RowChange, Seq, Table, TableChange, Vector};
+    use crate::resolve::{Incoming, Merge, Rulebook, touched};
+
+    /// What is kept of a row that each of two regions writes a thousand times.
+    fn kept(policy: &Policy) -> (usize, usize) {
+        let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
+        let columns = vec![column("id", 1), column("n", 0)];
+        let table = Table { schema: "s".into(), name: "t".into(), columns, ..Table::default() };
+        let row = |n| Row { values: [1, n].map(|n| Value::new(Kind::Int(n))).to_vec() };
+        let key = RowKey::of(&table, &[0], &row(0)).unwrap();
+        let given = policy.clone();
+        let (book, mut gather) = (Rulebook::new(move |_| given.clone()), Gather::default());
+        gather.want(key);
+        for (origin, n) in [1, 2].into_iter().flat_map(|o| (1..=1_000).map(move |n| (o, n))) {
+            let rows = vec![RowChange { before: Some(row(n - 1)), after: Some(row(n)) }];
+            let changes = [TableChange { table: Some(table.clone()), rows }];
+            let number = u64::try_from(n).unwrap();
+            let dot = Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(number) };
+            let deps = Arc::new(Vector::default());
+            let (hlc, changes) = (Hlc(number), &changes[..]);
+            let txn = Incoming { dot, hlc, deps: &deps, gtid: "", changes };
+            let picked = gather.pick(&touched(&book, &txn).unwrap());
+            gather.take(picked);
+        }
+        let bytes = gather.bytes();
+        assert!(!gather.look_beside());
+        (gather.rows[&key].len(), bytes)
+    }
+
+    #[test]
+    fn of_a_row_that_is_written_often_no_more_is_kept_than_decides_it() {
+        let regions = vec![RegionId::new(1).unwrap()];
+        let latest = Policy::default();
+        assert_eq!(kept(&latest).0, 1);
+        assert!(kept(&latest).1 < 2 * WRITE_BYTES);
+        let priority = Policy { order: Order::Priority(regions), ..Policy::default() };
+        assert_eq!(kept(&priority).0, 2);
+        let merge = Some(Merge { deltas: vec![1], groups: vec![] });
+        let (writes, bytes) = kept(&Policy { merge, ..Policy::default() });
+        assert!(writes == 2_000 && bytes > 2_000 * WRITE_BYTES, "a sum needs them all");
+    }
+}
