@@ -1,0 +1,137 @@
+//! What a repair leaves behind it, and what it yields to.
+
+use causeway::verify::Repairer;
+
+use super::*;
+
+/// By region the last transaction that went into the outbox.
+async fn shipped(lab: &Lab) -> Vec<f64> {
+    let all = (0..3).map(|n| metric(lab, n, "causeway_outbox_records_total"));
+    join_all(all).await
+}
+
+async fn stream(lab: &Lab, region: usize, origin: &str, order: &str, state: &str) {
+    let agent = lab.regions[region].agent.as_ref().unwrap();
+    assert_eq!(agent.post(&format!("/streams/{origin}/{order}")).await.unwrap().0, 204);
+    wait_until("the stream does as ordered", lab::PATIENCE, || async {
+        let status = agent.get("/status").await.unwrap_or_default().1;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        status["streams"][origin]["state"] == state
+    })
+    .await;
+}
+
+/// What `carry_out` says of the only row that differs, after `act`.
+async fn repaired<F: Future<Output = ()>>(
+    config: &Config<'_>,
+    act: impl FnOnce() -> F,
+) -> (RepairOutcome, String) {
+    let (report, _) =
+        compare(config, None, CancellationToken::new(), |_| std::future::ready(())).await;
+    let stop = CancellationToken::new();
+    let mut repairer = Repairer::open(config, "me".to_owned(), stop).await.unwrap();
+    let (proposals, undecided) = repairer.propose(&report, Some("r1"), &mut |_| ()).await.unwrap();
+    assert_eq!((proposals.len(), undecided.len()), (1, 0), "{report:?}");
+    act().await;
+    let repair = repairer.carry_out(&proposals[0]).await.unwrap();
+    repairer.close().await;
+    (repair.outcome, repair.why)
+}
+
+/// What is written between the look and the lock, or is in flight, refuses a repair.
+async fn refuse(lab: &Lab, spoil: &str, amount: &str) {
+    let topology = topology(lab);
+    let mut pay = config(&topology, "shop.pay");
+
+    // Written after it was shown, where it is repaired and where it stands.
+    for region in [1, 0] {
+        silent(&lab.regions[1].db, spoil).await;
+        let done = repaired(&pay, || async {
+            lab.regions[region].db.exec("UPDATE shop.pay SET amount = 600 WHERE id = 5").await;
+        })
+        .await;
+        assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
+        lab.regions[region].db.exec("UPDATE shop.pay SET amount = 601 WHERE id = 5").await;
+        lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    }
+
+    // Written twice, and now as it was: what is in flight decides, not the look of it.
+    silent(&lab.regions[1].db, spoil).await;
+    pay.patience = Duration::from_secs(3);
+    let done = repaired(&pay, || async {
+        stream(lab, 0, "r2", "pause", "paused").await;
+        for amount in [602, -1] {
+            let sql = format!("UPDATE shop.pay SET amount = {amount} WHERE id = 5");
+            lab.regions[1].db.exec(&sql).await;
+        }
+    })
+    .await;
+    assert_eq!(done.0, RepairOutcome::Refused, "{}", done.1);
+    stream(lab, 0, "r2", "resume", "running").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    assert_eq!(lab.regions[0].db.number(amount).await, -1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
+    let lab = start().await;
+    let amount = "SELECT amount FROM shop.pay WHERE id = 5";
+    let spoil = "UPDATE shop.pay SET amount = -1 WHERE id = 5";
+    for region in [1, 2] {
+        silent(&lab.regions[region].db, spoil).await;
+        silent(&lab.regions[region].db, "DELETE FROM shop.pay WHERE id = 6").await;
+        silent(&lab.regions[region].db, "INSERT INTO shop.pay VALUES (-7, 7, 'ü')").await;
+    }
+    let before = shipped(&lab).await;
+    let (status, report, shown) = verify(&lab, &["--repair", "shop.pay"]).await;
+    assert_eq!(status, 1, "nobody knows which row stands, and nobody was asked: {shown}");
+    let undecided = |report: Report| report.repairs.iter().filter(|r| r.region.is_none()).count();
+    assert_eq!(undecided(report.unwrap()), 3, "{shown}");
+    let (status, _, shown) = verify(&lab, &["--repair", "--from", "r1", "shop.pay"]).await;
+    assert_eq!(status, 1, "nobody agreed: {shown}");
+    assert!(shown.contains("shop.pay id=5: r2 gets the row of r1"), "{shown}");
+    assert!(shown.contains("amount: -1 -> 155"), "{shown}");
+    assert_eq!(lab.regions[1].db.number(amount).await, -1);
+
+    let repair = ["--repair", "--from", "r1", "--yes", "shop.pay"];
+    let (status, _, shown) = verify(&lab, &repair).await;
+    assert_eq!(status, 0, "{shown}");
+    for region in [1, 2] {
+        wait_until("capture has read the repairs", lab::PATIENCE, || async {
+            metric(&lab, region, "causeway_capture_repairs_total").await >= 3.0
+        })
+        .await;
+        let logged = "SELECT COUNT(*) FROM causeway.conflicts WHERE kind = 'repair'";
+        assert_eq!(lab.regions[region].db.number(logged).await, 3);
+        assert_eq!(lab.regions[region].db.number(amount).await, 155);
+    }
+    assert_eq!(shipped(&lab).await, before, "a repair was shipped");
+    let mut conn = lab.regions[1].db.conn().await;
+    let walked = causeway::conflicts::verify(&mut conn, |_| ()).await.unwrap();
+    assert_eq!((walked.entries, walked.problem), (3, None));
+    conn.disconnect().await.unwrap();
+
+    lab.regions[1].db.exec("UPDATE shop.pay SET amount = 499 WHERE id = 5").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    lab.regions[2].db.exec("UPDATE shop.pay SET amount = 500 WHERE id = 5").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    assert_eq!(lab.regions[1].db.number(amount).await, 500, "a later write wins");
+
+    // The last write decides, whatever most regions have, and whether it wrote or deleted.
+    lab.regions[0].db.exec("DELETE FROM shop.pay WHERE id = 8").await;
+    lab.converge(&["shop.pay"], lab::PATIENCE).await;
+    for region in [0, 1] {
+        silent(&lab.regions[region].db, spoil).await;
+        silent(&lab.regions[region].db, "INSERT INTO shop.pay VALUES (8, 8, NULL)").await;
+    }
+    let (status, report, shown) = verify(&lab, &["--repair", "--yes", "shop.pay"]).await;
+    assert_eq!((status, report.unwrap().repairs.len()), (0, 4), "{shown}");
+    for region in &lab.regions {
+        assert_eq!(region.db.number(amount).await, 500);
+        assert_eq!(region.db.number("SELECT COUNT(*) FROM shop.pay WHERE id = 8").await, 0);
+    }
+    let logged =
+        "SELECT COUNT(*) FROM causeway.conflicts WHERE entry LIKE '%\"origin\":3,\"seq\":%'";
+    assert_eq!(lab.regions[0].db.number(logged).await, 1, "the write that it stands for");
+    refuse(&lab, spoil, amount).await;
+}
