@@ -16,7 +16,7 @@ use crate::topology::Region;
 
 /// Bytes of records between a reader and the applier, for each peer: the channel alone
 /// would hold a thousand parts of a large transaction.
-const ARRIVALS_BYTES_MAX: usize = 16 << 20;
+const ARRIVALS_BYTES_MAX: usize = 8 << 20;
 /// How often a reader tells of itself while records come.
 const TELL_EVERY_US: u64 = 100_000;
 
@@ -162,7 +162,7 @@ impl Forwarding {
                 });
             }
         }
-        let share = u32::try_from(item.bytes.min(ARRIVALS_BYTES_MAX)).expect("16 MiB fit");
+        let share = u32::try_from(item.bytes.min(ARRIVALS_BYTES_MAX)).expect("8 MiB fit");
         // The semaphore is never closed.
         let room = Arc::clone(&self.room).acquire_many_owned(share).await.ok();
         let arrival =

@@ -22,8 +22,9 @@ use crate::status::{AgentState, CaptureState, StreamState};
 
 /// Records between a reader and the applier, for each peer.
 const ARRIVALS_MAX: usize = 1_024;
-/// Transactions between the binlog connection and stamping.
-const EVENTS_MAX: usize = 256;
+/// Transactions between the binlog connection and stamping: few, since each may be a
+/// part of a large one.
+const EVENTS_MAX: usize = 32;
 
 /// Runs a session until cancelled, or until a part of it can't go on.
 pub(crate) async fn run(

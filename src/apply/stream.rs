@@ -162,10 +162,12 @@ pub(super) struct Stream {
     is_silent: bool,
 }
 
-/// Records held per stream beside the channel: enough for two batches.
-const QUEUE_MAX: usize = 8192;
+/// Records held per stream beside the channel. Each brings its tables' definitions along,
+/// some kilobytes once they are decoded.
+const QUEUE_MAX: usize = 4096;
 /// Their bytes in Kafka: a part of a large transaction is larger than many small ones.
-const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// In memory they take about three times as much.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
 
 impl Stream {
     /// `gone` is what of the other origins can't be judged here any more.

@@ -67,7 +67,7 @@ impl Cluster {
             .set("batch.size", "1000000")
             .set("message.max.bytes", "16777216")
             .set("queue.buffering.max.messages", "20000")
-            .set("queue.buffering.max.kbytes", "65536")
+            .set("queue.buffering.max.kbytes", "20480")
             // A record that ran out of time would leave a gap before those that follow,
             // so none does: what waits is bounded by the queue, and capture waits with it.
             .set("message.timeout.ms", "0")
@@ -109,7 +109,7 @@ impl Cluster {
             .set("fetch.queue.backoff.ms", "5")
             .set("fetch.message.max.bytes", "4194304")
             .set("queued.min.messages", "10000")
-            .set("queued.max.messages.kbytes", "16384");
+            .set("queued.max.messages.kbytes", "8192");
         config
     }
 
