@@ -21,10 +21,10 @@ const TABLES: [&str; 4] = ["shop.customer", "shop.invoice", "shop.product", "sho
 const SCHEMA: &str = "CREATE DATABASE shop CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci;
 CREATE TABLE shop.customer (id INT, part INT, name VARCHAR(40), PRIMARY KEY (part, id));
 CREATE TABLE shop.invoice (id INT PRIMARY KEY, customer INT, part INT, v INT,
-    FOREIGN KEY (part, customer) REFERENCES customer (part, id));
+    FOREIGN KEY (part, customer) REFERENCES shop.customer (part, id));
 CREATE TABLE shop.product (id INT PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE);
 CREATE TABLE shop.line (id INT PRIMARY KEY, Code VARCHAR(20),
-    FOREIGN KEY (Code) REFERENCES product (CODE));
+    FOREIGN KEY (Code) REFERENCES shop.product (CODE));
 ";
 
 const ROWS: &str = "INSERT INTO shop.customer VALUES (1, 7, 'one'), (2, 7, 'two'), (3, 7, 'three');
@@ -225,7 +225,8 @@ async fn write(db: mysql_async::Opts, seed: u64, until: Instant) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_region_hides_an_orphan() {
-    let mut lab = Lab::start(&[Flavour::MariaDb; 3]).await;
+    let flavours = [Flavour::MariaDb, Flavour::MySql56, Flavour::MySql57];
+    let mut lab = Lab::start(&flavours).await;
     lab.exec_everywhere(SCHEMA).await;
     lab.start_agents().await;
     let until = Instant::now() + Duration::from_secs(6);
