@@ -42,8 +42,9 @@ pub struct Planner<'a> {
     places: HashMap<RowKey, Place>,
     tables: Vec<TableOps>,
     plan: Plan,
-    /// What the batch's own writes have to do with rows of other tables.
-    register: Register,
+    /// What the batch's own writes have to do with rows of other tables: those of the
+    /// first so many, filed when somebody asks.
+    register: (Register, usize),
 }
 
 impl Places for HashMap<RowKey, Place> {
@@ -63,7 +64,7 @@ impl<'a> Planner<'a> {
             places: HashMap::new(),
             tables: Vec::new(),
             plan,
-            register: Register::default(),
+            register: Default::default(),
         }
     }
 
@@ -95,7 +96,6 @@ impl<'a> Planner<'a> {
                 let held = self.places.get_mut(&place).expect("it was just loaded");
                 held.seen.enter(place, &one.write);
             }
-            self.register.enter(&one.write, None);
             self.plan.writes.push(one.write.clone());
         }
         for one in &writes {

@@ -160,7 +160,12 @@ impl Planner<'_> {
         let mut writes: Vec<Write> = self.index.filed(value, role, ALL).cloned().collect();
         let dots = writes.iter().map(|write| write.version.dot).collect();
         self.plan.filed.push((value, role, dots));
-        writes.extend(self.register.of(value, role, ALL).cloned());
+        let (register, filed) = &mut self.register;
+        for write in self.plan.writes.iter().skip(*filed) {
+            register.enter(write, None);
+        }
+        *filed = self.plan.writes.len();
+        writes.extend(register.of(value, role, ALL).cloned());
         writes
     }
 
