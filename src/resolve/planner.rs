@@ -40,6 +40,8 @@ pub struct Planner<'a> {
     index: &'a Index,
     book: &'a Rulebook,
     places: HashMap<RowKey, Place>,
+    /// Rows whose writes' groups are all loaded, and will be: each write brings its own.
+    closed: HashSet<RowKey>,
     tables: Vec<TableOps>,
     plan: Plan,
     /// What the batch's own writes have to do with rows of other tables: those of the
@@ -62,6 +64,7 @@ impl<'a> Planner<'a> {
             index,
             book,
             places: HashMap::new(),
+            closed: HashSet::new(),
             tables: Vec::new(),
             plan,
             register: Default::default(),
@@ -283,17 +286,23 @@ impl<'a> Planner<'a> {
     /// write is not looked at again: what made that one void may be forgotten by now.
     fn stands(&self, key: RowKey, dot: Dot) -> bool {
         let seen = self.places.seen(key);
+        if mutant::is(Mutant::VoidShowsAll) {
+            return true;
+        }
+        // What another has seen shows nowhere: most writes of a hot row.
+        if seen.versions.iter().all(|version| version.dot != dot) {
+            return false;
+        }
         let kept = seen.history.iter().find_map(|held| held.body.as_ref());
         let best = kept.and_then(|body| stand::best(&self.book.of(&body.table).1, seen).copied());
-        best.is_some_and(|best| best.dot == dot) || mutant::is(Mutant::VoidShowsAll)
+        best.is_some_and(|best| best.dot == dot)
     }
 
     /// Loads rows, the groups of their writes, and the unique values of these.
     fn load_groups(&mut self, mut groups: Vec<Arc<[RowKey]>>) {
-        let mut done = HashSet::new();
         while let Some(group) = groups.pop() {
             for &key in &*group {
-                if !done.insert(key) {
+                if !self.closed.insert(key) {
                     continue;
                 }
                 self.load(key);
