@@ -10,6 +10,9 @@ pub(crate) enum Mutant {
     NoTombstones,
     /// Versions are forgotten once this region has them.
     CollectEarly,
+    /// What is stable is forgotten while the last write that is concurrent with it stands
+    /// in a batch that capture has not read back.
+    CollectUnderBatch,
     /// The applier does not look again before it commits (R7).
     NoSecondLook,
     /// Transactions apply before what their authors had seen (R3).
@@ -72,10 +75,11 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
+        Self::CollectUnderBatch,
         Self::NoSecondLook,
         Self::DepsIgnored,
         Self::StampAtApply,

@@ -80,6 +80,8 @@ pub(super) enum Step {
     Wait { us: u64 },
     /// A region's clock is set.
     Skew { region: usize, us: i64 },
+    /// The faults end for a while: everything arrives, and all must agree.
+    Calm,
 }
 
 #[derive(Clone, Debug)]
@@ -91,10 +93,27 @@ pub(super) struct Script {
 /// Client transactions of a script.
 const TXNS: usize = 120;
 
-impl Script {
-    pub(super) fn random(seed: u64) -> Self {
-        let mut rng = Rng(seed);
-        let regions = 3 + usize::try_from(rng.below(3)).expect("small");
+/// Client transactions between two calms, where there are any.
+const CALM_TXNS: usize = 15;
+
+/// What a run is like.
+struct Course {
+    regions: u64,
+    tables: Vec<Name>,
+    keys: u64,
+    /// How eager the agents are.
+    busy: u64,
+    /// For how many draws a pair is cut off.
+    lasts: u64,
+    /// Operations of the least transaction.
+    ops: u64,
+    /// The records of a link come in lumps.
+    lumps: bool,
+}
+
+impl Course {
+    fn random(rng: &mut Rng) -> Self {
+        let regions = 3 + rng.below(3);
         // Few tables at a time, so that their rows meet often.
         let mut tables: Vec<Name> = (0..2).map(|_| rng.pick(&ALL)).collect();
         for n in 0..tables.len() {
@@ -103,29 +122,52 @@ impl Script {
                 tables.push(rng.pick(parents).1);
             }
         }
-        // In some runs the agents are eager while one pair is cut off for long: what the
-        // others know is stable, and forgotten, while a few writes stay open.
-        let eager = rng.below(3) == 0;
-        let keys = if eager { 4 + rng.below(9) } else { 1 + rng.below(4) };
+        let (ops, lasts, lumps) = (1, 40, false);
+        match rng.below(12) {
+            // The agents are eager while one pair is cut off for long: what the others
+            // know is stable, and forgotten, while a few writes stay open.
+            0..4 => {
+                let (keys, busy) = (4 + rng.below(9), 4 + rng.below(5));
+                Self { regions, tables, keys, busy, lasts: 400, ops, lumps }
+            }
+            // With a write comes, in one batch, what makes stable all that it is concurrent
+            // with; what is wrong from then on shows before the rows are written again.
+            4 | 5 => {
+                let tables = vec![Name::Atomic, rng.pick(&[Name::Atomic, Name::AtomicToo])];
+                let (keys, busy) = (6 + rng.below(8), 8);
+                Self { regions: 3, tables, keys, busy, lasts: 400, ops: 2, lumps: true }
+            }
+            _ => {
+                let (keys, busy) = (1 + rng.below(4), 1 + rng.below(4));
+                Self { regions, tables, keys, busy, lasts, ops, lumps }
+            }
+        }
+    }
+}
+
+impl Script {
+    pub(super) fn random(seed: u64) -> Self {
+        let mut rng = Rng(seed);
+        let course = Course::random(&mut rng);
+        let index = |n: u64| usize::try_from(n).expect("small");
         let mut steps = Vec::new();
-        let mut txns = 0;
-        let mut journal = 0;
-        // How eager the agents are in this run, and which pair is cut off for now.
-        let busy = if eager { 4 + rng.below(5) } else { 1 + rng.below(4) };
-        let lasts = if eager { 400 } else { 40 };
+        let (mut txns, mut calm, mut journal) = (0, 0, 0);
         let mut cut = None;
         while txns < TXNS {
-            let region = usize::try_from(rng.below(regions as u64)).expect("small");
-            let to = (region + 1 + usize::try_from(rng.below(regions as u64 - 1)).expect("small"))
-                % regions;
-            if rng.below(lasts) == 0 {
+            let region = index(rng.below(course.regions));
+            let to = index((region as u64 + 1 + rng.below(course.regions - 1)) % course.regions);
+            if rng.below(course.lasts) == 0 {
                 cut = (rng.below(2) == 0).then_some((region, to));
             }
-            steps.push(match rng.below(16 + 12 * busy) {
+            if course.lumps && txns == calm + CALM_TXNS {
+                calm = txns;
+                steps.push(Step::Calm);
+            }
+            let step = match rng.below(16 + 12 * course.busy) {
                 0..8 => {
                     txns += 1;
-                    let count = 1 + rng.below(3);
-                    let mut op = || op(&mut rng, &tables, keys, &mut journal);
+                    let count = course.ops + rng.below(4 - course.ops);
+                    let mut op = || op(&mut rng, &course, &mut journal);
                     Step::Commit { region, ops: (0..count).map(|_| op()).collect() }
                 }
                 8 if rng.below(4) > 0 => continue,
@@ -139,10 +181,17 @@ impl Script {
                 n => match n % 6 {
                     0 | 1 => Step::Capture { region },
                     2 | 3 if cut == Some((region, to)) => continue,
+                    2..5 if course.lumps && rng.below(4) > 0 => continue,
+                    2 | 3 if course.lumps => {
+                        let count = 2 + index(rng.below(8));
+                        let deliver = Step::Deliver { from: region, to, again: false };
+                        steps.extend(std::iter::repeat_n(deliver, count));
+                        Step::Apply { region: to, txns: 2 * count }
+                    }
                     2 => Step::Deliver { from: region, to, again: rng.below(10) == 0 },
                     3 => Step::Deliver { from: region, to, again: false },
                     4 => {
-                        let txns = 1 + usize::try_from(rng.below(5)).expect("small");
+                        let txns = 1 + index(rng.below(5));
                         if rng.below(2) == 0 {
                             Step::Plan { region, txns }
                         } else {
@@ -152,15 +201,16 @@ impl Script {
                     _ if rng.below(2) == 0 => Step::Write { region },
                     _ => Step::Finish { region },
                 },
-            });
+            };
+            steps.push(step);
         }
-        Self { regions, steps }
+        Self { regions: index(course.regions), steps }
     }
 }
 
-fn op(rng: &mut Rng, tables: &[Name], keys: u64, journal: &mut i64) -> Op {
+fn op(rng: &mut Rng, course: &Course, journal: &mut i64) -> Op {
     let signed = |n: u64| i64::try_from(n).expect("small");
-    let table = rng.pick(tables);
+    let (table, keys) = (rng.pick(&course.tables), course.keys);
     if table == Name::Journal {
         *journal += 1;
         return Op::Write { table, id: 1000 + *journal, a: Some(1), b: None, n: 0, u: 0 };
@@ -175,7 +225,7 @@ fn op(rng: &mut Rng, tables: &[Name], keys: u64, journal: &mut i64) -> Op {
             let (mut a, mut b) = (some(rng), some(rng));
             for &(at, parent, column) in table.references() {
                 let values = if column == U { 3 } else { keys };
-                let value = tables.contains(&parent).then(|| signed(rng.below(values)) + 1);
+                let value = course.tables.contains(&parent).then(|| signed(rng.below(values)) + 1);
                 *(if at == A { &mut a } else { &mut b }) = value;
             }
             Op::Write { table, id, a, b, n: signed(rng.below(9)) - 4, u: signed(rng.below(4)) }

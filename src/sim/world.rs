@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::region::Region;
 use super::script::{Script, Step};
-use super::{Tally, client};
+use super::{Tally, client, invariants};
 use crate::change::RegionId;
 
 /// Rounds after which everything must have been applied.
@@ -41,6 +41,10 @@ impl World {
             Step::Finish { region } => self.regions[*region].finish()?,
             Step::Crash { region } => self.regions[*region].crash(),
             Step::Beat { region } => self.regions[*region].beat(),
+            Step::Calm => {
+                self.settle()?;
+                invariants::check(self)?;
+            }
             Step::Wait { us } => self.now_us += us,
             Step::Skew { region, us } => self.regions[*region].skew_us = *us,
         }

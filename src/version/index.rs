@@ -289,7 +289,8 @@ impl Index {
     fn sweep(&mut self, place: RowKey) {
         let Self { rows, kept, overlay, stable, .. } = self;
         // The last that was concurrent with what is stable may not be read back yet.
-        let pending = overlay.get(&place).map_or(&[][..], Vec::as_slice);
+        let pending = overlay.get(&place).filter(|_| !mutant::is(Mutant::CollectUnderBatch));
+        let pending = pending.map_or(&[][..], Vec::as_slice);
         let Some(history) = kept.get_mut(&place) else {
             if let Some(versions) = rows.get_mut(&place) {
                 let unseen = |v: &Version| pending.iter().any(|(_, write)| !write.saw(v));
