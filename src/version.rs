@@ -15,7 +15,7 @@ mod index;
 mod key;
 
 pub use foreign::{Foreign, Register, Released, Role};
-pub use heads::{Heads, needed};
+pub use heads::{Heads, Reread, Span};
 pub use index::{BatchId, Index, Seen};
 pub use key::{KeyError, RowKey, Touch};
 

@@ -18,7 +18,7 @@ use crate::change::{Dot, Place, Record, RecordBody, RegionId, Seq, Vector};
 use crate::failpoint;
 use crate::resolve::{Incoming, Rulebook, touched};
 use crate::ship::{InboxConfig, head, held_from, read_range};
-use crate::version::{Heads, Index, Write, needed};
+use crate::version::{Heads, Index, Reread, Span, Write};
 
 /// The index of everything after the stable vector, up to what the outbox holds and
 /// what is applied, and what could not be read for it.
@@ -67,19 +67,12 @@ pub(crate) async fn index(
             gone.floor.raise(origin, held);
         }
     }
-    // What is stable and concurrent with something unstable that is kept counts too, and
-    // so does what is concurrent with that.
-    let mut read_from = stable.clone();
-    for _ in 0..2 {
-        let kept = needed(&read_from, &writes);
-        for &origin in topics.keys() {
-            let (from, through) = (kept.place(origin), read_from.get(origin));
-            if from.seq < through {
-                // What is purged of it has been seen by all that comes.
-                Box::pin(read(shared, config(origin, from), through, &mut writes)).await?;
-            }
+    let mut back = Reread::behind(stable.clone());
+    while let Some(spans) = back.further(&writes) {
+        for Span { origin, after, through } in spans {
+            // What is purged of it has been seen by all that comes.
+            Box::pin(read(shared, config(origin, after), through, &mut writes)).await?;
         }
-        read_from = kept;
     }
     writes.sort_by_key(|write| write.version.rank());
     let mut index = Index::default();

@@ -12,7 +12,7 @@ use crate::change::{
 use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::mutant::{self, Mutant};
 use crate::resolve::{Conflict, Incoming, Plan, Planner, Rulebook, touched};
-use crate::version::{BatchId, Heads, Index, Write, needed};
+use crate::version::{BatchId, Heads, Index, Reread, Span, Write};
 
 pub(super) type Key = (Name, i64);
 
@@ -370,12 +370,19 @@ impl Region {
     }
 
     fn rebuilt(&self, stable: &Vector, own: Seq) -> Index {
-        let mut index = Index::default();
-        let mut writes = self.writes_after(stable, own);
-        for _ in 0..2 {
-            writes = self.writes_after(&needed(stable, &writes), own);
+        let mut writes = Vec::new();
+        let logs = self.peers.iter().map(|&peer| (peer, self.applied.get(peer)));
+        for (origin, through) in logs.chain([(self.id, own)]) {
+            self.read_writes(origin, (stable.get(origin), through), &mut writes);
+        }
+        let mut back = Reread::behind(stable.clone());
+        while let Some(spans) = back.further(&writes) {
+            for Span { origin, after, through } in spans {
+                self.read_writes(origin, (after.seq, through), &mut writes);
+            }
         }
         writes.sort_by_key(|write| write.version.rank());
+        let mut index = Index::default();
         for write in &writes {
             index.restore(write);
         }
@@ -383,31 +390,27 @@ impl Region {
         index
     }
 
-    fn writes_after(&self, after: &Vector, own: Seq) -> Vec<Write> {
-        let mut writes = Vec::new();
-        let logs =
-            self.inboxes.iter().map(|(&origin, log)| (origin, self.applied.get(origin), log));
-        for (origin, through, log) in logs.chain([(self.id, own, &self.log)]) {
-            let mut last = after.get(origin);
-            for record in log {
-                let RecordBody::Transaction(txn) = &record.body else { continue };
-                if record.seq != last.next() || record.seq > through {
-                    continue;
-                }
-                last = record.seq;
-                let deps = Arc::new(record.deps.clone());
-                let incoming = Incoming {
-                    dot: Dot { origin, seq: record.seq },
-                    hlc: record.hlc,
-                    deps: &deps,
-                    gtid: "",
-                    changes: &txn.changes,
-                };
-                let touched = touched(&self.book, &incoming).expect("simulated keys are exact");
-                writes.extend(touched.into_iter().map(|one| one.write));
+    /// The writes of a log behind the one seq, up to and with the other.
+    fn read_writes(&self, origin: RegionId, (after, through): (Seq, Seq), into: &mut Vec<Write>) {
+        let log = self.inboxes.get(&origin).unwrap_or(&self.log);
+        let mut last = after;
+        for record in log {
+            let RecordBody::Transaction(txn) = &record.body else { continue };
+            if record.seq != last.next() || record.seq > through {
+                continue;
             }
+            last = record.seq;
+            let deps = Arc::new(record.deps.clone());
+            let incoming = Incoming {
+                dot: Dot { origin, seq: record.seq },
+                hlc: record.hlc,
+                deps: &deps,
+                gtid: "",
+                changes: &txn.changes,
+            };
+            let touched = touched(&self.book, &incoming).expect("simulated keys are exact");
+            into.extend(touched.into_iter().map(|one| one.write));
         }
-        writes
     }
 
     pub(super) fn receive(&mut self, record: Record, first: bool) {

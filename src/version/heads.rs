@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Write;
-use crate::change::{RegionId, Vector};
+use crate::change::{Place, RegionId, Seq, Vector};
 use crate::mutant::{self, Mutant};
 
 /// What each peer's last applied record had seen.
@@ -40,10 +40,50 @@ impl Heads {
     }
 }
 
+/// What a restart has to read again behind the stable vector: what is stable and
+/// concurrent with something unstable that is kept counts too, and so does what is
+/// concurrent with that. Each round says what it adds, for what was read before it.
+#[derive(Clone, Debug)]
+pub struct Reread {
+    from: Vector,
+    rounds: u8,
+}
+
+/// A part of an origin's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Whose.
+    pub origin: RegionId,
+    /// Behind this.
+    pub after: Place,
+    /// Up to and with this.
+    pub through: Seq,
+}
+
+impl Reread {
+    /// When everything after the stable vector is read.
+    #[must_use]
+    pub const fn behind(stable: Vector) -> Self {
+        Self { from: stable, rounds: 2 }
+    }
+
+    /// What is to be read for these `writes`; none when they are all.
+    pub fn further(&mut self, writes: &[Write]) -> Option<Vec<Span>> {
+        self.rounds = self.rounds.checked_sub(1)?;
+        let from = needed(&self.from, writes);
+        let spans = from.places().map(|(origin, after)| {
+            let through = self.from.get(origin);
+            Span { origin, after, through }
+        });
+        let spans = spans.filter(|span| span.after.seq < span.through).collect();
+        self.from = from;
+        Some(spans)
+    }
+}
+
 /// After what a write can be concurrent with one of those that are kept: the least of
-/// what the authors of these had seen. What a restart has to read again begins there.
-#[must_use]
-pub fn needed(stable: &Vector, writes: &[Write]) -> Vector {
+/// what the authors of these had seen.
+fn needed(stable: &Vector, writes: &[Write]) -> Vector {
     let kept: Vec<_> = writes.iter().filter(|write| write.body.is_some()).collect();
     let least = |origin, place| {
         let others = kept.iter().filter(|write| write.version.dot.origin != origin);
