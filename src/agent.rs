@@ -166,6 +166,7 @@ fn first_status(setup: &Setup) -> AgentStatus {
         region: setup.region.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_us: wall_us(),
+        retention_us: Some(setup.topology.limits.retention.micros()),
         streams: peers.map(|peer| (peer.name.clone(), StreamStatus::default())).collect(),
         ..AgentStatus::default()
     }

@@ -144,6 +144,9 @@ states! {
     }
 }
 
+/// A region that has said nothing for so long is worth a word: the longest heartbeat.
+const SILENCE_US: u64 = 60_000_000;
+
 /// Everything an agent says of itself at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -170,6 +173,8 @@ pub struct AgentStatus {
     pub outbox: OutboxStatus,
     /// By the origin's name: inbox to database.
     pub streams: BTreeMap<String, StreamStatus>,
+    /// How long Kafka keeps records: the topology's `retention`.
+    pub retention_us: Option<u64>,
     /// The index of recent versions.
     pub index: IndexStatus,
     /// The clocks.
@@ -266,6 +271,10 @@ pub struct StreamStatus {
     pub last_applied_us: Option<u64>,
     /// Conflicts resolved since the start.
     pub conflicts: u64,
+    /// The origin's time of the last record that came of it, heartbeats among them.
+    pub heard_us: Option<u64>,
+    /// Highest seq of this region that the origin had applied by then.
+    pub seen_seq: Option<u64>,
     /// What the next transaction waits for, in `waiting_deps`.
     pub waits_for: Option<Awaited>,
     /// The mirror that fills the inbox.
@@ -429,6 +438,14 @@ pub struct TableVerify {
 }
 
 impl AgentStatus {
+    /// How long nothing has come of `origin`, when that is long for a region that lives:
+    /// it then keeps everything since from becoming stable.
+    #[must_use]
+    pub fn silence_us(&self, origin: &str) -> Option<u64> {
+        let heard_us = self.streams.get(origin)?.heard_us?;
+        Some(self.at_us.saturating_sub(heard_us)).filter(|silence| *silence >= SILENCE_US)
+    }
+
     /// Whether a stream waits for a transaction of `origin` that is not in the inbox.
     #[must_use]
     pub fn lacks(&self, origin: &str) -> bool {

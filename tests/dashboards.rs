@@ -52,6 +52,7 @@ fn filled() -> (StatusBoard, Arc<Metrics>) {
         s.database.reachable = Some(true);
         (s.outbox.acked_seq, s.outbox.sent_seq) = (Some(10), Some(10));
         s.index.keys = Some(3);
+        s.retention_us = Some(604_800_000_000);
         s.clock.offset_us.insert("us".into(), Some(-200));
         (s.clock.source_offset_us, s.clock.limit_us) = (Some(-100), 500_000);
         let differences = [("lost".to_owned(), 0)].into();
@@ -66,6 +67,7 @@ fn filled() -> (StatusBoard, Arc<Metrics>) {
     board.stream("us", |s| {
         s.state = StreamState::Running;
         (s.inbox_seq, s.behind_us) = (Some(5), Some(0));
+        (s.heard_us, s.seen_seq) = (Some(now), Some(10));
         s.link.state = LinkState::Running;
         s.link.backlog = Some(0);
     });

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::apply::Arrival;
-use crate::change::{Place, RecordBody};
+use crate::change::{Place, Record, RecordBody};
 use crate::metrics::Stage;
 use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError};
 use crate::status::StreamState;
@@ -156,9 +156,12 @@ impl Forwarding {
                 shared.board.arrived(&peer.name, item.record.seq.0, txn.commit_us);
             }
             RecordBody::Heartbeat(_) | RecordBody::Start(_) => {
-                let seq = item.record.seq.0;
+                let Record { seq, hlc, deps, .. } = &item.record;
+                let seen = deps.get(shared.setup.region.id);
                 shared.board.stream(&peer.name, |stream| {
-                    stream.inbox_seq = stream.inbox_seq.max(Some(seq));
+                    stream.inbox_seq = stream.inbox_seq.max(Some(seq.0));
+                    stream.heard_us = stream.heard_us.max(Some(hlc.0));
+                    stream.seen_seq = stream.seen_seq.max(Some(seen.0));
                 });
             }
         }

@@ -18,6 +18,7 @@ pub(super) struct Gauges {
     database_up: KnownGauge,
     outbox_acked: KnownGauge,
     outbox_unacked: KnownGauge,
+    retention: KnownGauge,
     index_keys: KnownGauge,
     clock_offset: KnownGauge,
     source_offset: KnownGauge,
@@ -35,6 +36,8 @@ struct Streams {
     backlog: KnownGauge,
     behind: KnownGauge,
     last_applied: KnownGauge,
+    heard: KnownGauge,
+    unseen: KnownGauge,
     link_state: KnownGauge,
     link_through: KnownGauge,
     link_backlog: KnownGauge,
@@ -51,6 +54,7 @@ impl Gauges {
             database_up: known(r, "database_up", "1 if the database answered last.", &[]),
             outbox_acked: known(r, "outbox_acked_seq", "Highest seq that Kafka has.", &[]),
             outbox_unacked: known(r, "outbox_unacked_txns", "Sent, not yet acknowledged.", &[]),
+            retention: known(r, "retention_seconds", "How long Kafka keeps records.", &[]),
             index_keys: known(r, "index_keys", "Rows in the index of recent versions.", &[]),
             clock_offset: known(r, "clock_offset_seconds", "Peer's clock minus ours.", &["peer"]),
             source_offset: known(
@@ -83,6 +87,7 @@ impl Gauges {
         self.outbox_acked.set_option(&[], acked.map(float));
         let unacked = sent.map(|sent| float(sent.saturating_sub(acked.unwrap_or(0))));
         self.outbox_unacked.set_option(&[], unacked);
+        self.retention.set_option(&[], status.retention_us.map(seconds));
         self.index_keys.set_option(&[], status.index.keys.map(float));
         self.clock_offset.forget_all();
         for (peer, offset) in &status.clock.offset_us {
@@ -169,6 +174,18 @@ impl Streams {
                 "When the last batch committed.",
                 origin,
             ),
+            heard: known(
+                r,
+                "stream_heard_timestamp_seconds",
+                "The origin's time of the last record that came of it.",
+                origin,
+            ),
+            unseen: known(
+                r,
+                "stream_unseen_txns",
+                "Of this region, and by the origin's last record not applied there.",
+                origin,
+            ),
             link_state: known(r, "link_state", "1 for the link's state.", state),
             link_through: known(
                 r,
@@ -188,8 +205,13 @@ impl Streams {
         {
             gauge.forget_all();
         }
+        self.heard.forget_all();
+        self.unseen.forget_all();
         for (origin, stream) in &status.streams {
             self.observe_stream(origin, stream);
+            if let (Some(acked), Some(seen)) = (status.outbox.acked_seq, stream.seen_seq) {
+                self.unseen.set(&[origin], float(acked.saturating_sub(seen)));
+            }
         }
     }
 
@@ -200,6 +222,7 @@ impl Streams {
         for state in LinkState::ALL {
             self.link_state.set(&[origin, state.name()], flag(stream.link.state == *state));
         }
+        self.heard.set_option(&[origin], stream.heard_us.map(seconds));
         self.paused.set(&[origin], flag(stream.assigned == Assigned::Paused));
         self.applied.set_option(&[origin], stream.applied_seq.map(float));
         self.backlog.set_option(&[origin], stream.backlog.map(float));

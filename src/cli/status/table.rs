@@ -118,7 +118,7 @@ fn streams(line: &mut impl FnMut(String), status: &AgentStatus) {
         }
     }
     line(join(&HEAD, &widths));
-    for (row, stream) in rows.iter().zip(status.streams.values()) {
+    for (row, (origin, stream)) in rows.iter().zip(&status.streams) {
         line(join(row, &widths));
         if let Some(pause) = &stream.pause {
             let left = duration(pause.until_us.saturating_sub(status.at_us));
@@ -127,6 +127,15 @@ fn streams(line: &mut impl FnMut(String), status: &AgentStatus) {
         noted(line, stream.reason.as_deref(), stream.advice.as_deref());
         if let Some(reason) = &stream.link.reason {
             line(format!("         link: {reason}"));
+        }
+        if let Some(silence) = status.silence_us(origin) {
+            line(format!(
+                "         silent for {}; the index, {} rows, keeps what is written until it is back; \
+                 records are kept for {}",
+                duration(silence),
+                known(status.index.keys),
+                known(status.retention_us.map(duration)),
+            ));
         }
     }
 }
@@ -207,6 +216,7 @@ mod tests {
             state: AgentState::Running,
             ..AgentStatus::default()
         };
+        status.retention_us = Some(604_800_000_000);
         status.capture.state = CaptureState::Running;
         status.clock.source_offset_us = Some(620_000);
         status.clock.limit_us = 500_000;
@@ -228,6 +238,7 @@ mod tests {
             max_us: 2_500_000,
         });
         let ap = status.streams.entry("ap-south".to_owned()).or_default();
+        ap.heard_us = Some(300_000_000);
         ap.assigned = Assigned::Running;
         ap.state = StreamState::Halted;
         ap.reason = Some("table shop.orders is missing here".to_owned());
