@@ -70,6 +70,7 @@ fn filled() -> (StatusBoard, Arc<Metrics>) {
         (s.heard_us, s.seen_seq) = (Some(now), Some(10));
         s.link.state = LinkState::Running;
         s.link.backlog = Some(0);
+        s.link.through = Some("ap".into());
     });
     board.applied("us", 5, 5, now);
     (board, Arc::new(Metrics::for_region("eu")))
@@ -95,6 +96,7 @@ fn live(metrics: &Metrics) {
     for stream in [
         &metrics.link_records,
         &metrics.link_bytes,
+        &metrics.link_detoured,
         &metrics.inbox_duplicates,
         &metrics.inbox_fenced,
         &metrics.apply_txns,
@@ -282,9 +284,13 @@ async fn every_query_has_an_answer_from_running_regions() {
     prometheus.wait_for("count(rate(causeway_conflicts_total[1m]) > 0) >= 1").await;
     prometheus.wait_for("count(rate(causeway_apply_txns_total[1m]) > 0) == 6").await;
     // Contention comes as it likes.
-    // Nobody compares here, nor repairs.
-    let absent =
-        ["causeway_apply_retries_total", "causeway_verify", "causeway_capture_repairs_total"];
+    // Nobody compares here, nor repairs, and no link needs a detour.
+    let absent = [
+        "causeway_apply_retries_total",
+        "causeway_verify",
+        "causeway_capture_repairs_total",
+        "causeway_link_through",
+    ];
     prometheus.check(&absent).await;
     writers.shutdown().await;
     lab.converge(&["shop.t"], PATIENCE).await;
