@@ -10,7 +10,7 @@ pub mod judge;
 
 pub use facts::{
     Account, ClockSample, ColumnDefault, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey,
-    Grant, Initial, KafkaFacts, PeerFacts, Scope, TableFacts, TopicFacts, Trigger,
+    Grant, Initial, KafkaFacts, Newest, PeerFacts, Scope, TableFacts, TopicFacts, Trigger,
 };
 
 use serde::Serialize;

@@ -6,12 +6,14 @@
 
 use std::process::Command;
 
+use causeway::clock::wall_us;
 use lab::db::{Database, Flavour, Settings};
 use lab::kafka::Kafka;
 use lab::proc::free_port;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
@@ -294,6 +296,14 @@ async fn create(admin: &AdminClient<DefaultClientContext>, topic: &NewTopic<'_>)
     .await;
 }
 
+/// Writes a record as of so many days ago; a topic that is compacted wants a key.
+async fn last_came(config: &ClientConfig, topic: &str, days: i64) {
+    let producer: FutureProducer = config.create().unwrap();
+    let then = i64::try_from(wall_us() / 1000).unwrap() - days * 86_400_000;
+    let record = FutureRecord::to(topic).partition(0).key("k").payload("x").timestamp(then);
+    producer.send(record, lab::PATIENCE).await.unwrap();
+}
+
 #[tokio::test]
 async fn topics_are_judged_by_their_settings() {
     let kafka = Kafka::start("doctor", &[]).await;
@@ -320,13 +330,19 @@ async fn topics_are_judged_by_their_settings() {
     create(&admin, &good).await;
     assert_eq!(troubles(&eu, &us, &brokers), ["kafka_brokers=warn", "topic_in_sync=warn"]);
     create(&admin, &bad).await;
-    let expected = [
+    // Half of `retention` is three and a half days.
+    last_came(&config, "causeway.outbox.us", 4).await;
+    let mut expected = [
         "kafka_brokers=warn",
+        "region_away=warn",
         "topic_cleanup=fail",
         "topic_in_sync=warn",
         "topic_partitions=fail",
         "topic_record_size=fail",
         "topic_retention=fail",
     ];
+    assert_eq!(troubles(&eu, &us, &brokers), expected);
+    last_came(&config, "causeway.outbox.us", 8).await;
+    expected[1] = "region_away=fail";
     assert_eq!(troubles(&eu, &us, &brokers), expected);
 }

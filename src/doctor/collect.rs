@@ -1,4 +1,5 @@
-//! Gathers the facts: SQL to the databases, metadata and settings from Kafka.
+//! Gathers the facts: SQL to the databases; metadata, settings and last records from
+//! Kafka.
 //!
 //! Reads only. Every wait is bounded; what can't be seen becomes an `Err` with the
 //! reason, and the rest is gathered all the same.
@@ -39,6 +40,8 @@ pub async fn collect(plan: &Plan<'_>) -> Facts {
     for peer in plan.topology.peers(plan.region) {
         peers.insert(peer.name.clone(), bounded(database::peer(plan, peer)).await);
     }
+    let kafka = kafka::clusters(plan).await;
+    let newest = kafka::newest(plan, &kafka).await;
     Facts {
         region: plan.region.name.clone(),
         clock_offset_us_max: limits.clock_offset.micros(),
@@ -46,7 +49,8 @@ pub async fn collect(plan: &Plan<'_>) -> Facts {
         record_bytes_max: u64::try_from(limits.record_bytes.len()).unwrap_or(u64::MAX),
         database,
         peers,
-        kafka: kafka::clusters(plan).await,
+        kafka,
+        newest,
     }
 }
 

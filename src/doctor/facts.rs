@@ -23,6 +23,9 @@ pub struct Facts {
     pub peers: BTreeMap<String, Result<PeerFacts, String>>,
     /// By a label (`own`, a peer's name), the Kafka clusters that the agent uses.
     pub kafka: BTreeMap<String, Result<KafkaFacts, String>>,
+    /// By name, what came last of each other region; none of one of which there is no
+    /// topic, or one that never held a record, or none that can be reached.
+    pub newest: BTreeMap<String, Result<Newest, String>>,
 }
 
 /// Whose server it is.
@@ -241,4 +244,14 @@ pub struct TopicFacts {
     pub in_sync: usize,
     /// Settings by name.
     pub settings: BTreeMap<String, String>,
+}
+
+/// The end of a peer's outbox, or of the inbox of it here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// Which of them.
+    pub topic: String,
+    /// How long ago the last record was written to it, seconds, by the record's time in
+    /// Kafka, from which Kafka counts its retention; none when all were purged.
+    pub age_s: Option<u64>,
 }

@@ -1,24 +1,32 @@
-//! Kafka clusters: metadata and topic settings.
+//! Kafka clusters: metadata, topic settings, and how old the newest record of a peer is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::metadata::MetadataTopic;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::super::{KafkaFacts, TopicFacts};
+use super::super::{KafkaFacts, Newest, TopicFacts};
 use super::Plan;
+use crate::clock::wall_us;
+use crate::topology::{Region, Topic};
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// By label, as in [`Facts`](super::super::Facts).
+type Clusters = BTreeMap<String, Result<KafkaFacts, String>>;
 
 /// A label and the topics wanted, by bootstrap addresses.
 type Wanted = BTreeMap<String, (String, BTreeSet<String>)>;
 
 /// The own cluster under `own`, each peer's under the peer's name; one cluster is
 /// asked once.
-pub(super) async fn clusters(plan: &Plan<'_>) -> BTreeMap<String, Result<KafkaFacts, String>> {
+pub(super) async fn clusters(plan: &Plan<'_>) -> Clusters {
     let mut facts = BTreeMap::new();
     for (bootstrap, (label, topics)) in wanted(plan) {
         facts.insert(label, cluster(plan, &bootstrap, topics).await);
@@ -50,13 +58,8 @@ async fn cluster(
     bootstrap: &str,
     topics: BTreeSet<String>,
 ) -> Result<KafkaFacts, String> {
-    let mut config = ClientConfig::new();
-    for (name, value) in &plan.kafka {
-        config.set(name, value);
-    }
-    config.set("bootstrap.servers", bootstrap);
     let admin: AdminClient<DefaultClientContext> =
-        config.create().map_err(|error| error.to_string())?;
+        config(plan, bootstrap).create().map_err(|error| error.to_string())?;
     // librdkafka answers this by blocking.
     let (admin, metadata) = tokio::task::spawn_blocking(move || {
         let metadata = admin.inner().fetch_metadata(None, PATIENCE);
@@ -76,6 +79,15 @@ async fn cluster(
     }
     settings(&admin, &mut facts).await.map_err(|error| format!("{bootstrap}: {error}"))?;
     Ok(facts)
+}
+
+fn config(plan: &Plan<'_>, bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (name, value) in &plan.kafka {
+        config.set(name, value);
+    }
+    config.set("bootstrap.servers", bootstrap);
+    config
 }
 
 fn topic_facts(topic: &MetadataTopic) -> TopicFacts {
@@ -107,4 +119,133 @@ async fn settings(
         }
     }
     Ok(())
+}
+
+/// By peer, what came last of it. A peer's outbox knows best; the inbox here stands in
+/// for it while its cluster is away.
+pub(super) async fn newest(
+    plan: &Plan<'_>,
+    clusters: &Clusters,
+) -> BTreeMap<String, Result<Newest, String>> {
+    let mut newest = BTreeMap::new();
+    for peer in plan.topology.peers(plan.region) {
+        let Some(topic) = nearest(plan, peer, clusters) else { continue };
+        let config = reading(config(plan, &topic.brokers));
+        let name = topic.name.clone();
+        // librdkafka answers this by blocking.
+        let age = tokio::task::spawn_blocking(move || newest_age(&config, &name)).await;
+        let found = match age {
+            Ok(Ok(Some(age_s))) => Ok(Newest { topic: topic.name, age_s }),
+            Ok(Ok(None)) => continue,
+            Ok(Err(error)) => Err(format!("{}: {error}", topic.name)),
+            Err(error) => Err(error.to_string()),
+        };
+        newest.insert(peer.name.clone(), found);
+    }
+    newest
+}
+
+/// The peer's outbox where its cluster answers, else the inbox of it; none when that
+/// cluster is away too, or has no such topic.
+fn nearest(plan: &Plan<'_>, peer: &Region, clusters: &Clusters) -> Option<Topic> {
+    let inbox = plan.topology.inbox(plan.region, peer);
+    let outbox = plan.topology.peer_outbox(peer);
+    // In one cluster the inbox is the outbox.
+    let apart = peer.cluster != plan.region.cluster;
+    let answers = |topic: &Topic| {
+        clusters.values().flatten().find(|cluster| cluster.bootstrap == topic.brokers)
+    };
+    let topic = if apart && answers(&outbox).is_some() { outbox } else { inbox };
+    answers(&topic)?.topics.get(&topic.name)?.as_ref()?;
+    Some(topic)
+}
+
+fn reading(mut config: ClientConfig) -> ClientConfig {
+    config
+        .set("group.id", "causeway-doctor")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false");
+    config
+}
+
+/// Seconds since the last record, none of a topic whose records are all purged; nothing
+/// at all of one that never held any.
+fn newest_age(config: &ClientConfig, topic: &str) -> Result<Option<Option<u64>>, String> {
+    let said = |error: KafkaError| error.to_string();
+    let consumer: BaseConsumer = config.create().map_err(said)?;
+    let (low, high) = consumer.fetch_watermarks(topic, 0, PATIENCE).map_err(said)?;
+    if high == low {
+        return Ok((high > 0).then_some(None));
+    }
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(high - 1)).map_err(said)?;
+    consumer.assign(&list).map_err(said)?;
+    let asked = Instant::now();
+    let mut problem = format!("no record within {} s", PATIENCE.as_secs());
+    while asked.elapsed() < PATIENCE {
+        match consumer.poll(PATIENCE.saturating_sub(asked.elapsed())) {
+            Some(Ok(message)) => return age(&message).map(|age_s| Some(Some(age_s))),
+            // Another broker of the cluster may be away.
+            Some(Err(error)) => problem = error.to_string(),
+            None => {}
+        }
+    }
+    Err(problem)
+}
+
+/// Seconds since it was written, by its own time.
+fn age(message: &BorrowedMessage<'_>) -> Result<u64, String> {
+    let written = message.timestamp().to_millis().ok_or("its last record has no timestamp")?;
+    let written_s = u64::try_from(written).unwrap_or(0) / 1000;
+    Ok((wall_us() / 1_000_000).saturating_sub(written_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Login;
+    use crate::topology;
+
+    /// The topic in which the newest record of `us` is looked for, when `clusters`
+    /// answer, each with the topics that it has.
+    #[track_caller]
+    fn check(clusters: &[(&str, &[&str])], wanted: Option<&str>) {
+        let text = "version: 1\n\
+                    regions:\n\
+                    \x20 eu: { id: 1, databases: ['db:1'], kafka: k }\n\
+                    \x20 us: { id: 2, databases: ['db:2'], kafka: l }\n\
+                    kafka: { k: { brokers: ['k:1'] }, l: { brokers: ['l:1'] } }\n\
+                    tables: [{ tables: shop.* }]\n";
+        let topology = topology::parse(text).unwrap();
+        let login = Login { user: String::new(), password: None, tls: false };
+        let (kafka, region) = (BTreeMap::new(), &topology.regions[0]);
+        let plan = Plan { topology: &topology, region, login, kafka };
+        let mut facts = Clusters::from([
+            ("own".to_owned(), Err("away".to_owned())),
+            ("us".to_owned(), Err("away".to_owned())),
+        ]);
+        for (label, topics) in clusters {
+            let bootstrap = if *label == "own" { "k:1" } else { "l:1" }.to_owned();
+            let topics =
+                topics.iter().map(|name| ((*name).to_owned(), Some(TopicFacts::default())));
+            let cluster = KafkaFacts { bootstrap, brokers: 1, topics: topics.collect() };
+            facts.insert((*label).to_owned(), Ok(cluster));
+        }
+        let found = nearest(&plan, &topology.regions[1], &facts);
+        assert_eq!(found.map(|topic| topic.name).as_deref(), wanted);
+    }
+
+    #[test]
+    fn the_inbox_stands_in_for_an_outbox_whose_kafka_is_away() {
+        let (inbox, outbox) = ("causeway.inbox.us", "causeway.outbox.us");
+        check(&[("own", &[inbox]), ("us", &[outbox])], Some(outbox));
+        check(&[("own", &[inbox])], Some(inbox));
+        check(&[("us", &[outbox])], Some(outbox));
+        // A lost outbox is made anew: what came before it is no sign of life.
+        check(&[("own", &[inbox]), ("us", &[])], None);
+        check(&[("own", &[])], None);
+        check(&[], None);
+    }
 }

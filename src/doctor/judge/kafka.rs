@@ -1,6 +1,6 @@
 //! The Kafka clusters and the topics in them.
 
-use super::super::{Facts, Finding, KafkaFacts, TopicFacts};
+use super::super::{Facts, Finding, KafkaFacts, Newest, TopicFacts};
 
 const REACHABLE: &str = "outbox and inboxes live in Kafka: without it nothing is replicated";
 const BROKERS: &str = "what one broker alone holds is lost with it";
@@ -10,6 +10,9 @@ const RETENTION: &str = "a peer that was away for longer than the retention must
 const RECORD: &str = "a larger transaction part would be refused, and the stream would stop";
 const IN_SYNC: &str = "with acks=all a record is safe once the in-sync replicas have it";
 const UNCLEAN: &str = "a replica that lags may become leader, and acknowledged records go";
+const AWAY: &str = "what a region that is away has not seen is kept for `retention`; of one that is \
+                    gone for longer nothing is held, and it can't catch up";
+const GUIDE: &str = "docs/OPERATIONS.md, A region that was away for too long";
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -28,7 +31,43 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             ),
         }
     }
+    for (peer, newest) in &facts.newest {
+        findings.push(region_away(peer, newest.as_ref(), facts.outage_s_max).on(peer));
+    }
     findings
+}
+
+/// A region that lives writes a heartbeat at least each minute.
+fn region_away(peer: &str, newest: Result<&Newest, &String>, outage_s_max: u64) -> Finding {
+    const CHECK: &str = "region_away";
+    let newest = match newest {
+        Ok(newest) => newest,
+        Err(why) => {
+            return Finding::warn(CHECK, AWAY, why.clone())
+                .fix("let the agent's Kafka user read that topic, and run doctor again");
+        }
+    };
+    let topic = &newest.topic;
+    let gone = format!(
+        "do not start {peer} as it is: seed it anew, or take it out of the topology ({GUIDE})"
+    );
+    let Some(age_s) = newest.age_s else {
+        let found = format!("all records of {topic} are purged: none came within its retention");
+        return Finding::fail(CHECK, AWAY, found).fix(gone);
+    };
+    let found =
+        format!("the newest record of {topic} is {age_s} s old, retention is {outage_s_max} s");
+    if age_s > outage_s_max {
+        Finding::fail(CHECK, AWAY, found).fix(gone)
+    } else if age_s >= outage_s_max / 2 {
+        Finding::warn(CHECK, AWAY, found).fix(format!(
+            "bring the agent, the database and the Kafka of {peer} back within {} s; after that \
+             seed it anew, or take it out of the topology ({GUIDE})",
+            outage_s_max - age_s
+        ))
+    } else {
+        Finding::pass(CHECK, AWAY, found)
+    }
 }
 
 fn judge_cluster(label: &str, cluster: &KafkaFacts) -> Vec<Finding> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use crate::change::TableName;
 use crate::doctor::{
     Account, ClockSample, ColumnFacts, DatabaseFacts, Facts, Flavor, ForeignKey, Grant, Initial,
-    KafkaFacts, PeerFacts, Report, Scope, Severity, TableFacts, TopicFacts, Trigger,
+    KafkaFacts, Newest, PeerFacts, Report, Scope, Severity, TableFacts, TopicFacts, Trigger,
 };
 use crate::topology;
 
@@ -98,6 +98,10 @@ fn topic() -> TopicFacts {
     }
 }
 
+fn newest(age_s: Option<u64>) -> Result<Newest, String> {
+    Ok(Newest { topic: "causeway.outbox.us".to_owned(), age_s })
+}
+
 /// A region in which everything is as it should be.
 fn good() -> Facts {
     let kafka = KafkaFacts {
@@ -118,6 +122,7 @@ fn good() -> Facts {
         database: Ok(database()),
         peers: BTreeMap::from([("us".to_owned(), Ok(peer))]),
         kafka: BTreeMap::from([("own".to_owned(), Ok(kafka))]),
+        newest: BTreeMap::from([("us".to_owned(), newest(Some(3)))]),
     }
 }
 
@@ -434,4 +439,24 @@ fn kafka_is_judged_by_what_it_would_lose() {
     on_topic("min.insync.replicas", "1", "topic_in_sync", Warn);
     on_topic("min.insync.replicas", "4", "topic_in_sync", Fail);
     on_topic("unclean.leader.election.enable", "true", "topic_unclean_election", Fail);
+}
+
+#[test]
+fn a_region_that_is_away_is_told_before_it_is_too_late() {
+    let last = |age_s, wanted| {
+        check("region_away", wanted, |f| {
+            f.newest.insert("us".to_owned(), newest(age_s));
+        });
+    };
+    last(Some(0), Pass);
+    last(Some(302_399), Pass);
+    last(Some(302_400), Warn);
+    last(Some(604_800), Warn);
+    last(Some(604_801), Fail);
+    last(None, Fail);
+    check("region_away", Warn, |f| {
+        f.newest.insert("us".to_owned(), Err("not allowed to read".to_owned()));
+    });
+    // Nothing came of it yet.
+    check("topic_retention", Pass, |f| f.newest.clear());
 }
