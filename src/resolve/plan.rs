@@ -71,16 +71,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether some row changed since the plan, staged as batch `id`, was made.
+    /// Whether some row changed since the plan, staged as batch `id`, was made. What has
+    /// become stable meanwhile may be gone from the index: it counts on neither side. A
+    /// local write that came since is not stable before the batch has committed, for what
+    /// tells that all have applied it comes behind the batch.
     #[must_use]
     pub fn is_stale(&self, index: &Index, id: BatchId) -> bool {
         let moved = |(place, dots): &(RowKey, SmallVec<[Dot; 2]>)| {
-            index.seen_before(*place, id).dots() != *dots
+            differs(index, &index.seen_before(*place, id).dots(), dots)
         };
-        let deleted =
-            |(row, dots): (&RowKey, &SmallVec<[Dot; 1]>)| index.deletes(*row, id) != *dots;
+        let deleted = |(row, dots): (&RowKey, &SmallVec<[Dot; 1]>)| {
+            differs(index, &index.deletes(*row, id), dots)
+        };
         let filed = |(value, role, dots): &(RowKey, Role, Vec<Dot>)| {
-            !index.filed(*value, *role, id).map(|held| held.version.dot).eq(dots.iter().copied())
+            let held = index.filed(*value, *role, id).map(|held| held.version.dot);
+            differs(index, &held.collect::<Vec<_>>(), dots)
         };
         index.local_writes() != self.local_writes
             && (self.basis.iter().any(moved)
@@ -119,6 +124,11 @@ impl Plan {
     pub fn rows(&self) -> usize {
         self.tables.iter().map(|t| t.puts.len() + t.removes.len() + t.merges.len()).sum()
     }
+}
+
+fn differs(index: &Index, here: &[Dot], then: &[Dot]) -> bool {
+    let open = |dot: &&Dot| !index.stable().covers(**dot);
+    !here.iter().filter(open).eq(then.iter().filter(open))
 }
 
 /// Why a transaction can't join the plan.

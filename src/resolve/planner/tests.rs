@@ -124,3 +124,23 @@ fn a_local_write_under_the_batch_makes_the_plan_stale() {
     }
     assert!(first.is_stale(&index, BatchId(1)));
 }
+
+/// What every region has applied is forgotten: that is no write under the batch.
+#[test]
+fn what_has_become_stable_meanwhile_does_not_make_the_plan_stale() {
+    let mut index = index(&[Txn::new(dot(1, 1), 10, &[], vec![(None, Some(row(1, 7)))])]);
+    let change = vec![(Some(row(1, 7)), Some(row(1, 8)))];
+    let first = plan(&index, &[Txn::new(dot(2, 1), 11, &[dot(1, 1)], change)]);
+    index.stage(BatchId(1), vec![dot(2, 1)], first.writes.clone());
+    index.collect(&[dot(1, 1)].into_iter().collect());
+    let other = Txn::new(dot(1, 2), 12, &[], vec![(None, Some(row(2, 7)))]);
+    for write in plan(&Index::default(), &[other]).writes {
+        index.enter_local(&write);
+    }
+    assert!(!first.is_stale(&index, BatchId(1)));
+    let same = Txn::new(dot(1, 3), 13, &[], vec![(None, Some(row(1, 9)))]);
+    for write in plan(&Index::default(), &[same]).writes {
+        index.enter_local(&write);
+    }
+    assert!(first.is_stale(&index, BatchId(1)));
+}
