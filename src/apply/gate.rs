@@ -32,12 +32,14 @@ pub(super) enum Miss {
     OutboxBehind(Seq),
     /// The database refused.
     Database(ApplyError),
+    /// It gave no good answer to COMMIT.
+    Commit(ApplyError),
 }
 
 impl Miss {
     /// Whether the batch may have committed all the same: the answer was lost.
     pub(super) fn is_unknown(&self) -> bool {
-        matches!(self, Self::Database(error) if error.kind() == ErrorKind::Retry)
+        matches!(self, Self::Commit(error) if error.kind() == ErrorKind::Retry)
     }
 }
 
@@ -166,7 +168,7 @@ impl Gate {
         let until = match miss {
             Miss::CaptureBehind(point) => Until::Captured(point.clone()),
             Miss::OutboxBehind(seq) => Until::Acked(*seq),
-            Miss::Stale | Miss::Altered | Miss::Database(_) => return,
+            Miss::Stale | Miss::Altered | Miss::Database(_) | Miss::Commit(_) => return,
         };
         self.stood += 1;
         self.shut = Some(Shut { until, since: Instant::now() });
@@ -210,7 +212,7 @@ pub(super) async fn finish(
     let passed = redo::pass(gate, session, written).await;
     if passed.is_ok() {
         failpoint::hit("apply.before_commit");
-        session.commit().await.map_err(Miss::Database)?;
+        session.commit().await.map_err(Miss::Commit)?;
         failpoint::hit("apply.after_commit");
     } else {
         session.rollback().await.map_err(Miss::Database)?;
@@ -266,6 +268,6 @@ pub(super) fn miss_text(miss: &Miss) -> String {
         Miss::Altered => "a table was altered under the batch".to_owned(),
         Miss::CaptureBehind(_) => CAPTURE_BEHIND.to_owned(),
         Miss::OutboxBehind(_) => OUTBOX_BEHIND.to_owned(),
-        Miss::Database(error) => error.to_string(),
+        Miss::Database(error) | Miss::Commit(error) => error.to_string(),
     }
 }

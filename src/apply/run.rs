@@ -361,7 +361,7 @@ impl Applier {
             self.give_up(younger);
         }
         self.give_up(batch);
-        if matches!(miss, Miss::Database(_)) {
+        if matches!(miss, Miss::Database(_) | Miss::Commit(_)) {
             session.rollback().await?;
         }
         self.failed(&miss, 2).await?;
@@ -437,7 +437,7 @@ impl Applier {
         }
         let pause_ms = match miss {
             Miss::Stale | Miss::Altered | Miss::CaptureBehind(_) | Miss::OutboxBehind(_) => 0,
-            Miss::Database(error) => match error.kind() {
+            Miss::Database(error) | Miss::Commit(error) => match error.kind() {
                 ErrorKind::Retry => 5 * u64::from(self.failures.min(40)),
                 ErrorKind::Full => 1000,
                 ErrorKind::Row => {
