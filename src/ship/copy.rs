@@ -28,6 +28,8 @@ const OFFSET_HEADER: &str = "causeway-offset";
 
 /// Copies given to the producer and not acknowledged.
 const IN_FLIGHT_MAX: usize = 4_096;
+/// Their bytes: well below the producer's own bound, at which it takes nothing.
+const IN_FLIGHT_BYTES_MAX: usize = 12 << 20;
 
 /// How near the search in an inbox comes before it reads record by record.
 const NEAR: i64 = 512;
@@ -111,6 +113,8 @@ pub(super) struct Copying<'a> {
     /// None in the outbox, of which every record counts.
     back: Option<Back>,
     waits: VecDeque<(i64, usize, DeliveryFuture)>,
+    /// Of those.
+    bytes: usize,
 }
 
 impl<'a> Copying<'a> {
@@ -168,7 +172,19 @@ impl<'a> Copying<'a> {
             report.source_offset = reached;
         });
         let (met, back, waits) = (last.is_none(), None, VecDeque::new());
-        Ok(Self { config, status, producer, source, topic, last, met, reached, back, waits })
+        Ok(Self {
+            config,
+            status,
+            producer,
+            source,
+            topic,
+            last,
+            met,
+            reached,
+            back,
+            waits,
+            bytes: 0,
+        })
     }
 
     /// Copies until `until` ends, or until it can't go on.
@@ -181,17 +197,18 @@ impl<'a> Copying<'a> {
                 biased;
                 () = &mut until => return Ok(()),
                 ended = acknowledged(&mut self.waits), if !self.waits.is_empty() => {
-                    let copied = ended?;
+                    let (offset, bytes) = ended?;
+                    self.bytes -= bytes;
                     silence.reset();
                     failpoint::hit("link.copied");
-                    self.tell_copied(copied);
+                    self.tell_copied(offset, u64::try_from(bytes).unwrap_or(u64::MAX));
                 }
                 _ = silence.tick(), if !self.waits.is_empty() => status.set(|report| {
                     let waits = self.waits.len();
                     report.running = false;
                     report.reason = Some(format!("the Kafka here does not acknowledge {waits}"));
                 }),
-                message = source.recv(), if self.waits.len() < IN_FLIGHT_MAX => match message {
+                message = source.recv(), if self.has_room() => match message {
                     Ok(message) => {
                         let first = self.waits.is_empty();
                         self.take(&message).await?;
@@ -213,7 +230,11 @@ impl<'a> Copying<'a> {
         }
     }
 
-    fn tell_copied(&self, (offset, bytes): (i64, u64)) {
+    fn has_room(&self) -> bool {
+        self.waits.len() < IN_FLIGHT_MAX && self.bytes < IN_FLIGHT_BYTES_MAX
+    }
+
+    fn tell_copied(&self, offset: i64, bytes: u64) {
         let through = self.back.is_some();
         self.status.set(|report| {
             report.running = true;
@@ -281,6 +302,7 @@ impl<'a> Copying<'a> {
             }
         };
         self.reached = Some(at);
+        self.bytes += message.payload_len();
         self.waits.push_back((at, message.payload_len(), delivery));
         Ok(())
     }
@@ -310,12 +332,12 @@ async fn near(
 type Waits = VecDeque<(i64, usize, DeliveryFuture)>;
 
 /// The oldest copy's acknowledgement.
-async fn acknowledged(waits: &mut Waits) -> Result<(i64, u64), ShipError> {
+async fn acknowledged(waits: &mut Waits) -> Result<(i64, usize), ShipError> {
     let Some((offset, bytes, delivery)) = waits.front_mut() else {
         return std::future::pending().await;
     };
     let ended = delivery.await;
-    let copied = (*offset, u64::try_from(*bytes).unwrap_or(u64::MAX));
+    let copied = (*offset, *bytes);
     waits.pop_front();
     match ended {
         Ok(Ok(_)) => Ok(copied),
