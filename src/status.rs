@@ -439,10 +439,12 @@ pub struct TableVerify {
 
 impl AgentStatus {
     /// How long nothing has come of `origin`, when that is long for a region that lives:
-    /// it then keeps everything since from becoming stable.
+    /// it then keeps everything since from becoming stable. Unknown while the stream does
+    /// not run: its inbox is read no further than there is room for.
     #[must_use]
     pub fn silence_us(&self, origin: &str) -> Option<u64> {
-        let heard_us = self.streams.get(origin)?.heard_us?;
+        let stream = self.streams.get(origin)?;
+        let heard_us = stream.heard_us.filter(|_| stream.state == StreamState::Running)?;
         Some(self.at_us.saturating_sub(heard_us)).filter(|silence| *silence >= SILENCE_US)
     }
 

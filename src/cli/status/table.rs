@@ -238,11 +238,13 @@ mod tests {
             max_us: 2_500_000,
         });
         let ap = status.streams.entry("ap-south".to_owned()).or_default();
-        ap.heard_us = Some(300_000_000);
         ap.assigned = Assigned::Running;
         ap.state = StreamState::Halted;
         ap.reason = Some("table shop.orders is missing here".to_owned());
         ap.advice = Some("create it, then: causeway stream resume ap-south".to_owned());
+        let sa = status.streams.entry("sa-east".to_owned()).or_default();
+        sa.state = StreamState::Running;
+        sa.heard_us = Some(300_000_000);
         status
     }
 
