@@ -103,7 +103,7 @@ pub async fn run_link(
     cancel: CancellationToken,
 ) -> Result<(), ShipError> {
     let shunned = vec![None; config.detours.len()];
-    let (looked_us, in_vain) = (None, false);
+    let (looked_us, in_vain) = (None, None);
     let (config, status) = (&config, &*status);
     let mut link = Link { config, status, needed, shunned, looked_us, in_vain };
     let mut pause = Duration::from_millis(100);
@@ -121,8 +121,8 @@ pub async fn run_link(
         status.set(|report| {
             report.running = false;
             report.halted = halted;
-            let vain = if link.in_vain { "; no other region's inbox holds more" } else { "" };
-            report.reason = Some(format!("{error}{vain}"));
+            let in_vain = link.in_vain.iter().map(|why| format!("; {why}"));
+            report.reason = Some(format!("{error}{}", in_vain.collect::<String>()));
             report.backlog = None;
             if halted {
                 report.source_offset = None;
@@ -145,12 +145,12 @@ struct Link<'a> {
     config: &'a LinkConfig,
     status: &'a LinkStatus,
     needed: watch::Receiver<bool>,
-    /// Until when each detour is left alone.
-    shunned: Vec<Option<u64>>,
+    /// Until when each detour is left alone, and why.
+    shunned: Vec<Option<(u64, String)>>,
     /// When the detours were last looked at.
     looked_us: Option<u64>,
-    /// None of them had more.
-    in_vain: bool,
+    /// Why none of them was taken.
+    in_vain: Option<String>,
 }
 
 impl Link<'_> {
@@ -163,16 +163,18 @@ impl Link<'_> {
         let last = Last::of(&config.target, &config.target_topic).await?;
         if self.is_due() {
             self.looked_us = Some(wall_us());
-            let chosen = self.choose(last.as_ref().map(|last| last.offset)).await;
-            self.in_vain = chosen.is_none();
-            if let Some(n) = chosen {
-                self.detour(n, last).await;
-                return Ok(());
+            match self.choose(last.as_ref().map(|last| last.offset)).await {
+                Ok(n) => {
+                    self.in_vain = None;
+                    self.detour(n, last).await;
+                    return Ok(());
+                }
+                Err(why) => self.in_vain = Some(why),
             }
         }
         let source = Arc::new(config.source.consumer()?);
         let held = self.ask(&source).await?;
-        self.in_vain = false;
+        self.in_vain = None;
         let until = self.watch_outbox(Arc::clone(&source), held.0);
         Copying::of_outbox((config, status), source, held, last)?.run(until).await
     }
@@ -218,18 +220,23 @@ impl Link<'_> {
         held.map_err(|error| ShipError::from_kafka(&error))
     }
 
-    /// The detour to take, if one has more than the inbox here.
-    async fn choose(&self, last: Option<i64>) -> Option<usize> {
-        let mut ends = Vec::new();
+    /// The detour to take, if one has more than the inbox here; else why none.
+    async fn choose(&self, last: Option<i64>) -> Result<usize, String> {
+        let (mut ends, mut why) = (Vec::new(), Vec::new());
         for (detour, shunned) in self.config.detours.iter().zip(&self.shunned) {
-            let end = if shunned.is_some_and(|until| wall_us() < until) {
-                Ok(None)
-            } else {
-                Last::of(&detour.cluster, &detour.topic).await
+            let end = match shunned {
+                Some((until, why)) if wall_us() < *until => Err(why.clone()),
+                Some(_) | None => Last::of(&detour.cluster, &detour.topic)
+                    .await
+                    .map_err(|error| error.to_string()),
             };
+            if let Err(error) = &end {
+                why.push(format!("{}'s inbox can't be copied: {error}", detour.through));
+            }
             ends.push(end.ok().flatten().map(|last| last.offset));
         }
-        best(last, &ends)
+        let none = "no other region's inbox holds more".to_owned();
+        best(last, &ends).ok_or(if why.is_empty() { none } else { why.join("; ") })
     }
 
     /// Copies from that inbox until the outbox answers, the inbox can't be copied, or
@@ -253,7 +260,7 @@ impl Link<'_> {
             Ok(()) => tracing::info!(topic, through, until, "copied from another inbox"),
             Err(error) => {
                 tracing::warn!(topic, through, until, %error, "inbox can't be copied further");
-                self.shunned[n] = Some(wall_us() + SHUN_US);
+                self.shunned[n] = Some((wall_us() + SHUN_US, error.to_string()));
             }
         }
         status.set(|report| {
