@@ -87,6 +87,36 @@ fn relative(
     Some(MergeRow { row, set, add })
 }
 
+/// The row that the base left, with what the writes of `history` made of it that its author
+/// had not seen, in any order. `None` as with [`effect`].
+pub(super) fn onto(
+    merge: &Merge,
+    history: &[Write],
+    (_, base): Held<'_>,
+    unseen: impl Fn(&&Write) -> bool,
+) -> Option<Row> {
+    let held: Vec<Held<'_>> =
+        history.iter().filter_map(|w| w.body.as_deref().map(|body| (w, body))).collect();
+    let rest: Vec<&Body> = held.iter().filter(|(w, _)| unseen(w)).map(|&(_, body)| body).collect();
+    let mut row = base.after.clone()?;
+    let groups = merge.groups.iter().cloned().chain([Policy::rest(merge, &base.table)]);
+    for group in groups.filter(|group| rest.iter().any(|body| touches(body, &group.columns))) {
+        let (_, winner) = winner(&group, &held)?;
+        copy(&mut row, winner.after.as_ref()?, &group.columns);
+    }
+    for &at in &merge.deltas {
+        let mut sum = Number::ZERO;
+        for body in &rest {
+            sum = sum.plus(change(body, at)?)?;
+        }
+        if !sum.is_zero() {
+            let value: &mut Value = row.values.get_mut(at)?;
+            *value = Number::of(value)?.plus(sum)?.to_value(value)?;
+        }
+    }
+    Some(row)
+}
+
 fn copy(row: &mut Row, from: &Row, columns: &[usize]) {
     for &at in columns {
         if let (Some(to), Some(value)) = (row.values.get_mut(at), from.values.get(at)) {
@@ -111,10 +141,18 @@ fn touches(body: &Body, columns: &[usize]) -> bool {
     }
 }
 
-/// The write that a group of columns takes its values from.
+/// The write that a group of columns takes its values from. Of each region its last one
+/// stands for all: it had seen the earlier ones, and what they had seen.
 fn winner<'a>(group: &ColumnGroup, held: &[Held<'a>]) -> Option<Held<'a>> {
-    let touching: Vec<Held<'a>> =
-        held.iter().copied().filter(|(_, body)| touches(body, &group.columns)).collect();
+    let mut touching: Vec<Held<'a>> = Vec::new();
+    for &one in held.iter().filter(|(_, body)| touches(body, &group.columns)) {
+        let dot = one.0.version.dot;
+        match touching.iter_mut().find(|(w, _)| w.version.dot.origin == dot.origin) {
+            Some(last) if last.0.version.dot.seq <= dot.seq => *last = one,
+            Some(_) => {}
+            None => touching.push(one),
+        }
+    }
     let survives = |write: &Write| {
         !touching.iter().any(|(w, _)| w.version.dot != write.version.dot && w.saw(&write.version))
     };

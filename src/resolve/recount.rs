@@ -197,7 +197,7 @@ fn merged(merge: &Merge, history: &[Write], extent: &Extent) -> Result<Recounted
         return Ok(told(left(effect.ok_or(Untold::Sum)?), None));
     }
     let mut found: Option<Recounted> = None;
-    for base in history.iter().filter(|write| extent.is_below(write)) {
+    for base in bases(&history, extent) {
         let Some(row) = counted(merge, &history, base, extent)? else { continue };
         let origin = base.version.dot.origin;
         match &mut found {
@@ -211,6 +211,19 @@ fn merged(merge: &Merge, history: &[Write], extent: &Extent) -> Result<Recounted
     found.ok_or(Untold::Base)
 }
 
+/// Of each region its last write, if its author had seen all that is not known: it had
+/// seen what the region's earlier ones had, so from these no more can be counted.
+fn bases<'a>(history: &'a [Write], extent: &Extent) -> Vec<&'a Write> {
+    let mut bases: Vec<&Write> = Vec::new();
+    for write in history.iter().rev() {
+        if !bases.iter().any(|base| base.version.dot.origin == write.version.dot.origin) {
+            bases.push(write);
+        }
+    }
+    bases.retain(|write| extent.is_below(write));
+    bases
+}
+
 /// The row that `base` left, with all that its author had not seen; none where something
 /// that is not known could count among that.
 fn counted(
@@ -219,21 +232,11 @@ fn counted(
     base: &Write,
     extent: &Extent,
 ) -> Result<Option<Row>, Untold> {
-    let (mut known, rest): (Vec<Write>, Vec<Write>) =
-        history.iter().cloned().partition(|write| base.saw(&write.version));
-    if !rest.iter().all(|write| extent.is_below(write)) {
+    let unseen = |write: &&Write| !base.saw(&write.version);
+    if !history.iter().filter(unseen).all(|write| extent.is_below(write)) {
         return Ok(None);
     }
-    let Some(row) = body(base)?.after.clone() else { return Ok(None) };
-    let mut effect = Effect::Put(row);
-    for write in rest {
-        known.push(write);
-        let write = known.last().expect("it was just put there");
-        let held = body(write)?;
-        let change = merge::effect(merge, &held.table, &known, (write, held));
-        effect = change.and_then(|change| merge::join(effect, change)).ok_or(Untold::Sum)?;
-    }
-    Ok(left(effect))
+    merge::onto(merge, history, (base, body(base)?), unseen).ok_or(Untold::Sum).map(Some)
 }
 
 fn left(effect: Effect) -> Option<Row> {

@@ -106,8 +106,11 @@ impl Turn<'_> {
             let gtid = gtids.get(&stands.write.dot).cloned().unwrap_or_default();
             Told { stands, gtid }
         };
-        let found = keys.into_iter().map(|key| key.and_then(row).map(told));
-        Ok(found.map(|found| found.map_err(|untold| untold.to_string())).collect())
+        let found = keys.into_iter().map(|key| {
+            self.bounds.hold()?;
+            Ok(key.and_then(row).map(told).map_err(|untold| untold.to_string()))
+        });
+        found.collect()
     }
 
     async fn round(

@@ -50,6 +50,16 @@ pub(super) struct Bounds<'a> {
     pub(super) stop: &'a CancellationToken,
 }
 
+impl Bounds<'_> {
+    /// Refuses to go on when it was stopped or takes too long.
+    pub(super) fn hold(&self) -> Result<(), Silence> {
+        if self.stop.is_cancelled() {
+            return Err(Silence::Stopped);
+        }
+        if self.began.elapsed() > self.most { Err(Silence::Long(self.most)) } else { Ok(()) }
+    }
+}
+
 /// From one record of an outbox to what was its end.
 pub(super) struct Outbox {
     pub(super) origin: RegionId,
@@ -114,9 +124,7 @@ impl Outbox {
                     Err(_) => return Err(Silence::Stuck(self.region.clone())),
                 },
             };
-            if bounds.began.elapsed() > bounds.most {
-                return Err(Silence::Long(bounds.most));
-            }
+            bounds.hold()?;
             let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
             let record = Record::decode(bytes).map_err(|_| Silence::Record(self.region.clone()))?;
             each(record)?;

@@ -108,6 +108,23 @@ fn a_sum_is_counted_from_what_two_regions_say() {
     check(&delta(), &writes, &missing, Err(Untold::Contradiction));
 }
 
+/// Region 2 wrote it once, long ago: from that on all others are counted.
+#[test]
+fn a_row_that_is_written_all_day_is_told_in_no_time() {
+    const WRITES: u16 = 4_000;
+    let policy = Policy { merge: Some(Merge { deltas: vec![1], groups: vec![] }), ..delta() };
+    let seen = [dot(1, 0), dot(2, 0)];
+    let first = write(dot(2, 1), 1, &seen, (row(0, 0), row(1, 0)), true);
+    let later = (1..=WRITES).map(|n| {
+        let (at, n) = (u64::from(n), i64::from(n));
+        write(dot(1, at), 1 + at, &[dot(2, 1)], (row(n, n - 1), row(n + 1, n)), true)
+    });
+    let writes: Vec<Write> = std::iter::once(first).chain(later).collect();
+    let (began, n) = (std::time::Instant::now(), i64::from(WRITES));
+    check(&policy, &writes, &extent(&seen, 0), Ok((row(n + 1, n), None)));
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}
+
 #[test]
 fn what_may_be_concurrent_with_a_change_leaves_a_sum_untold() {
     let first = Order::Priority(vec![RegionId::new(2).unwrap()]);
