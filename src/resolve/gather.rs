@@ -7,15 +7,15 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use prost::Message as _;
 
 use super::{Order, Policy, Recount, Touched};
-use crate::change::{RegionId, Row, Value};
+use crate::change::{Dot, RegionId, Row, Value};
 use crate::clock::Hlc;
 use crate::version::{Body, RowKey, Write};
 
-/// What a write holds beside its rows, about.
+/// What a write holds beside its rows, its transaction's GTID too, about.
 const WRITE_BYTES: usize = 512;
 
 /// A write that was picked out of a transaction.
@@ -31,6 +31,7 @@ struct Kept {
     write: Write,
     /// The rest of its group.
     halves: Vec<Write>,
+    gtid: Arc<str>,
 }
 
 /// The writes that decide some rows.
@@ -40,6 +41,8 @@ pub struct Gather {
     /// Places of which writes that are not earlier than this are wanted too.
     beside: HashMap<RowKey, (Hlc, RegionId)>,
     others: Vec<Write>,
+    /// Sums that one transaction wrote in several of its parts.
+    split: HashSet<RowKey>,
     bytes: usize,
 }
 
@@ -80,32 +83,59 @@ impl Gather {
         picked.map(whole).collect()
     }
 
-    /// Takes what was picked of a whole transaction.
-    pub fn take(&mut self, picked: Vec<Picked>) {
-        for (at, Picked { write, policy }) in picked.iter().enumerate() {
-            if let Some(held) = self.rows.get_mut(&write.key)
-                && !held.iter().any(|held| {
-                    held.write.version.dot != write.version.dot
-                        && replaces(policy, &held.write, write)
-                })
-            {
-                let group = write.body.as_ref().and_then(|body| body.group.as_ref());
-                let others = picked.iter().enumerate().filter(|(other, _)| *other != at);
-                let halves = others.map(|(_, other)| &other.write);
-                let halves = halves.filter(|w| group.is_some_and(|g| g.contains(&w.key)));
-                let kept = Kept { write: write.clone(), halves: halves.cloned().collect() };
-                self.bytes += size(&kept);
-                for gone in held.extract_if(.., |held| replaces(policy, write, &held.write)) {
-                    self.bytes -= size(&gone);
-                }
-                held.push(kept);
+    /// Takes what was picked of a whole transaction: in the first round the writes of the
+    /// rows, then those beside them.
+    pub fn take(&mut self, gtid: &Arc<str>, picked: Vec<Picked>) {
+        if self.is_first_round() {
+            for at in 0..picked.len() {
+                self.keep(gtid, &picked, at);
             }
+            return;
+        }
+        for Picked { write, .. } in picked {
             let rank = write.version.rank();
             if write.places().any(|at| self.beside.get(&at).is_some_and(|&from| rank >= from)) {
-                self.bytes += bytes(write);
-                self.others.push(write.clone());
+                self.bytes += bytes(&write);
+                self.others.push(write);
             }
         }
+    }
+
+    fn keep(&mut self, gtid: &Arc<str>, picked: &[Picked], at: usize) {
+        let Picked { write, policy } = &picked[at];
+        let Some(held) = self.rows.get_mut(&write.key) else { return };
+        let dot = write.version.dot;
+        let adds_up = policy.merge.is_some();
+        if adds_up {
+            if held.last().is_some_and(|last| last.write.version.dot == dot) {
+                self.split.insert(write.key);
+            }
+        } else if held
+            .iter()
+            .any(|held| held.write.version.dot != dot && replaces(policy, &held.write, write))
+        {
+            return;
+        }
+        let group = write.body.as_ref().and_then(|body| body.group.as_ref());
+        let others = picked.iter().enumerate().filter(|(other, _)| *other != at);
+        let halves = others.map(|(_, other)| &other.write);
+        let halves = halves.filter(|w| group.is_some_and(|g| g.contains(&w.key))).cloned();
+        let (write, gtid) = (write.clone(), Arc::clone(gtid));
+        let kept = Kept { write, halves: halves.collect(), gtid };
+        self.bytes += size(&kept);
+        if !adds_up {
+            for gone in held.extract_if(.., |held| replaces(policy, &kept.write, &held.write)) {
+                self.bytes -= size(&gone);
+            }
+        }
+        held.push(kept);
+    }
+
+    /// The source's names of the transactions that wrote the rows.
+    #[must_use]
+    pub fn gtids(&self) -> HashMap<Dot, Arc<str>> {
+        let kept = self.rows.values().flatten();
+        kept.map(|kept| (kept.write.version.dot, Arc::clone(&kept.gtid))).collect()
     }
 
     /// After the first round: whether a second one is needed, through all transactions
@@ -132,21 +162,20 @@ impl Gather {
     pub fn finish(self) -> Recount {
         let kept = self.rows.into_values().flatten();
         let own = kept.flat_map(|kept| std::iter::once(kept.write).chain(kept.halves));
-        Recount::new(own.chain(self.others).collect())
+        Recount::new(own.chain(self.others).collect()).with_split(self.split)
     }
 }
 
-/// Whether a row is decided without `held` once `write` is known. What makes writes void
-/// is gathered by itself.
+/// Whether a row that is no sum is decided without `held` once `write` is known. What makes
+/// writes void is gathered by itself.
 fn replaces(policy: &Policy, write: &Write, held: &Write) -> bool {
     let (a, b) = (&write.version, &held.version);
-    match (&policy.order, &policy.merge) {
+    match &policy.order {
         // What a transaction writes again.
         _ if a.dot == b.dot => true,
-        (_, Some(_)) => false,
-        (Order::Latest, None) => a.rank() > b.rank(),
+        Order::Latest => a.rank() > b.rank(),
         // An origin's later write has seen what its earlier ones had.
-        (Order::Priority(_) | Order::Column(_), None) => {
+        Order::Priority(_) | Order::Column(_) => {
             a.dot.origin == b.dot.origin && a.dot.seq > b.dot.seq
         }
     }
@@ -206,8 +235,9 @@ mod tests {
             let (hlc, changes) = (Hlc(number), &changes[..]);
             let txn = Incoming { dot, hlc, deps: &deps, gtid: "", changes };
             let picked = gather.pick(&touched(&book, &txn).unwrap());
-            gather.take(picked);
+            gather.take(&"0-1-1".into(), picked);
         }
+        assert_eq!(gather.gtids().len(), gather.rows[&key].len());
         let bytes = gather.bytes();
         assert!(!gather.look_beside());
         (gather.rows[&key].len(), bytes)

@@ -77,7 +77,7 @@ fn read(world: &World, from: [usize; 5], book: &Rulebook, gather: &mut Gather) -
                 changes: &txn.changes,
             };
             let picked = gather.pick(&touched(book, &incoming).expect("keys are numbers"));
-            gather.take(picked);
+            gather.take(&"".into(), picked);
         }
     }
     Extent { floor, covered }

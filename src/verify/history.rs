@@ -96,14 +96,15 @@ impl Turn<'_> {
         if search.gather.look_beside() {
             Box::pin(self.round(&outboxes, &mut search, hear)).await?;
         }
-        let (keys, gtids, gather) = search.finish();
+        let (keys, gather) = search.finish();
+        let gtids = gather.gtids();
         let recount = gather.finish();
         let row = |key| {
             let table = recount.table(key)?;
             recount.row(&book.of(&table).1, key, &extent)
         };
         let told = |stands: Recounted| {
-            let gtid = gtids.get(&stands.write.dot).cloned().unwrap_or_default();
+            let gtid = gtids.get(&stands.write.dot).map(ToString::to_string).unwrap_or_default();
             Told { stands, gtid }
         };
         let found = keys.into_iter().map(|key| {

@@ -27,7 +27,6 @@ pub(super) struct Search<'a> {
     /// By wanted row its identity, or several where the table was altered.
     keys: Vec<Vec<RowKey>>,
     pub(super) gather: Gather,
-    gtids: HashMap<Dot, String>,
 }
 
 /// One origin's records in order.
@@ -48,7 +47,6 @@ impl<'a> Search<'a> {
             shapes: HashMap::new(),
             keys: vec![Vec::new(); wanted.len()],
             gather: Gather::default(),
-            gtids: HashMap::new(),
         }
     }
 
@@ -92,24 +90,22 @@ impl<'a> Search<'a> {
         Ok(self.gather.pick(&touched))
     }
 
-    fn take(&mut self, dot: Dot, gtid: String, picked: Vec<Picked>) -> Result<(), Silence> {
+    fn take(&mut self, gtid: &str, picked: Vec<Picked>) -> Result<(), Silence> {
         if picked.is_empty() {
             return Ok(());
         }
-        self.gtids.insert(dot, gtid);
-        self.gather.take(picked);
+        self.gather.take(&gtid.into(), picked);
         if self.gather.bytes() > BYTES_MAX { Err(Silence::Large(BYTES_MAX)) } else { Ok(()) }
     }
 
-    /// By wanted row its identity, or why it has none; and the source's names of the
-    /// transactions; and what was gathered.
-    pub(super) fn finish(self) -> (Vec<Result<RowKey, Untold>>, HashMap<Dot, String>, Gather) {
+    /// By wanted row its identity, or why it has none; and what was gathered.
+    pub(super) fn finish(self) -> (Vec<Result<RowKey, Untold>>, Gather) {
         let one = |known: Vec<RowKey>| match known[..] {
             [] => Err(Untold::Older),
             [key] => Ok(key),
             _ => Err(Untold::Altered),
         };
-        (self.keys.into_iter().map(one).collect(), self.gtids, self.gather)
+        (self.keys.into_iter().map(one).collect(), self.gather)
     }
 }
 
@@ -138,8 +134,7 @@ impl Reader {
         }
         self.open.extend(search.pick(&record, &txn.changes)?);
         if txn.last {
-            let dot = Dot { origin: record.origin, seq: record.seq };
-            return search.take(dot, record.gtid, std::mem::take(&mut self.open));
+            return search.take(&record.gtid, std::mem::take(&mut self.open));
         }
         Ok(())
     }

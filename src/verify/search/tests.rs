@@ -58,7 +58,8 @@ fn found(records: Vec<Record>) -> Found {
         }
     }
     let extent = extent(readers.iter().map(|(&origin, reader)| (origin, Some(reader))));
-    let (keys, gtids, gather) = search.finish();
+    let (keys, gather) = search.finish();
+    let gtids = gather.gtids();
     let recount = gather.finish();
     let key = keys.into_iter().next().unwrap();
     let told = key.and_then(|key| {
@@ -67,7 +68,7 @@ fn found(records: Vec<Record>) -> Found {
     });
     let Ok(told) = told else { return Ok(None) };
     let dot = told.write.dot;
-    assert_eq!(gtids[&dot], format!("{}-{}", dot.origin, dot.seq));
+    assert_eq!(*gtids[&dot], *format!("{}-{}", dot.origin, dot.seq));
     Ok(Some((dot.origin.get(), dot.seq.0)))
 }
 
@@ -149,7 +150,7 @@ fn a_moved_row_that_lost_its_other_half_shows_what_was_before() {
             }
             assert!(search.gather.look_beside(), "round {round}");
         }
-        let (keys, _, gather) = search.finish();
+        let (keys, gather) = search.finish();
         let recount = gather.finish();
         let key = keys[0].unwrap();
         let policy = crate::resolve::Policy::default();
