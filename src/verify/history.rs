@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::outbox::{Bounds, Outbox, Silence};
 use super::search::{Reader, Search, extent};
 use super::{Config, Hear, Progress};
-use crate::change::{RegionId, TableName};
+use crate::change::{RegionId, TableName, Vector};
 use crate::clock::wall_us;
 use crate::compare::Key;
 use crate::resolve::{Extent, Recounted, Rulebook, book};
@@ -32,10 +32,12 @@ pub(super) struct Told {
 
 type Wanted = [(TableName, Key)];
 
-/// What the outboxes tell of each row, or why they don't.
+/// What the outboxes tell of each row, or why they don't. What is `applied` anywhere they
+/// held before.
 pub(super) async fn told(
     config: &Config<'_>,
     wanted: &Wanted,
+    applied: &Vector,
     stop: &CancellationToken,
     hear: &mut Hear<'_>,
 ) -> Vec<Result<Told, String>> {
@@ -50,7 +52,7 @@ pub(super) async fn told(
             break;
         }
         let rows: Vec<_> = open.iter().map(|&at| wanted[at].clone()).collect();
-        let turn = Turn { config, bounds: &bounds, hours: hours.copied() };
+        let turn = Turn { config, bounds: &bounds, applied, hours: hours.copied() };
         match Box::pin(turn.read(&book, &rows, hear)).await {
             Ok(found) => {
                 for (at, found) in open.into_iter().zip(found) {
@@ -75,6 +77,7 @@ pub(super) async fn told(
 struct Turn<'a> {
     config: &'a Config<'a>,
     bounds: &'a Bounds<'a>,
+    applied: &'a Vector,
     /// All there is when absent.
     hours: Option<u64>,
 }
@@ -145,9 +148,10 @@ impl Turn<'_> {
             Box::pin(outbox.read(self.config, self.bounds, each)).await?;
         }
         let held = |outbox: &Outbox| outbox.records() > 0 || outbox.is_purged;
-        Ok(extent(outboxes.iter().map(|outbox| {
+        let readers = outboxes.iter().map(|outbox| {
             let reader = readers.get(&outbox.origin).filter(|_| held(outbox));
             (outbox.origin, reader)
-        })))
+        });
+        Ok(extent(readers, self.applied))
     }
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
+use super::database::Peer;
 use super::history::{self, Told};
 use super::repair::{Proposal, Repairer};
 use super::{Hear, VerifyError};
-use crate::change::{RegionId, TableName};
+use crate::change::{RegionId, TableName, Vector};
 use crate::compare::{Class, Difference, Image, Plan, Repair, RepairOutcome, Report, begins};
 use crate::resolve::Shows;
 
@@ -66,7 +67,14 @@ impl Repairer<'_> {
         }
         let wanted: Vec<_> =
             rows.iter().map(|row| (row.plan.table.clone(), row.difference.row.clone())).collect();
-        let told = Box::pin(history::told(self.config, &wanted, &self.stop, hear)).await;
+        let mut applied = Vector::default();
+        for here in try_join_all(self.peers.iter_mut().map(Peer::applied)).await? {
+            for dot in here.iter() {
+                applied.raise(dot.origin, dot.seq);
+            }
+        }
+        let told = history::told(self.config, &wanted, &applied, &self.stop, hear);
+        let told = Box::pin(told).await;
         let mut proposals = Vec::new();
         for (row, told) in rows.iter().zip(told) {
             match self.decide(row, told, from) {

@@ -150,12 +150,19 @@ impl Reader {
     }
 }
 
-/// What is known after these readers; `None` of an outbox that holds nothing more.
-pub(super) fn extent<'a>(readers: impl Iterator<Item = (RegionId, Option<&'a Reader>)>) -> Extent {
+/// What is known after these readers; `None` of an outbox that holds nothing more. A reader
+/// that did not come to what is `applied` began at a record of a fenced agent: it knows
+/// nothing.
+pub(super) fn extent<'a>(
+    readers: impl Iterator<Item = (RegionId, Option<&'a Reader>)>,
+    applied: &Vector,
+) -> Extent {
     let mut extent = Extent { floor: Vector::default(), covered: Hlc(0) };
     for (origin, reader) in readers {
         let unknown = (Seq(u64::MAX), Hlc(u64::MAX));
-        let (seq, hlc) = reader.map_or((Seq(0), Hlc(0)), |reader| reader.from.unwrap_or(unknown));
+        let from = reader.map_or((Seq(0), Hlc(0)), |reader| reader.from.unwrap_or(unknown));
+        let came_to = reader.and_then(|reader| reader.order).map_or(Seq(0), |at| at.place().seq);
+        let (seq, hlc) = if came_to < applied.get(origin) { unknown } else { from };
         extent.floor.raise(origin, seq);
         extent.covered = extent.covered.max(hlc);
     }

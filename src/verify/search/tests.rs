@@ -42,6 +42,10 @@ type Found = Result<Option<(u8, u64)>, String>;
 
 /// Which write of row 1 stands, after one reader for each origin has taken its records.
 fn found(records: Vec<Record>) -> Found {
+    found_with(records, &Vector::default())
+}
+
+fn found_with(records: Vec<Record>, applied: &Vector) -> Found {
     let name = TableName { schema: "s".into(), name: "t".into() };
     let rows = [(name, Key(vec![b"1".to_vec()]))];
     let book = Rulebook::default();
@@ -57,7 +61,8 @@ fn found(records: Vec<Record>) -> Found {
             break;
         }
     }
-    let extent = extent(readers.iter().map(|(&origin, reader)| (origin, Some(reader))));
+    let readers = readers.iter().map(|(&origin, reader)| (origin, Some(reader)));
+    let extent = extent(readers, applied);
     let (keys, gather) = search.finish();
     let gtids = gather.gtids();
     let recount = gather.finish();
@@ -157,4 +162,18 @@ fn a_moved_row_that_lost_its_other_half_shows_what_was_before() {
         let told = recount.row(&policy, key, &Extent { floor: Vector::default(), covered: Hlc(1) });
         assert_eq!(told.unwrap().row, row(1));
     }
+}
+
+#[test]
+fn a_reader_that_began_at_a_fenced_record_knows_nothing() {
+    let write = |at| record(at, WHOLE, (row(1), row(1)));
+    // The outbox of 1 ends with a record of an agent that had lost it.
+    let records = vec![write((1, 3, 80, 20)), start(2, 1, 0, 1), write((2, 1, 1, 30))];
+    let applied = |seq| {
+        let mut applied = Vector::default();
+        applied.raise(RegionId::new(1).unwrap(), Seq(seq));
+        applied
+    };
+    assert_eq!(found_with(records.clone(), &applied(80)), Ok(Some((2, 1))));
+    assert_eq!(found_with(records, &applied(91)), Ok(None));
 }
