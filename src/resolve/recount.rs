@@ -25,6 +25,17 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// What is known to both: of two readings the second may have begun later, where records
+    /// were purged meanwhile.
+    #[must_use]
+    pub fn both(mut self, other: &Self) -> Self {
+        for dot in other.floor.iter() {
+            self.floor.raise(dot.origin, dot.seq);
+        }
+        self.covered = self.covered.max(other.covered);
+        self
+    }
+
     /// Whether the author of the write had seen all that is not known: none of it can
     /// stand beside the write.
     fn is_below(&self, write: &Write) -> bool {

@@ -95,9 +95,10 @@ impl Turn<'_> {
         let outboxes = regions.map(|region| Outbox::open(self.config, region, since_ms));
         let outboxes = outboxes.collect::<Result<Vec<_>, _>>()?;
         let mut search = Search::new(book, wanted);
-        let extent = Box::pin(self.round(&outboxes, &mut search, hear)).await?;
+        let mut extent = Box::pin(self.round(&outboxes, &mut search, hear)).await?;
         if search.gather.look_beside() {
-            Box::pin(self.round(&outboxes, &mut search, hear)).await?;
+            let second = Box::pin(self.round(&outboxes, &mut search, hear)).await?;
+            extent = extent.both(&second);
         }
         let (keys, gather) = search.finish();
         let gtids = gather.gtids();

@@ -80,6 +80,14 @@ fn by_priority_a_write_must_have_seen_what_is_missing() {
 }
 
 #[test]
+fn of_two_readings_counts_what_both_hold() {
+    let (one, two) = (extent(&[dot(1, 7), dot(2, 4)], 20), extent(&[dot(1, 6), dot(3, 5)], 21));
+    let both = one.both(&two);
+    assert_eq!(both.floor, [dot(1, 7), dot(2, 4), dot(3, 5)].into_iter().collect());
+    assert_eq!(both.covered, Hlc(21));
+}
+
+#[test]
 fn a_sum_is_counted_from_its_last_delete() {
     let writes = [
         write(dot(1, 8), 20, &[], (row(9, 0), None), true),
