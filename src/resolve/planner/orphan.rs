@@ -196,13 +196,14 @@ impl Planner<'_> {
         }
         for child in children {
             let Some(foreign) = child.foreign.clone() else { continue };
-            let number = foreign.references.iter().find(|(_, held)| *held == value);
-            let key = number.and_then(|(number, _)| foreign.table.foreign_keys.get(*number));
-            let Some(key) = key.filter(|_| self.shows_child(&child, &foreign.table)) else {
+            if !self.shows_child(&child, &foreign.table) {
                 continue;
-            };
-            let held = self.held(child.key, child.version);
-            self.parent_went(one, gtid, (key, &foreign, held));
+            }
+            for (number, _) in foreign.references.iter().filter(|(_, held)| *held == value) {
+                let Some(key) = foreign.table.foreign_keys.get(*number) else { continue };
+                let held = self.held(child.key, child.version);
+                self.parent_went(one, gtid, (key, &foreign, held));
+            }
         }
     }
 
@@ -363,6 +364,19 @@ mod tests {
             check(&parent, &child, 0);
             check(&child, &parent, 0);
         }
+    }
+
+    #[test]
+    fn of_two_references_to_one_row_both_are_told() {
+        let mut child = child(Some(7));
+        let table = child[0].table.as_mut().unwrap();
+        table.columns.push(Column { name: "also".into(), ..Column::default() });
+        let also = ForeignKey { columns: vec![2], ..table.foreign_keys[0].clone() };
+        table.foreign_keys.push(also);
+        let row = child[0].rows[0].after.as_mut().unwrap();
+        row.values.push(Value::new(Kind::Int(7)));
+        check(&parent(true, false), &child, 2);
+        check(&child, &parent(true, false), 2);
     }
 
     #[test]
