@@ -99,7 +99,8 @@ fn write(
     let (table, id) = key;
     let before = rows.get(&key).cloned();
     let held = |at| before.as_ref().and_then(|row| schema::int(row, at));
-    let u = (u > 0 && table == Name::Unique).then_some(u);
+    let u = if u < 0 { held(U) } else { (u > 0).then_some(u) };
+    let u = u.filter(|_| table == Name::Unique);
     let taken = u.is_some_and(|u| {
         holder(rows, u).is_some_and(|holder| holder != id)
             || held(U) != Some(u) && locks.values.contains(&u)

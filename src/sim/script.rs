@@ -30,7 +30,7 @@ impl Rng {
 /// What a client does to a row; a step that its database refuses is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
-    /// Inserts, or updates: `a`, `b`, an increment of `n`, and `u` (0 is NULL).
+    /// Inserts, or updates: `a`, `b`, an increment of `n`, and `u` (0 is NULL, -1 as it is).
     Write {
         table: Name,
         id: i64,
@@ -228,7 +228,8 @@ fn op(rng: &mut Rng, course: &Course, journal: &mut i64) -> Op {
                 let value = course.tables.contains(&parent).then(|| signed(rng.below(values)) + 1);
                 *(if at == A { &mut a } else { &mut b }) = value;
             }
-            Op::Write { table, id, a, b, n: signed(rng.below(9)) - 4, u: signed(rng.below(4)) }
+            let (n, u) = (signed(rng.below(9)) - 4, signed(rng.below(5)) - 1);
+            Op::Write { table, id, a, b, n, u }
         }
     }
 }

@@ -61,11 +61,25 @@ impl Planner<'_> {
         let released = self.filed(value, Role::Releases);
         let mut gone = Vec::new();
         for write in released.into_iter().filter(|write| !child.saw(&write.version)) {
-            if self.shows(write.key, write.version.dot) && !self.is_taken(&write, value) {
+            if self.is_released(&write, value) {
                 gone.push(self.held(write.key, write.version));
             }
         }
         gone
+    }
+
+    /// Whether a value that a write let go is held neither by its row, which later writes
+    /// may have shown since, nor by another.
+    fn is_released(&mut self, write: &Write, value: RowKey) -> bool {
+        self.load(write.key);
+        let seen = self.places.seen(write.key);
+        let Some(best) = stand::best(&self.policy_at(write.key), seen) else { return false };
+        let best = seen.history.iter().find(|held| held.version.dot == best.dot);
+        let claims = best.and_then(|best| best.body.as_ref()).map(|body| &body.claims);
+        let mut released = write.foreign.iter().flat_map(|foreign| &foreign.released);
+        let claim = released.find(|held| held.value == value).map(|held| held.claim);
+        let is_held = claim.is_none_or(|claim| claims.is_none_or(|held| held.contains(&claim)));
+        !is_held && !self.is_taken(write, value)
     }
 
     /// Whether another row has taken the value with it or since.
@@ -188,7 +202,7 @@ impl Planner<'_> {
             return;
         }
         let gone = match unique {
-            true => self.shows(one.write.key, dot) && !self.is_taken(&one.write, value),
+            true => self.is_released(&one.write, value),
             false => self.deletes(value).iter().any(|version| version.dot == dot),
         };
         if !gone {
@@ -271,6 +285,7 @@ impl Planner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::pb::UniqueKey;
     use crate::change::{Column, Kind, Row, RowChange, Seq, TableChange, Value, Vector};
     use crate::clock::Hlc;
     use crate::resolve::{Incoming, Plan, Rulebook};
@@ -377,6 +392,32 @@ mod tests {
         row.values.push(Value::new(Kind::Int(7)));
         check(&parent(true, false), &child, 2);
         check(&child, &parent(true, false), 2);
+    }
+
+    /// Row 1 of a parent with a unique column, which children reference.
+    fn coded(before: Option<i64>, after: Option<i64>) -> Vec<TableChange> {
+        let of = |code: Option<i64>| code.map(|code| row(1, Some(code)));
+        let mut change = change("parent", vec![(of(before), of(after))]);
+        change.table.as_mut().unwrap().unique_keys = vec![UniqueKey { columns: vec![1] }];
+        vec![change]
+    }
+
+    #[test]
+    fn a_value_let_go_is_gone_after_later_writes_of_its_row() {
+        let mut child = child(Some(5));
+        let key = &mut child[0].table.as_mut().unwrap().foreign_keys[0];
+        (key.referenced, key.unique) = (vec!["to".into()], true);
+        for (second, wanted) in [
+            (coded(Some(6), Some(6)), 1),
+            (coded(Some(6), Some(8)), 1),
+            (coded(Some(6), None), 1),
+            (coded(Some(6), Some(5)), 0),
+        ] {
+            let mut index = Index::default();
+            enter(&mut index, 1, &coded(Some(5), Some(6)));
+            enter(&mut index, 2, &second);
+            assert_eq!(plan(&index, dot(2, 1), &[], &child).conflicts.len(), wanted);
+        }
     }
 
     #[test]

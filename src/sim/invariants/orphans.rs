@@ -78,19 +78,28 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
     Ok(())
 }
 
-/// The writes that stand of rows which held the value, and hold it no longer. A value that
+/// The writes by which rows let the value go that do not hold it in the end. A value that
 /// was taken since, and lost again by the row that took it, has that conflict.
 fn ends(history: &History, parent: Name, column: usize, value: i64) -> Vec<&Wrote> {
     let of = |row: &Option<Row>| row.as_ref().and_then(|row| schema::int(row, column));
-    let standing = history.keys().filter(|key| key.0 == parent).filter_map(|&key| {
-        let wrote = oracle::standing(history, key)?;
-        let held = of(&wrote.before) == Some(value) || column == ID && key.1 == value;
-        (held && of(&wrote.after) != Some(value)).then_some(wrote)
+    let rows = history.iter().filter(|(key, _)| key.0 == parent);
+    let ends = rows.clone().flat_map(|(&key, all)| {
+        let standing = oracle::standing(history, key).filter(|last| of(&last.after) != Some(value));
+        let stands = move |end: &&Wrote| {
+            standing.is_some_and(|last| {
+                // One that another hid, which held the value, is told where that one goes.
+                let hides = |w: &Wrote| of(&w.after) == Some(value) && w.is_concurrent(end);
+                last.dot == end.dot || column != ID && last.saw(end) && !all.iter().any(hides)
+            })
+        };
+        all.iter().filter(stands).filter(move |end| {
+            let held = of(&end.before) == Some(value) || column == ID && key.1 == value;
+            held && of(&end.after) != Some(value)
+        })
     });
     let takes = |end: &Wrote, other: &Wrote| of(&other.after) == Some(value) && other.saw(end);
     let taken = |end: &Wrote| {
-        let of_parent = history.iter().filter(|(key, _)| key.0 == parent);
-        column != ID && of_parent.flat_map(|(_, all)| all).any(|other| takes(end, other))
+        column != ID && rows.clone().flat_map(|(_, all)| all).any(|other| takes(end, other))
     };
-    standing.filter(|end| !taken(end)).collect()
+    ends.filter(|end| !taken(end)).collect()
 }
