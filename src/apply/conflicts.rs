@@ -7,7 +7,7 @@ use mysql_async::prelude::Queryable as _;
 use serde_json::{Map, Value as Json, json};
 
 use super::session::Session;
-use super::{ApplyError, sql};
+use super::{ApplyError, ErrorKind, sql};
 use crate::change::{Column, ColumnType, Dot, RegionId, Table};
 use crate::clock::wall_us;
 use crate::resolve::{Chain, Conflict, entry, text};
@@ -55,9 +55,11 @@ impl Session {
         Ok(())
     }
 
-    /// The rows that are there now, under locks: those that the batch is about to
-    /// overwrite and nobody has kept. `own` tells transactions of the batch itself, which
-    /// have left nothing there yet. One round trip.
+    /// The rows that are there now, and nobody has kept: under locks those that the batch
+    /// is about to overwrite. A row that lacks its parent is told for information: the
+    /// batch does not write it, waits for nobody who does, and goes on when its table is
+    /// not here. `own` tells transactions of the batch itself, which have left nothing
+    /// there yet. One round trip.
     ///
     /// # Errors
     /// The batch must be rolled back.
@@ -73,13 +75,21 @@ impl Session {
             if asked.len() >= READ_MAX {
                 break;
             }
-            self.ensure_mapping(table).await?;
+            match self.ensure_mapping(table).await {
+                Err(error) if conflict.orphan.is_some() && error.kind() == ErrorKind::Row => {
+                    continue;
+                }
+                mapped => mapped?,
+            }
             let name = (table.schema.clone(), table.name.clone());
             let (_, mapping) = &self.mappings[&name];
             if !sql.is_empty() {
                 sql.push(b';');
             }
             sql.extend(sql::select(mapping, row));
+            if conflict.orphan.is_none() {
+                sql.extend_from_slice(b" FOR UPDATE");
+            }
             asked.push((
                 n,
                 table,

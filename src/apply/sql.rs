@@ -140,7 +140,6 @@ pub(super) fn select(mapping: &Mapping, row: &Row) -> Vec<u8> {
         out.push(b'=');
         key_value(&mut out, key, row);
     }
-    out.extend_from_slice(b" FOR UPDATE");
     out
 }
 
