@@ -195,6 +195,16 @@ impl Table {
         TableName { schema: self.schema.clone(), name: self.name.clone() }
     }
 
+    /// Whether rows of both are read and written alike. Foreign keys may differ: they
+    /// decide what is told, and not every region has or ships the same.
+    #[must_use]
+    pub fn same_shape(&self, other: &Self) -> bool {
+        self.schema == other.schema
+            && self.name == other.name
+            && self.columns == other.columns
+            && self.unique_keys == other.unique_keys
+    }
+
     /// Indices into `columns` of the primary key, in key order; empty without one.
     #[must_use]
     pub fn key_columns(&self) -> Vec<usize> {

@@ -343,11 +343,10 @@ impl Session {
 
     pub(super) async fn ensure_mapping(&mut self, table: &Table) -> Result<(), ApplyError> {
         let key = (table.schema.clone(), table.name.clone());
-        if self
-            .mappings
-            .get(&key)
-            .is_some_and(|(read, held)| held.origin == *table && read.elapsed() < MAPPING_AGE_MAX)
-        {
+        let fresh = |(read, held): &(Instant, Mapping)| {
+            held.origin.same_shape(table) && read.elapsed() < MAPPING_AGE_MAX
+        };
+        if self.mappings.get(&key).is_some_and(fresh) {
             return Ok(());
         }
         let mapping = match schema::map(&mut self.conn, self.flavor, table).await {

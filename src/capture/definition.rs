@@ -103,7 +103,12 @@ impl Definition {
         let mut keys: Vec<_> = self.foreign.iter().filter_map(|key| key.over(columns)).collect();
         // Their names, which the dictionary sorts them by, need not be the same everywhere.
         keys.sort_by(|a, b| {
-            (&a.columns, &a.schema, &a.table).cmp(&(&b.columns, &b.schema, &b.table))
+            (&a.columns, &a.schema, &a.table, &a.referenced).cmp(&(
+                &b.columns,
+                &b.schema,
+                &b.table,
+                &b.referenced,
+            ))
         });
         keys
     }

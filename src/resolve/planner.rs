@@ -156,7 +156,7 @@ impl<'a> Planner<'a> {
         let same_name =
             |ops: &&TableOps| ops.table.name == table.name && ops.table.schema == table.schema;
         match self.tables.iter().find(same_name) {
-            Some(ops) if *ops.table != *table => {
+            Some(ops) if !ops.table.same_shape(table) => {
                 Err(PlanError::Shape(table.full_name().to_string()))
             }
             Some(_) | None => Ok(()),
@@ -386,7 +386,7 @@ impl<'a> Planner<'a> {
     /// The operation on a row, in place of an earlier one.
     fn operate(&mut self, table: &Arc<Table>, key: RowKey, effect: Effect) {
         let place = self.places.get_mut(&key).expect("a row is loaded before it is decided");
-        let same = |ops: &TableOps| Arc::ptr_eq(&ops.table, table) || *ops.table == **table;
+        let same = |ops: &TableOps| Arc::ptr_eq(&ops.table, table) || ops.table.same_shape(table);
         if let Some((held, at)) = place.op.take() {
             if same(&self.tables[held]) {
                 self.tables[held].ops[at] = Some(effect);

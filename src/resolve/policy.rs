@@ -159,7 +159,11 @@ impl Policy {
 }
 
 type Rules = dyn Fn(&Table) -> Policy + Send + Sync;
-type Known = HashMap<(String, String), (Arc<Table>, Arc<Policy>)>;
+type Known = HashMap<(String, String), Vec<(Arc<Table>, Arc<Policy>)>>;
+
+/// Shapes that are shared of one table: a region that alters it is ahead of the others,
+/// and each may have foreign keys of its own.
+const SHAPES_MAX: usize = 4;
 
 /// The policies of all tables, each worked out once for each shape of its table.
 #[derive(Clone)]
@@ -192,13 +196,36 @@ impl Rulebook {
     pub fn of(&self, table: &Table) -> (Arc<Table>, Arc<Policy>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (table.schema.clone(), table.name.clone());
-        if let Some((held, policy)) = known.get(&name)
-            && **held == *table
-        {
-            return (Arc::clone(held), Arc::clone(policy));
+        let shapes = known.entry(name).or_default();
+        if let Some(found) = shapes.iter().find(|(held, _)| **held == *table) {
+            return found.clone();
         }
         let found = (Arc::new(table.clone()), Arc::new((self.rules)(table)));
-        known.insert(name, (Arc::clone(&found.0), Arc::clone(&found.1)));
+        if shapes.len() == SHAPES_MAX {
+            shapes.remove(0);
+        }
+        shapes.push(found.clone());
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::ForeignKey;
+
+    #[test]
+    fn a_table_that_regions_have_differently_is_shared_in_each_shape() {
+        let book = Rulebook::default();
+        let keys = |n| Table { foreign_keys: vec![ForeignKey::default(); n], ..Table::default() };
+        let first = book.of(&keys(0)).0;
+        let other = book.of(&keys(1)).0;
+        assert_eq!((first.foreign_keys.len(), other.foreign_keys.len()), (0, 1));
+        assert!(Arc::ptr_eq(&first, &book.of(&keys(0)).0));
+        assert!(Arc::ptr_eq(&other, &book.of(&keys(1)).0));
+        for n in 2..=SHAPES_MAX {
+            assert_eq!(book.of(&keys(n)).0.foreign_keys.len(), n);
+        }
+        assert!(!Arc::ptr_eq(&first, &book.of(&keys(0)).0), "the oldest is forgotten");
     }
 }
