@@ -31,7 +31,7 @@ impl Flavor {
     }
 }
 
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 9] = [
     "CREATE DATABASE IF NOT EXISTS causeway",
     "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
@@ -59,7 +59,12 @@ const TABLES: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS causeway.outbox (origin TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL, seq BIGINT UNSIGNED NOT NULL, \
      seeded TEXT CHARACTER SET latin1 NULL) ENGINE=InnoDB",
+];
+
+/// Each holds one row, which writers wait for each other at: it must be there before them.
+const ROWS: [&str; 2] = [
     "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
+    "INSERT IGNORE INTO causeway.conflict_head (id, last_id, hash) VALUES (1, 0, '')",
 ];
 
 /// Makes the applier's tables where they are missing.
@@ -74,8 +79,8 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
-    let from = if ready.is_some() { TABLES.len() - 1 } else { 0 };
-    for statement in &TABLES[from..] {
+    let tables = if ready.is_some() { &[][..] } else { &TABLES[..] };
+    for statement in tables.iter().chain(&ROWS) {
         conn.query_drop(*statement)
             .await
             .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
