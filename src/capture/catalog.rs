@@ -68,6 +68,8 @@ pub(super) struct Catalog {
     ahead: bool,
     defined: HashMap<TableName, Definition>,
     known: HashMap<TableName, Known>,
+    /// The tables that a table's foreign keys refer to: as they are decides which count.
+    parents: HashMap<TableName, Vec<TableName>>,
 }
 
 impl Catalog {
@@ -80,6 +82,7 @@ impl Catalog {
             ahead: false,
             defined: HashMap::new(),
             known: HashMap::new(),
+            parents: HashMap::new(),
         }
     }
 
@@ -129,9 +132,28 @@ impl Catalog {
             };
             self.known.retain(|name, _| !named(name));
             self.defined.retain(|name, _| !named(name));
+            let of_changed = |parents: &[TableName]| parents.iter().any(named);
+            let children = self.parents.iter().filter(|(_, parents)| of_changed(parents));
+            let children: Vec<TableName> = children.map(|(name, _)| name.clone()).collect();
+            for child in &children {
+                self.parent_changed(child).await?;
+            }
             if self.ahead && changed.name != "*" {
                 let definition = self.ask(changed).await?;
                 self.defined.insert(changed.clone(), definition);
+            }
+        }
+        Ok(())
+    }
+
+    /// A table that this one's foreign keys refer to is changed. What else is held of it
+    /// stays, since the rows to come were written with it.
+    async fn parent_changed(&mut self, child: &TableName) -> Result<(), CaptureError> {
+        self.known.remove(child);
+        if self.defined.contains_key(child) {
+            let now = self.ask(child).await?;
+            if let Some(held) = self.defined.get_mut(child) {
+                held.foreign = now.foreign;
             }
         }
         Ok(())
@@ -265,7 +287,11 @@ impl Catalog {
             Err(error) => return Err(self.lost(&error)),
         };
         match definition::read(conn, name).await {
-            Ok(definition) => Ok(definition),
+            Ok(definition) => {
+                let parents = definition.foreign.iter().map(|key| key.target().clone());
+                self.parents.insert(name.clone(), parents.collect());
+                Ok(definition)
+            }
             Err(error) => Err(self.lost(&error)),
         }
     }

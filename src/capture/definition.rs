@@ -22,7 +22,7 @@ pub(super) struct Definition {
     /// The unique keys beside the primary key, by the names of their columns.
     unique: Vec<Vec<String>>,
     /// Its foreign keys, by names.
-    foreign: Vec<Foreign>,
+    pub(super) foreign: Vec<Foreign>,
     /// What keys over expressions hold, with the place among all columns.
     hidden: Vec<(usize, String)>,
 }

@@ -15,11 +15,23 @@ pub(super) struct Foreign {
     target: TableName,
     referenced: Vec<String>,
     unique: bool,
+    /// It refers to a whole primary or unique key. InnoDB takes other keys too, of which
+    /// no value is any row's own, and with its checks off a table that is not there yet.
+    whole: bool,
 }
 
 impl Foreign {
-    /// By the places of its columns; none when one is not there.
+    /// The table that it refers to.
+    pub(super) fn target(&self) -> &TableName {
+        &self.target
+    }
+
+    /// By the places of its columns; none when one is not there, or when it refers to no
+    /// whole key.
     pub(super) fn over(&self, columns: &[Column]) -> Option<ForeignKey> {
+        if !self.whole {
+            return None;
+        }
         let place = |name: &String| {
             let at = columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))?;
             u32::try_from(at).ok()
@@ -34,8 +46,7 @@ impl Foreign {
     }
 }
 
-/// The foreign keys that refer to a whole primary or unique key. InnoDB takes others too,
-/// of which no value is any row's own.
+/// All foreign keys, with what the tables that they refer to have now.
 pub(super) async fn read(
     conn: &mut Conn,
     name: &TableName,
@@ -65,9 +76,8 @@ pub(super) async fn read(
                 && names.iter().zip(&key.referenced).all(|(a, b)| a.eq_ignore_ascii_case(b))
         };
         key.unique = !unique.get(PRIMARY).is_some_and(same);
-        if unique.values().any(same) {
-            found.push(key);
-        }
+        key.whole = unique.values().any(same);
+        found.push(key);
     }
     Ok(found)
 }
