@@ -45,7 +45,7 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
     let known = row.as_ref().unwrap_or(&key);
     let written: Vec<&String> = columns
         .iter()
-        .filter(|(name, extra)| known.contains_key(name) && !is_generated(extra))
+        .filter(|(name, extra)| column(known, name).is_some() && !is_generated(extra))
         .map(|(name, _)| name)
         .collect();
     let condition: Vec<String> = key
@@ -54,7 +54,7 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
         .collect();
     let condition = condition.join(" AND ");
     let now = current(conn, &quoted, &columns, &condition).await?;
-    let value = |name: &String| literal(known.get(name).unwrap_or(&Json::Null));
+    let value = |name: &String| literal(column(known, name).map_or(&Json::Null, |(_, v)| v));
     let sql = match (&row, &now) {
         (None, _) => format!("DELETE FROM {quoted} WHERE {condition}"),
         (Some(_), None) => {
@@ -63,7 +63,7 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
             format!("INSERT INTO {quoted} ({}) VALUES ({})", names.join(", "), values.join(", "))
         }
         (Some(_), Some(_)) => {
-            let sets = written.iter().filter(|name| !key.contains_key(**name));
+            let sets = written.iter().filter(|name| column(&key, name).is_none());
             let sets: Vec<_> =
                 sets.map(|name| format!("{} = {}", identifier(name), value(name))).collect();
             format!("UPDATE {quoted} SET {} WHERE {condition}", sets.join(", "))
@@ -74,6 +74,7 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
 }
 
 const NO_TABLE: &str = "it names no table";
+const NO_ROW: &str = "its row was not kept";
 
 /// What an entry says to write back.
 struct Lost {
@@ -96,15 +97,33 @@ fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
     let (row, known) = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
         (Some("delete"), _, Json::Object(before)) => (None, before),
         (_, Json::Object(after), _) => (Some(after.clone()), after),
-        _ => return Err(LogError::Lost(id, "its row was not kept")),
+        _ => return Err(LogError::Lost(id, NO_ROW)),
     };
     let (Some(table), Json::Object(key)) = (entry["table"].as_str(), &entry["key"]) else {
         return Err(LogError::Lost(id, "it names no row"));
     };
     // Under a unique value the two rows have different keys.
-    let key =
-        key.keys().filter_map(|name| Some((name.clone(), known.get(name)?.clone()))).collect();
+    let key = held(known, key.keys()).ok_or(LogError::Lost(id, NO_ROW))?;
     Ok(Lost { table: table.to_owned(), side, row, key })
+}
+
+/// A row's column with its value; regions may spell its name differently.
+fn column<'a>(row: &'a Map<String, Json>, name: &str) -> Option<(&'a String, &'a Json)> {
+    row.iter().find(|(held, _)| held.eq_ignore_ascii_case(name))
+}
+
+/// A row's values in these columns; none unless it has them all: less than the whole key
+/// would name other rows too. An entry too long to be written has none.
+fn held<'a>(
+    row: &Map<String, Json>,
+    mut names: impl Iterator<Item = &'a String>,
+) -> Option<Map<String, Json>> {
+    let values = names.try_fold(Map::new(), |mut values, name| {
+        let (held, value) = column(row, name)?;
+        values.insert(held.clone(), value.clone());
+        Some(values)
+    });
+    values.filter(|values| !values.is_empty())
 }
 
 /// The parent of a row that lacks it, as it was.
@@ -124,11 +143,10 @@ async fn parent(conn: &mut Conn, id: u64, entry: &Json) -> Result<Lost, LogError
             (schema, name),
         )
         .await?;
-    let key = key.into_iter().filter_map(|name| row.get(&name).cloned().map(|held| (name, held)));
-    let key: Map<String, Json> = key.collect();
     if key.is_empty() {
         return Err(LogError::Lost(id, "its table is not here"));
     }
+    let key = held(row, key.iter()).ok_or(LogError::Lost(id, NO_ROW))?;
     Ok(Lost { table: table.to_owned(), side, row: Some(row.clone()), key })
 }
 
@@ -167,5 +185,33 @@ fn literal(value: &Json) -> String {
             _ => "NULL".to_owned(),
         },
         Json::Array(_) => "NULL".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_named_by_its_whole_key() {
+        let names = ["part".to_owned(), "id".to_owned()];
+        let key = |row: Json| row.as_object().and_then(|row| held(row, names.iter()));
+        let whole = key(json!({"ID": 1, "part": 7, "v": 2})).map(Json::Object);
+        assert_eq!(whole, Some(json!({"ID": 1, "part": 7})));
+        assert_eq!(key(json!({"part": 7, "v": 2})), None);
+        assert_eq!(key(json!({"omitted_bytes": 5_008})), None);
+        assert_eq!(held(&Map::new(), [].iter()), None);
+    }
+
+    #[test]
+    fn a_shortened_entry_says_that_its_row_was_not_kept() {
+        let entry = json!({
+            "winner": "incoming", "table": "s.t", "key": {"id": 1},
+            "existing": {"action": "update", "after": {"omitted_bytes": 5_008}},
+        });
+        let error = loser(3, &entry).err().expect("there is nothing to write back");
+        assert!(error.to_string().contains(NO_ROW), "{error}");
     }
 }
