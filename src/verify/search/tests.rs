@@ -177,3 +177,24 @@ fn a_reader_that_began_at_a_fenced_record_knows_nothing() {
     assert_eq!(found_with(records.clone(), &applied(80)), Ok(Some((2, 1))));
     assert_eq!(found_with(records, &applied(91)), Ok(None));
 }
+
+#[test]
+fn a_sum_that_a_transaction_wrote_in_two_parts_is_not_told() {
+    let merge = crate::resolve::Merge { deltas: vec![], groups: vec![] };
+    let policy = crate::resolve::Policy { merge: Some(merge), ..Default::default() };
+    let given = policy.clone();
+    let (book, name) = (Rulebook::new(move |_| given.clone()), "t".to_owned());
+    let rows = [(TableName { schema: "s".into(), name }, Key(vec![b"1".to_vec()]))];
+    let told = |parts: &[(u32, bool, bool)]| {
+        let (mut search, mut reader) = (Search::new(&book, &rows), Reader::default());
+        reader.take(start(1, 1, 0, 1), &mut search).unwrap();
+        for &part in parts {
+            reader.take(record((1, 1, 1, 10), part, (row(1), row(1))), &mut search).unwrap();
+        }
+        let (keys, gather) = search.finish();
+        let key = keys[0].unwrap();
+        gather.finish().row(&policy, key, &Extent::default()).map(|told| told.row)
+    };
+    assert_eq!(told(&[WHOLE]), Ok(row(1)));
+    assert_eq!(told(&[(0, false, false), (1, true, false)]), Err(Untold::Split));
+}
