@@ -132,12 +132,7 @@ impl Catalog {
             };
             self.known.retain(|name, _| !named(name));
             self.defined.retain(|name, _| !named(name));
-            let of_changed = |parents: &[TableName]| parents.iter().any(named);
-            let children = self.parents.iter().filter(|(_, parents)| of_changed(parents));
-            let children: Vec<TableName> = children.map(|(name, _)| name.clone()).collect();
-            for child in &children {
-                self.parent_changed(child).await?;
-            }
+            self.parents_changed(named).await?;
             if self.ahead && changed.name != "*" {
                 let definition = self.ask(changed).await?;
                 self.defined.insert(changed.clone(), definition);
@@ -146,14 +141,22 @@ impl Catalog {
         Ok(())
     }
 
-    /// A table that this one's foreign keys refer to is changed. What else is held of it
-    /// stays, since the rows to come were written with it.
-    async fn parent_changed(&mut self, child: &TableName) -> Result<(), CaptureError> {
-        self.known.remove(child);
-        if self.defined.contains_key(child) {
-            let now = self.ask(child).await?;
-            if let Some(held) = self.defined.get_mut(child) {
-                held.foreign = now.foreign;
+    /// These tables are changed, or new: so may be which foreign keys that refer to them
+    /// count. What else is held of tables with such keys stays, since the rows to come were
+    /// written with it.
+    async fn parents_changed(
+        &mut self,
+        named: impl Fn(&TableName) -> bool,
+    ) -> Result<(), CaptureError> {
+        let children = self.parents.iter().filter(|(_, parents)| parents.iter().any(&named));
+        let children: Vec<TableName> = children.map(|(name, _)| name.clone()).collect();
+        for child in children {
+            self.known.remove(&child);
+            if self.defined.contains_key(&child) {
+                let now = self.ask(&child).await?;
+                if let Some(held) = self.defined.get_mut(&child) {
+                    held.foreign = now.foreign;
+                }
             }
         }
         Ok(())
@@ -167,6 +170,10 @@ impl Catalog {
             && known.described == map.described
         {
             return Ok(Arc::clone(&known.info));
+        }
+        if !self.known.contains_key(&name) {
+            // That a table was created is told by its rows alone.
+            self.parents_changed(|parent| *parent == name).await?;
         }
         let info = match &map.described {
             Some(described) => self.described(&name, map, described).await?,

@@ -52,7 +52,7 @@ pub async fn read_file(
         if Assembler::is_map(kind) {
             learn(config, &mut assembler, &mut catalog, data).await?;
         } else if let Some(said) = assembler.event(kind, (timestamp, server, log_pos), data)? {
-            let said = said.filtered(&config.replicates);
+            let said = said.filtered(&config.replicates, false);
             if let CaptureEvent::Ddl { tables, .. } = &said {
                 catalog.changed(tables).await?;
             }

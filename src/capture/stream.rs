@@ -106,7 +106,7 @@ pub async fn run(
     events: mpsc::Sender<CaptureEvent>,
     cancel: CancellationToken,
 ) -> Result<(), CaptureError> {
-    let (mut stream, mut assembler) = Box::pin(connect(&config)).await?;
+    let (mut stream, mut assembler, folds) = Box::pin(connect(&config)).await?;
     let mut catalog = Catalog::new(config.opts.clone());
     Box::pin(catalog.read_ahead(&config.replicates)).await?;
     let mut pace = Pace::new(Instant::now());
@@ -136,7 +136,7 @@ pub async fn run(
         }
         let place = (header.timestamp(), header.server_id(), header.log_pos());
         let Some(said) = assembler.event(kind, place, data)? else { continue };
-        let said = said.filtered(&config.replicates);
+        let said = said.filtered(&config.replicates, folds);
         if let CaptureEvent::Ddl { tables, .. } = &said {
             Box::pin(catalog.changed(tables)).await?;
         }
@@ -204,11 +204,12 @@ fn ended(error: &mysql_async::Error, from: &Position) -> CaptureError {
     away(error)
 }
 
-async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler), CaptureError> {
+/// The binlog's stream, and whether names of tables have no case there.
+async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler, bool), CaptureError> {
     let opts = OptsBuilder::from_opts(config.opts.clone()).max_allowed_packet(Some(PACKET_MAX));
     let mut conn = Conn::new(opts).await.map_err(|e| away(&e))?;
-    let version: String =
-        conn.query_first("SELECT @@version").await.map_err(|e| away(&e))?.unwrap_or_default();
+    let asked = conn.query_first("SELECT @@version, @@lower_case_table_names").await;
+    let (version, folds): (String, u8) = asked.map_err(|e| away(&e))?.unwrap_or_default();
     let mariadb = version.contains("MariaDB");
     let mut settings = vec![
         format!("SET @master_heartbeat_period = {}", HEARTBEAT.as_nanos()),
@@ -239,17 +240,20 @@ async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler), Ca
     };
     let assembler = Assembler::new(source, config.part_bytes).ok_or(bad)?;
     let stream = conn.get_binlog_stream(request).await.map_err(|e| ended(&e, &config.from))?;
-    Ok((stream, assembler))
+    Ok((stream, assembler, folds != 0))
 }
 
 impl CaptureEvent {
-    /// A schema change of tables that are not replicated is nothing.
-    pub(super) fn filtered(self, replicates: &Replicates) -> Self {
+    /// A schema change of tables that are not replicated is nothing; `folds` says that
+    /// names of tables have no case.
+    pub(super) fn filtered(self, replicates: &Replicates, folds: bool) -> Self {
         match self {
             Self::Ddl { gtid, statement, tables, after } => {
                 // `*` stands for all tables of a dropped schema.
-                let tables: Vec<_> =
-                    tables.into_iter().filter_map(|table| named(table, replicates)).collect();
+                let tables: Vec<_> = tables
+                    .into_iter()
+                    .filter_map(|table| named(table, replicates, folds))
+                    .collect();
                 if tables.is_empty() {
                     return Self::Skipped { after };
                 }
@@ -266,10 +270,8 @@ impl CaptureEvent {
 /// A statement's table as rows name it, if it is replicated. Where names have no case
 /// (`lower_case_table_names`), rows have them in lower case, and statements as someone
 /// has typed them.
-fn named(table: TableName, replicates: &Replicates) -> Option<TableName> {
-    if replicates(&table.schema, &table.name) {
-        return Some(table);
-    }
-    let lower = TableName { schema: table.schema.to_lowercase(), name: table.name.to_lowercase() };
-    replicates(&lower.schema, &lower.name).then_some(lower)
+fn named(table: TableName, replicates: &Replicates, folds: bool) -> Option<TableName> {
+    let lower = |name: String| if folds { name.to_lowercase() } else { name };
+    let table = TableName { schema: lower(table.schema), name: lower(table.name) };
+    replicates(&table.schema, &table.name).then_some(table)
 }

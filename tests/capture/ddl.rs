@@ -102,4 +102,9 @@ async fn a_server_whose_names_have_no_case_tells_of_its_schema_changes() {
     let mut follow = Follow::from(&db, here.position);
     let statements = "ALTER TABLE Shop.T ADD a INT;\nINSERT INTO SHOP.T (id) VALUES (1)";
     assert_eq!(said(&db, &mut follow, statements).await, "ddl shop.t\n1 rows of t\n");
+    // Where they have case, that is another table.
+    let (db, here) = start(Flavour::MariaDb, &[], &setup).await;
+    let mut follow = Follow::from(&db, here.position);
+    let statements = "CREATE DATABASE Shop;\nCREATE TABLE Shop.T (id INT PRIMARY KEY)";
+    assert_eq!(said(&db, &mut follow, statements).await, "");
 }

@@ -222,3 +222,28 @@ async fn a_table_altered_while_nobody_followed_is_named_where_events_describe_no
     let error = Follow::from(&db, here.position).error().await;
     assert!(matches!(error, CaptureError::Moved(_)), "{error}");
 }
+
+/// A key counts from when there is the table that it refers to.
+#[tokio::test]
+async fn foreign_keys_follow_the_tables_that_they_refer_to() {
+    let unchecked = "SET foreign_key_checks = 0;\n";
+    let create = format!(
+        "CREATE DATABASE shop;\n{unchecked}CREATE TABLE shop.child (id INT PRIMARY KEY, p INT, \
+         FOREIGN KEY (p) REFERENCES shop.parent (id))"
+    );
+    for flavour in [Flavour::MariaDb, Flavour::MySql56] {
+        let (db, here) = start(flavour, &[], &create).await;
+        let mut follow = Follow::from(&db, here.position);
+        db.exec(&format!("{unchecked}INSERT INTO shop.child VALUES (1, 1)")).await;
+        assert!(follow.rows().await.0.foreign_keys.is_empty(), "{flavour:?}");
+        db.exec(
+            "CREATE TABLE shop.parent (id INT PRIMARY KEY);\n\
+             INSERT INTO shop.parent VALUES (2);\nINSERT INTO shop.child VALUES (2, 2)",
+        )
+        .await;
+        assert_eq!(follow.rows().await.0.name, "parent");
+        let keys = follow.rows().await.0.foreign_keys;
+        assert_eq!(keys.len(), 1, "{flavour:?}");
+        assert_eq!((&*keys[0].table, &*keys[0].referenced[0]), ("parent", "id"));
+    }
+}
