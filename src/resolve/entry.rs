@@ -14,17 +14,28 @@ pub fn entry(conflict: &Conflict, region: RegionId, at_us: u64) -> Json {
     }
     let table = &conflict.table;
     let row = conflict.incoming.after.as_ref().or(conflict.incoming.before.as_ref());
+    let mut entry = told(conflict, (table, table), region, at_us);
+    entry["table"] = table.full_name().to_string().into();
+    entry["key"] = row.map_or(Json::Null, |row| key(table, row));
+    entry
+}
+
+/// What every entry says, with the tables of the incoming and the existing row.
+fn told(
+    conflict: &Conflict,
+    (incoming, existing): (&Table, &Table),
+    region: RegionId,
+    at_us: u64,
+) -> Json {
     json!({
         "at_us": at_us,
         "region": region.get(),
-        "table": table.full_name().to_string(),
-        "key": row.map_or(Json::Null, |row| key(table, row)),
         "kind": conflict.kind.name(),
         "policy": conflict.policy,
         "winner": conflict.winner(),
         "why": why(conflict),
-        "incoming": side(table, &conflict.incoming),
-        "existing": side(table, &conflict.existing),
+        "incoming": side(incoming, &conflict.incoming),
+        "existing": side(existing, &conflict.existing),
     })
 }
 
@@ -42,23 +53,15 @@ fn orphaned(conflict: &Conflict, orphan: &Orphan, region: RegionId, at_us: u64) 
         let at = usize::try_from(at).ok()?;
         Some((name.clone(), value(child.columns.get(at)?, orphan.child.values.get(at)?)))
     });
-    json!({
-        "at_us": at_us,
-        "region": region.get(),
-        "table": child.full_name().to_string(),
-        "key": key(child, &orphan.child),
-        "parent": {
-            "table": format!("{}.{}", foreign.schema, foreign.table),
-            "key": Json::Object(values.collect()),
-            "side": if orphan.child_came { "existing" } else { "incoming" },
-        },
-        "kind": conflict.kind.name(),
-        "policy": conflict.policy,
-        "winner": conflict.winner(),
-        "why": why(conflict),
-        "incoming": side(incoming, &conflict.incoming),
-        "existing": side(existing, &conflict.existing),
-    })
+    let mut entry = told(conflict, (incoming, existing), region, at_us);
+    entry["table"] = child.full_name().to_string().into();
+    entry["key"] = key(child, &orphan.child);
+    entry["parent"] = json!({
+        "table": format!("{}.{}", foreign.schema, foreign.table),
+        "key": Json::Object(values.collect()),
+        "side": if orphan.child_came { "existing" } else { "incoming" },
+    });
+    entry
 }
 
 impl Conflict {

@@ -40,13 +40,27 @@ fn plan(index: &Index, txns: &[Txn]) -> Plan {
     planner.finish()
 }
 
-/// An index that holds these transactions as local writes.
-fn index(txns: &[Txn]) -> Index {
-    let mut index = Index::default();
+/// Enters these transactions as local writes.
+fn enter(index: &mut Index, txns: &[Txn]) {
     for write in plan(&Index::default(), txns).writes {
         index.enter_local(&write);
     }
+}
+
+/// An index that holds these transactions as local writes.
+fn index(txns: &[Txn]) -> Index {
+    let mut index = Index::default();
+    enter(&mut index, txns);
     index
+}
+
+/// Of the plan staged as batch 1, which is of row 1: a local write of that row puts it out
+/// of date, one of another row does not.
+fn check_stale_by_row_1_alone(plan: &Plan, index: &mut Index, next: u64) {
+    enter(index, &[Txn::new(dot(1, next), 20, &[], vec![(None, Some(row(2, 7)))])]);
+    assert!(!plan.is_stale(index, BatchId(1)));
+    enter(index, &[Txn::new(dot(1, next + 1), 21, &[], vec![(None, Some(row(1, 8)))])]);
+    assert!(plan.is_stale(index, BatchId(1)));
 }
 
 #[test]
@@ -113,16 +127,7 @@ fn a_local_write_under_the_batch_makes_the_plan_stale() {
     let txns = [Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 7)))])];
     let first = plan(&index, &txns);
     index.stage(BatchId(1), vec![dot(2, 1)], first.writes.clone());
-    let other = Txn::new(dot(1, 1), 11, &[], vec![(None, Some(row(2, 7)))]);
-    for write in plan(&Index::default(), &[other]).writes {
-        index.enter_local(&write);
-    }
-    assert!(!first.is_stale(&index, BatchId(1)));
-    let same = Txn::new(dot(1, 2), 12, &[], vec![(None, Some(row(1, 8)))]);
-    for write in plan(&Index::default(), &[same]).writes {
-        index.enter_local(&write);
-    }
-    assert!(first.is_stale(&index, BatchId(1)));
+    check_stale_by_row_1_alone(&first, &mut index, 1);
 }
 
 /// What every region has applied is forgotten: that is no write under the batch.
@@ -133,16 +138,7 @@ fn what_has_become_stable_meanwhile_does_not_make_the_plan_stale() {
     let first = plan(&index, &[Txn::new(dot(2, 1), 11, &[dot(1, 1)], change)]);
     index.stage(BatchId(1), vec![dot(2, 1)], first.writes.clone());
     index.collect(&[dot(1, 1)].into_iter().collect());
-    let other = Txn::new(dot(1, 2), 12, &[], vec![(None, Some(row(2, 7)))]);
-    for write in plan(&Index::default(), &[other]).writes {
-        index.enter_local(&write);
-    }
-    assert!(!first.is_stale(&index, BatchId(1)));
-    let same = Txn::new(dot(1, 3), 13, &[], vec![(None, Some(row(1, 9)))]);
-    for write in plan(&Index::default(), &[same]).writes {
-        index.enter_local(&write);
-    }
-    assert!(first.is_stale(&index, BatchId(1)));
+    check_stale_by_row_1_alone(&first, &mut index, 2);
 }
 
 #[test]
