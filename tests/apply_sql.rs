@@ -39,6 +39,8 @@ impl Bench {
         let mut conn = db.conn().await;
         bootstrap(&mut conn).await.unwrap();
         bootstrap(&mut conn).await.unwrap();
+        // The row that entries of the conflict log wait for each other at.
+        assert_eq!(db.number("SELECT COUNT(*) FROM causeway.conflict_head").await, 1);
         let epoch = take_epoch(&mut conn, 0).await.unwrap();
         let session = Session::connect(&opts, flavor, epoch).await.unwrap();
         db.exec("CREATE DATABASE s DEFAULT CHARACTER SET utf8mb4").await;

@@ -20,10 +20,11 @@ use std::time::{Duration, Instant};
 
 use lab::db::Flavour;
 use lab::region::Lab;
+use lab::rng::Rng;
 use lab::{PATIENCE, wait_until};
 use log::Logs;
 use mysql_async::prelude::Queryable as _;
-use policies::{Case, Client, RULES, Rng, SCHEMA, TABLES, Written};
+use policies::{Case, Client, RULES, SCHEMA, TABLES, Written};
 use tokio::task::JoinSet;
 
 /// When a writer ends.

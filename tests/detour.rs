@@ -16,12 +16,11 @@ use lab::kafka::Kafka;
 use lab::region::{Lab, Region};
 use lab::seed::status;
 use lab::{PATIENCE, compare, wait_until};
+use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,26 +29,8 @@ const INBOX: &str = "causeway.inbox.r1";
 
 /// Offset in the outbox and payload of every record that a topic holds.
 fn raw(kafka: &Kafka, topic: &str) -> Vec<(i64, Vec<u8>)> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.brokers()).set("group.id", "test");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
-    consumer.assign(&list).unwrap();
-    let (_, high) = consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap();
-    let mut records = Vec::new();
-    while records.len() < usize::try_from(high).unwrap() {
-        let message = consumer.poll(PATIENCE).unwrap().unwrap();
-        let held = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let offsets: Vec<i64> = held
-            .filter(|header| header.key == "causeway-offset")
-            .map(|header| std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap())
-            .collect();
-        assert!(offsets.len() <= 1, "{offsets:?}");
-        let at = offsets.first().copied().unwrap_or_else(|| message.offset());
-        records.push((at, message.payload().unwrap().to_vec()));
-    }
-    records
+    let held = kafka.records(topic).into_iter();
+    held.map(|record| (record.copied.unwrap_or(record.offset), record.payload)).collect()
 }
 
 async fn insert(region: &Region, ids: std::ops::Range<i64>) {

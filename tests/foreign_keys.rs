@@ -9,9 +9,10 @@ mod lab;
 
 use std::time::{Duration, Instant};
 
-use lab::PATIENCE;
 use lab::db::Flavour;
 use lab::region::Lab;
+use lab::rng::Rng;
+use lab::{PATIENCE, wait_until};
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
@@ -25,10 +26,14 @@ CREATE TABLE shop.invoice (id INT PRIMARY KEY, customer INT, part INT, v INT,
 CREATE TABLE shop.product (id INT PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE);
 CREATE TABLE shop.line (id INT PRIMARY KEY, Code VARCHAR(20),
     FOREIGN KEY (Code) REFERENCES shop.product (CODE));
+CREATE TABLE shop.owner (id INT PRIMARY KEY);
+CREATE TABLE shop.pet (id INT PRIMARY KEY, owner INT,
+    FOREIGN KEY (owner) REFERENCES shop.owner (id));
 ";
 
 const ROWS: &str = "INSERT INTO shop.customer VALUES (1, 7, 'one'), (2, 7, 'two'), (3, 7, 'three');
 INSERT INTO shop.product VALUES (1, 'A'), (2, 'B'), (3, 'C');
+INSERT INTO shop.owner VALUES (1);
 INSERT INTO shop.invoice VALUES (9, 3, 7, 0)";
 
 /// Without reading each other's: r1 takes parents away, r2 writes children of them.
@@ -77,23 +82,6 @@ async fn entries(lab: &Lab, n: usize) -> Vec<Json> {
     let sql = "SELECT CAST(entry AS BINARY) FROM causeway.conflicts ORDER BY id";
     let rows: Vec<(Vec<u8>,)> = lab.regions[n].db.rows(sql).await;
     rows.into_iter().map(|(row,)| serde_json::from_slice(&row).unwrap()).collect()
-}
-
-async fn causeway(lab: &Lab, n: usize, arguments: &[&str]) -> (bool, String) {
-    let (topology, conf) = lab.files(n);
-    let output = tokio::process::Command::new(lab::agent::program())
-        .arg("conflicts")
-        .args(arguments)
-        .arg("--topology")
-        .arg(topology)
-        .args(["--region", &lab.regions[n].name, "--conf"])
-        .arg(conf)
-        .env("CAUSEWAY_TOKEN", lab::agent::TOKEN)
-        .output()
-        .await
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout) + &text(output.stderr))
 }
 
 /// The first entry of a child in a region's log.
@@ -147,6 +135,30 @@ async fn every_region_tells_of_a_child_whose_parent_was_deleted_elsewhere() {
         assert_eq!(line(&here), line(&told), "region {n}");
     }
     settled(&lab, customer).await;
+    dropped(&lab).await;
+}
+
+/// The child that a delete leaves without its parent is in a table that is gone here: it
+/// is told of without its row, and the delete is applied.
+async fn dropped(lab: &Lab) {
+    lab.link(0, 1).cut();
+    lab.link(1, 0).cut();
+    lab.regions[0].db.exec("DELETE FROM shop.owner WHERE id = 1").await;
+    let here = &lab.regions[1];
+    here.db.exec("INSERT INTO shop.pet VALUES (1, 1);\nDROP TABLE shop.pet").await;
+    let agent = here.agent.as_ref().unwrap();
+    wait_until("the drop is released", PATIENCE, || async {
+        let listed = agent.get("/ddl").await.map(|(_, body)| body).unwrap_or_default();
+        let listed: Json = serde_json::from_str(&listed).unwrap_or_default();
+        let id = listed.as_array().into_iter().flatten().find_map(|change| change["id"].as_str());
+        let Some(id) = id.map(str::to_owned) else { return false };
+        agent.post(&format!("/ddl/{id}/release")).await.is_some_and(|(status, _)| status < 300)
+    })
+    .await;
+    lab.heal();
+    lab.converge(&["shop.owner"], PATIENCE).await;
+    let (_, entry) = of_child(lab, 1, "shop.pet").await;
+    assert_eq!((&entry["key"], &entry["existing"]["after"]), (&json!({"id": 1}), &Json::Null));
 }
 
 /// An operator restores one parent and deletes the other's child: having seen both, that
@@ -156,18 +168,18 @@ async fn settled(lab: &Lab, customer: &str) {
     assert_eq!(entry["existing"]["after"], json!({"id": 1, "customer": 1, "part": 7, "v": 11}));
     assert_eq!(entry["incoming"]["before"]["name"], "one");
     assert_eq!(entry["winner"], "both");
-    let (_, listed) = causeway(lab, 1, &["list", "--kind", "foreign_key"]).await;
+    let (_, listed, _) = lab.conflicts(1, &["list", "--kind", "foreign_key"]).await;
     assert!(
         listed.contains("region 2's row references one of shop.customer that region 1"),
         "{listed}"
     );
     let before: Vec<usize> = counts(lab).await;
-    let (done, told) = causeway(lab, 1, &["restore", &id, "--yes"]).await;
-    assert!(done, "{told}");
+    let (code, _, told) = lab.conflicts(1, &["restore", &id, "--yes"]).await;
+    assert_eq!(code, 0, "{told}");
     // Where the parent went first its row was not kept.
     let (id, _) = of_child(lab, 0, "shop.invoice").await;
-    let (done, told) = causeway(lab, 0, &["restore", &id, "--yes"]).await;
-    assert!(!done && told.contains("the region that wrote the child has it"), "{told}");
+    let (code, _, told) = lab.conflicts(0, &["restore", &id, "--yes"]).await;
+    assert!(code != 0 && told.contains("the region that wrote the child has it"), "{told}");
     lab.regions[2].db.exec("DELETE FROM shop.line WHERE id = 1").await;
     lab.converge(&TABLES, PATIENCE).await;
     let orphaned = "SELECT COUNT(*) FROM shop.invoice i LEFT JOIN shop.customer c \
@@ -182,19 +194,6 @@ async fn counts(lab: &Lab) -> Vec<usize> {
         counts.push(entries(lab, n).await.len());
     }
     counts
-}
-
-/// A small random generator (SplitMix64).
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
 }
 
 /// Writes parents and children, as far as the database lets it.

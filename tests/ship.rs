@@ -18,9 +18,7 @@ use lab::kafka::{Kafka, PeerDoor};
 use lab::link::Link;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::Headers;
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -264,31 +262,17 @@ async fn a_link_goes_on_where_its_inbox_ends() {
     assert_eq!(read(&here, "in", place(1, 850), 900).await, wanted[850..]);
 }
 
-/// Offset at the source and payload of each record, in the target's order.
-fn raw(kafka: &Kafka, topic: &str, header: bool) -> Vec<(i64, Vec<u8>)> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", kafka.brokers()).set("group.id", "test");
-    let consumer: BaseConsumer = config.create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
-    consumer.assign(&list).unwrap();
-    let (_, high) = consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap();
-    let mut records = Vec::new();
-    loop {
-        let message = consumer.poll(PATIENCE).unwrap().unwrap();
-        let source = message.headers().into_iter().flat_map(Headers::iter).find_map(|header| {
-            let text = std::str::from_utf8(header.value?).ok()?;
-            (header.key == "causeway-offset").then(|| text.parse().unwrap())
-        });
-        let at = if header { source.unwrap() } else { message.offset() };
-        // A link that starts anew may copy again what came before, never skip.
-        if records.last().is_none_or(|&(last, _)| at > last) {
-            records.push((at, message.payload().unwrap().to_vec()));
-        }
-        if message.offset() + 1 >= high {
-            return records;
+/// Offset at the source and payload of each record, in the target's order. A link that
+/// starts anew may copy again what came before, never skip.
+fn copies(kafka: &Kafka, topic: &str) -> Vec<(i64, Vec<u8>)> {
+    let mut copies: Vec<(i64, Vec<u8>)> = Vec::new();
+    for record in kafka.records(topic) {
+        let at = record.copied.unwrap();
+        if copies.last().is_none_or(|&(last, _)| at > last) {
+            copies.push((at, record.payload));
         }
     }
+    copies
 }
 
 /// The peer's datacenter is cut off and its Kafka dies; when both are back, it has more.
@@ -335,7 +319,8 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
         cancel.cancel();
     };
     tokio::join!(async { link.await.unwrap() }, story);
-    assert_eq!(raw(&here, "in", true), raw(&there, "out", false));
+    let shipped = there.records("out").into_iter().map(|record| (record.offset, record.payload));
+    assert_eq!(copies(&here, "in"), shipped.collect::<Vec<_>>());
 }
 
 /// However many records it is, and wherever a reader begins.

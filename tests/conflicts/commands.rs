@@ -1,26 +1,9 @@
 //! `causeway conflicts` on the logs that the policies have filled.
 
+use super::lab::PATIENCE;
 use super::lab::db::Database;
 use super::lab::region::Lab;
-use super::lab::{self, PATIENCE};
 use super::policies::TABLES;
-
-async fn causeway(lab: &Lab, n: usize, arguments: &[&str]) -> (i32, String, String) {
-    let (topology, conf) = lab.files(n);
-    let output = tokio::process::Command::new(lab::agent::program())
-        .arg("conflicts")
-        .args(arguments)
-        .arg("--topology")
-        .arg(topology)
-        .args(["--region", &lab.regions[n].name, "--conf"])
-        .arg(conf)
-        .env("CAUSEWAY_TOKEN", lab::agent::TOKEN)
-        .output()
-        .await
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
-}
 
 /// By number and by age the oldest go, never one between others, and never the last.
 async fn pruned(db: &Database) {
@@ -43,11 +26,11 @@ async fn pruned(db: &Database) {
 /// has altered.
 pub(crate) async fn commands(lab: &Lab) {
     for n in 0..3 {
-        let (code, out, err) = causeway(lab, n, &["verify"]).await;
+        let (code, out, err) = lab.conflicts(n, &["verify"]).await;
         assert_eq!(code, 0, "{out}{err}");
     }
     let (code, out, err) =
-        causeway(lab, 0, &["list", "--table", "shop.latest", "-o", "json"]).await;
+        lab.conflicts(0, &["list", "--table", "shop.latest", "-o", "json"]).await;
     assert_eq!(code, 0, "{err}");
     let listed: serde_json::Value = serde_json::from_str(&out).unwrap();
     let lost = listed.as_array().unwrap().iter().find(|entry| {
@@ -60,9 +43,9 @@ pub(crate) async fn commands(lab: &Lab) {
     // The session's settings are the command's own.
     let server = "SET GLOBAL time_zone = '+05:00';\nSET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES'";
     lab.regions[0].db.exec(server).await;
-    let (code, _, err) = causeway(lab, 0, &["restore", &id]).await;
+    let (code, _, err) = lab.conflicts(0, &["restore", &id]).await;
     assert_eq!(code, 64, "nobody can be asked: {err}");
-    let (code, out, err) = causeway(lab, 0, &["restore", &id, "--yes"]).await;
+    let (code, out, err) = lab.conflicts(0, &["restore", &id, "--yes"]).await;
     assert_eq!(code, 0, "{out}{err}");
     let loser = if lost["entry"]["winner"] == "incoming" { "existing" } else { "incoming" };
     let wanted = &lost["entry"][loser]["after"];
@@ -76,9 +59,9 @@ pub(crate) async fn commands(lab: &Lab) {
     );
     assert_eq!(lab.regions[2].db.number(&sql).await, 1, "restored everywhere: {wanted}");
 
-    let (_, stats, _) = causeway(lab, 1, &["stats"]).await;
+    let (_, stats, _) = lab.conflicts(1, &["stats"]).await;
     assert!(stats.contains("shop.uniq") && stats.contains("region_priority"), "{stats}");
-    let (_, lines, _) = causeway(lab, 1, &["export"]).await;
+    let (_, lines, _) = lab.conflicts(1, &["export"]).await;
     let count = lab.regions[1].db.number("SELECT COUNT(*) FROM causeway.conflicts").await;
     assert_eq!(i64::try_from(lines.lines().count()).unwrap(), count);
     let db = &lab.regions[1].db;
@@ -86,16 +69,16 @@ pub(crate) async fn commands(lab: &Lab) {
         "UPDATE causeway.conflicts SET entry = REPLACE(entry, 'region', 'Region') WHERE id = 3",
     )
     .await;
-    let (code, out, _) = causeway(lab, 1, &["verify"]).await;
+    let (code, out, _) = lab.conflicts(1, &["verify"]).await;
     assert!(code == 1 && out.contains("entry 3 was altered"), "{code}: {out}");
     db.exec("DELETE FROM causeway.conflicts WHERE id = 3").await;
-    let (code, out, _) = causeway(lab, 1, &["verify"]).await;
+    let (code, out, _) = lab.conflicts(1, &["verify"]).await;
     assert!(code == 1 && out.contains("entries 3 to 3 are missing"), "{code}: {out}");
     pruned(&lab.regions[2].db).await;
-    let (code, out, _) = causeway(lab, 2, &["verify"]).await;
+    let (code, out, _) = lab.conflicts(2, &["verify"]).await;
     assert!(code == 0 && out.contains("100 entries"), "{code}: {out}");
     let last = lab.regions[2].db.number("SELECT MAX(id) FROM causeway.conflicts").await;
     lab.regions[2].db.exec(&format!("DELETE FROM causeway.conflicts WHERE id = {last}")).await;
-    let (code, out, _) = causeway(lab, 2, &["verify"]).await;
+    let (code, out, _) = lab.conflicts(2, &["verify"]).await;
     assert!(code == 1 && out.contains("are missing"), "{code}: {out}");
 }

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use super::lab::rng::Rng;
+
 pub(crate) const RULES: &str =
     "  - { tables: shop.priority, policy: region_priority, priority: [r2, r3, r1] }
   - { tables: shop.clock, policy: latest, timestamp_column: at }
@@ -145,19 +147,6 @@ pub(crate) struct Client {
     /// When the test began: regions fill the same part of the journal at a time.
     pub(crate) start: Instant,
     pub(crate) rng: Rng,
-}
-
-/// A small random generator (SplitMix64).
-pub(crate) struct Rng(pub u64);
-
-impl Rng {
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
 }
 
 impl Client {

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Headers as _;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 use super::proc::{Folder, Proc, copy, free_port};
 use super::{PATIENCE, root, wait_until};
@@ -17,6 +18,16 @@ pub struct PeerDoor {
     pub inner: u16,
     /// Where it says that it listens.
     pub outer: u16,
+}
+
+/// A record of a topic.
+pub struct Held {
+    /// Where it stands.
+    pub offset: i64,
+    /// Where it stood in the outbox that it was copied from, by its header.
+    pub copied: Option<i64>,
+    /// What it holds.
+    pub payload: Vec<u8>,
 }
 
 /// A node with its own data.
@@ -105,6 +116,36 @@ impl Kafka {
         std::fs::write(&properties, text.replace(&old, &new)).unwrap();
         self.proc.again();
         self.ready().await;
+    }
+
+    /// All that a topic of one partition holds.
+    pub fn records(&self, topic: &str) -> Vec<Held> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers()).set("group.id", "test");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let (low, high) = consumer.fetch_watermarks(topic, 0, PATIENCE).unwrap();
+        let mut records = Vec::new();
+        let mut next = low;
+        while next < high {
+            let message = consumer.poll(PATIENCE).unwrap().unwrap();
+            let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+            let copied: Vec<i64> = headers
+                .filter(|header| header.key == "causeway-offset")
+                .map(|header| std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap())
+                .collect();
+            assert!(copied.len() <= 1, "{copied:?}");
+            let payload = message.payload().unwrap().to_vec();
+            records.push(Held {
+                offset: message.offset(),
+                copied: copied.first().copied(),
+                payload,
+            });
+            next = message.offset() + 1;
+        }
+        records
     }
 
     /// Bootstrap address for the node's own region.

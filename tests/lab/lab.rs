@@ -14,6 +14,7 @@ pub mod link;
 pub mod load;
 pub mod proc;
 pub mod region;
+pub mod rng;
 pub mod seed;
 pub mod zoo;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::agent::Agent;
+use super::agent::{Agent, TOKEN, program};
 use super::compare;
 use super::db::{Database, Flavour, Settings};
 use super::kafka::{Kafka, PeerDoor};
@@ -156,6 +156,24 @@ impl Lab {
         let region = &self.regions[n];
         let conf = self.folder.path().join(format!("{}.conf.yaml", region.name));
         (region.topology.clone(), conf)
+    }
+
+    /// Runs `causeway conflicts` on region `n`: exit status, stdout and stderr.
+    pub async fn conflicts(&self, n: usize, arguments: &[&str]) -> (i32, String, String) {
+        let (topology, conf) = self.files(n);
+        let output = tokio::process::Command::new(program())
+            .arg("conflicts")
+            .args(arguments)
+            .arg("--topology")
+            .arg(topology)
+            .args(["--region", &self.regions[n].name, "--conf"])
+            .arg(conf)
+            .env("CAUSEWAY_TOKEN", TOKEN)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }
 
     /// Starts one agent and does not wait.
