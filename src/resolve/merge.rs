@@ -105,16 +105,49 @@ pub(super) fn onto(
         copy(&mut row, winner.after.as_ref()?, &group.columns);
     }
     for &at in &merge.deltas {
-        let mut sum = Number::ZERO;
-        for body in &rest {
-            sum = sum.plus(change(body, at)?)?;
-        }
-        if !sum.is_zero() {
-            let value: &mut Value = row.values.get_mut(at)?;
-            *value = Number::of(value)?.plus(sum)?.to_value(value)?;
-        }
+        let value: &mut Value = row.values.get_mut(at)?;
+        *value = added(value, at, &rest)?;
     }
     Some(row)
+}
+
+/// Whether `next` found the row that `first`, of the same region, had left, with what the
+/// writes between them made of it. `None` as with [`effect`].
+pub(super) fn follows(
+    merge: &Merge,
+    (first, next): (&Body, &Body),
+    between: &[&Body],
+) -> Option<bool> {
+    let left = first.after.as_ref()?;
+    let Some(found) = &next.before else { return Some(false) };
+    // What the server works out follows from the others.
+    let is_written = |at: &usize| first.table.columns.get(*at).is_some_and(|c| !c.generated);
+    for group in merge.groups.iter().cloned().chain([Policy::rest(merge, &first.table)]) {
+        let columns: Vec<usize> = group.columns.into_iter().filter(is_written).collect();
+        let changed = between.iter().any(|body| touches(body, &columns));
+        if !changed && !Policy::same(left, found, &columns) {
+            return Some(false);
+        }
+    }
+    for &at in &merge.deltas {
+        let sum = added(left.values.get(at)?, at, between)?;
+        if found.values.get(at) != Some(&sum) {
+            return Some(false);
+        }
+    }
+    Some(true)
+}
+
+/// A column's value with what these writes add to it.
+fn added(value: &Value, at: usize, writes: &[&Body]) -> Option<Value> {
+    let mut sum = Number::ZERO;
+    for body in writes {
+        sum = sum.plus(change(body, at)?)?;
+    }
+    if sum.is_zero() {
+        return Some(value.clone());
+    }
+    Number::of(value)?.plus(sum)?.to_value(value)
 }
 
 fn copy(row: &mut Row, from: &Row, columns: &[usize]) {

@@ -4,6 +4,7 @@
 //! The logs do not reach back for ever. A row is told only where what they no longer
 //! hold can't matter; [`Extent`] says what they hold.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -231,6 +232,9 @@ fn merged(merge: &Merge, history: &[Write], extent: &Extent) -> Result<Recounted
         let effect = merge::effect(merge, table, &history, (last, body(last)?));
         return Ok(told(left(effect.ok_or(Untold::Sum)?), None));
     }
+    if contradicts(merge, &history, extent)? {
+        return Err(Untold::Contradiction);
+    }
     let mut found: Option<Recounted> = None;
     for base in bases(&history, extent) {
         let Some(row) = counted(merge, &history, base, extent)? else { continue };
@@ -244,6 +248,35 @@ fn merged(merge: &Merge, history: &[Write], extent: &Extent) -> Result<Recounted
         }
     }
     found.ok_or(Untold::Base)
+}
+
+/// Whether some region's write found another row than the one before it had left there, with
+/// what the region had applied between the two: it was changed past the binlog.
+fn contradicts(merge: &Merge, history: &[Write], extent: &Extent) -> Result<bool, Untold> {
+    let mut regions: BTreeMap<RegionId, Vec<&Write>> = BTreeMap::new();
+    for write in history {
+        regions.entry(write.version.dot.origin).or_default().push(write);
+    }
+    for writes in regions.values_mut() {
+        writes.sort_by_key(|write| write.version.dot.seq);
+    }
+    for (region, own) in &regions {
+        for pair in own.windows(2).filter(|pair| extent.is_below(pair[0])) {
+            let (first, next) = (pair[0], pair[1]);
+            let mut between = Vec::new();
+            for others in regions.iter().filter(|(other, _)| *other != region).map(|(_, w)| w) {
+                let seen = |by: &Write| others.partition_point(|other| by.saw(&other.version));
+                for other in &others[seen(first)..seen(next)] {
+                    between.push(body(other)?);
+                }
+            }
+            let pair = (body(first)?, body(next)?);
+            if !merge::follows(merge, pair, &between).ok_or(Untold::Sum)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// Of each region its last write, if its author had seen all that is not known: it had

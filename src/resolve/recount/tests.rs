@@ -116,6 +116,28 @@ fn a_sum_is_counted_from_what_two_regions_say() {
     check(&delta(), &writes, &missing, Err(Untold::Contradiction));
 }
 
+/// Between two writes of one region its row was changed past the binlog.
+#[test]
+fn a_row_that_was_changed_between_two_writes_of_its_region_is_a_contradiction() {
+    let seen = [dot(1, 7), dot(2, 4)];
+    let missing = extent(&seen, 10);
+    let first = write(dot(1, 8), 20, &seen, (row(10, 0), row(9, 0)), true);
+    let other = write(dot(2, 5), 21, &[dot(1, 8)], (row(9, 0), row(7, 5)), true);
+    let next = |deps: &[Dot], before| write(dot(1, 9), 22, deps, (before, row(6, 5)), true);
+    let both = [dot(1, 8), dot(2, 5)];
+    let told = |next| {
+        let writes = [first.clone(), other.clone(), next];
+        Recount::new(writes.to_vec()).row(&delta(), KEY, &missing).map(|told| told.row)
+    };
+    assert_eq!(told(next(&both, row(7, 5))), Ok(row(6, 5)));
+    for before in [row(99, 5), row(9, 0), None] {
+        assert_eq!(told(next(&both, before)), Err(Untold::Contradiction));
+    }
+    // Alone, without another region to bear witness.
+    let next = write(dot(1, 9), 22, &both[..1], (row(999, 0), row(998, 0)), true);
+    check(&delta(), &[first, next], &missing, Err(Untold::Contradiction));
+}
+
 /// Region 2 wrote it once, long ago: from that on all others are counted.
 #[test]
 fn a_row_that_is_written_all_day_is_told_in_no_time() {
