@@ -48,7 +48,7 @@ async fn main() {
             "catch-up" => catch_up::measure(&site).await,
             "lag" => lag::measure(&site).await,
             "cases" => cases::measure(&site).await,
-            // The last: it moves a Kafka.
+            // The last: it stops agents.
             _ => writers::measure(&mut site).await,
         };
         let memory = site.memory_peak();

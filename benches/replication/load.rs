@@ -97,6 +97,15 @@ pub(crate) fn rate(text: &str) -> f64 {
 
 /// The 95th percentile of a transaction's time in what sysbench prints, ms.
 pub(crate) fn p95_ms(text: &str) -> f64 {
-    let line = text.lines().find(|line| line.contains("95th percentile:")).unwrap();
+    time_ms(text, "95th percentile:")
+}
+
+/// The mean of a transaction's time in what sysbench prints, ms.
+pub(crate) fn mean_ms(text: &str) -> f64 {
+    time_ms(text, "avg:")
+}
+
+fn time_ms(text: &str, which: &str) -> f64 {
+    let line = text.lines().find(|line| line.contains(which)).unwrap();
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }

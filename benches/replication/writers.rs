@@ -1,19 +1,27 @@
-//! What the agent costs the local writers: sysbench as fast as it goes, with and without
-//! the region's agent, in turns; and beside them, what a replica that takes the binlog
-//! away by MariaDB's own replication costs.
+//! What the agent costs the local writers: sysbench with and without the region's agent,
+//! in turns; and beside them, what a replica that takes the binlog away by MariaDB's own
+//! replication costs.
 //!
-//! Twice: with the region's Kafka on the database's disk, where its log and the binlog
-//! wait for the same flushes, and with Kafka's data in memory, as a Kafka with disks of
-//! its own would leave them alone.
+//! Three times: as fast as it goes with all on the same cores, where each processor
+//! second of the agent and its Kafka is one that the writers lack; as fast as it goes
+//! with database and agent on a core of theirs, and Kafka and the writers on the others,
+//! as on other machines; and at a steady rate that leaves the cores idle at times, where
+//! it is a longer wait, and no fewer transactions, that a writer would notice.
+
+use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
 use crate::catch_up;
 use crate::load;
 use crate::say;
-use crate::site::{Site, applied};
+use crate::site::{Site, applied, cpu_s};
 
 const TURNS: usize = 3;
+const SECONDS: u32 = 8;
+/// Transactions a second of the steady load: a quarter of what two cores can do.
+const STEADY: u32 = 1_000;
 
 /// Who takes the binlog away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,48 +33,108 @@ enum Reader {
 
 const READERS: [Reader; 3] = [Reader::Agent, Reader::Nobody, Reader::Replica];
 
+/// How much is written, and who shares the cores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    FullTogether,
+    FullApart,
+    Steady,
+}
+
+/// With their names in the results.
+const SETTINGS: [(Setting, &str); 3] = [
+    (Setting::FullTogether, "full_speed_on_the_same_cores"),
+    (Setting::FullApart, "full_speed_database_and_agent_on_one_core"),
+    (Setting::Steady, "steady"),
+];
+
+/// What one turn has shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    per_s: f64,
+    mean_ms: f64,
+    p95_ms: f64,
+    /// Processor time for one transaction, microseconds.
+    cpu_us: [f64; 3],
+}
+
 /// The peer's agent is stopped: in the field its work is done on another machine.
 pub(crate) async fn measure(site: &mut Site) -> Value {
     site.lab.regions[1].agent().proc.kill();
-    let shared = turns(site, "Kafka on the same disk").await;
-    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
-    site.lab.regions[0].agent().proc.kill();
-    site.lab.regions[0].kafka.moved(memory.path()).await;
-    again(site, 0).await;
-    let apart = turns(site, "Kafka on another disk").await;
-    again(site, 1).await;
+    let mut results = json!({ "seconds": SECONDS, "steady_transactions_per_s": STEADY });
+    for (setting, name) in SETTINGS {
+        results[name] = turns(site, setting).await;
+    }
+    place(site, Setting::Steady);
+    again(site, 1, Setting::Steady).await;
     let through = site.shipped(0).await;
     applied(site.target(), 1, through).await;
-    json!({ "kafka_on_the_same_disk": shared, "kafka_on_another_disk": apart })
+    results
 }
 
-async fn turns(site: &mut Site, place: &str) -> Value {
-    let mut found = READERS.map(|_| (Vec::new(), Vec::new()));
-    for turn in 1..=TURNS {
-        for (reader, (rates, p95s)) in READERS.into_iter().zip(&mut found) {
-            let (rate, p95) = turn_of(site, reader).await;
-            say!("{place}, {reader:?} reads: {rate:.0} transactions/s, p95 {p95} ms ({turn})");
-            rates.push(rate);
-            p95s.push(p95);
+async fn turns(site: &mut Site, setting: Setting) -> Value {
+    place(site, setting);
+    let mut found = READERS.map(|_| Vec::new());
+    for n in 1..=TURNS {
+        for (reader, turns) in READERS.into_iter().zip(&mut found) {
+            let turn = turn_of(site, reader, setting).await;
+            let [db, agent, kafka] = turn.cpu_us;
+            say!(
+                "{setting:?}, {reader:?} reads: {:.0} transactions/s, mean {} ms, p95 {} ms; \
+                 processor µs each: database {db:.0}, agent {agent:.0}, Kafka {kafka:.0} ({n})",
+                turn.per_s,
+                turn.mean_ms,
+                turn.p95_ms
+            );
+            turns.push(turn);
         }
     }
-    let [agent, nobody, replica] = found.map(|(rates, p95s)| (median(rates), median(p95s)));
-    let cost = |rate: f64| ((1.0 - rate / nobody.0) * 1000.0).round() / 10.0;
-    say!("{place}: the agent costs {} %, a replica {} %", cost(agent.0), cost(replica.0));
+    let [agent, nobody, replica] = found.map(|turns| middle(&turns));
+    let cost = |with: Turn| match setting {
+        Setting::FullTogether | Setting::FullApart => percent(1.0 - with.per_s / nobody.per_s),
+        Setting::Steady => percent(with.mean_ms / nobody.mean_ms - 1.0),
+    };
+    say!("{setting:?}: the agent costs {} %, a replica {} %", cost(agent), cost(replica));
     json!({
-        "transactions_per_s_without": nobody.0,
-        "transactions_per_s_with_agent": agent.0,
-        "transactions_per_s_with_replica": replica.0,
-        "cost_percent": cost(agent.0),
-        "cost_percent_of_a_replica": cost(replica.0),
-        "p95_ms_without": nobody.1,
-        "p95_ms_with_agent": agent.1,
-        "p95_ms_with_replica": replica.1,
+        "cost_percent": cost(agent),
+        "cost_percent_of_a_replica": cost(replica),
+        "without": shown(nobody),
+        "with_agent": shown(agent),
+        "with_replica": shown(replica),
     })
 }
 
-/// Rate and 95th percentile of the writers; begins and ends with the agent running.
-async fn turn_of(site: &mut Site, reader: Reader) -> (f64, f64) {
+fn percent(part: f64) -> f64 {
+    (part * 1000.0).round() / 10.0
+}
+
+fn shown(turn: Turn) -> Value {
+    let [database, agent, kafka] = turn.cpu_us.map(f64::round);
+    json!({
+        "transactions_per_s": turn.per_s,
+        "mean_ms": turn.mean_ms,
+        "p95_ms": turn.p95_ms,
+        "cpu_us_per_transaction": { "database": database, "agent": agent, "kafka": kafka },
+    })
+}
+
+/// The median of each figure by itself.
+fn middle(turns: &[Turn]) -> Turn {
+    let median = |of: fn(&Turn) -> f64| {
+        let mut values: Vec<f64> = turns.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Turn {
+        per_s: median(|turn| turn.per_s),
+        mean_ms: median(|turn| turn.mean_ms),
+        p95_ms: median(|turn| turn.p95_ms),
+        cpu_us: [median(|t| t.cpu_us[0]), median(|t| t.cpu_us[1]), median(|t| t.cpu_us[2])],
+    }
+}
+
+/// Begins and ends with the agent running.
+async fn turn_of(site: &mut Site, reader: Reader, setting: Setting) -> Turn {
     let replica = &site.replicas[0].1;
     if reader == Reader::Replica {
         catch_up::relay_all(site, replica).await;
@@ -74,21 +142,73 @@ async fn turn_of(site: &mut Site, reader: Reader) -> (f64, f64) {
     if reader != Reader::Agent {
         site.lab.regions[0].agent().proc.kill();
     }
-    let run = ["--threads=4", "--time=8", "--auto-inc=off", "run"];
+    let (time, rate) = (format!("--time={SECONDS}"), format!("--rate={STEADY}"));
+    let mut run = vec!["--threads=4", &time, "--auto-inc=off", "run"];
+    if setting == Setting::Steady {
+        run.push(&rate);
+    }
+    let before = cpu(site, reader);
     let text = load::sysbench(site.source(), &run).await;
+    let after = cpu(site, reader);
     if reader == Reader::Replica {
         site.replicas[0].1.exec("STOP SLAVE IO_THREAD").await;
     }
     if reader != Reader::Agent {
-        again(site, 0).await;
+        again(site, 0, setting).await;
     }
     read_up(site).await;
-    (load::rate(&text), load::p95_ms(&text))
+    let per_s = load::rate(&text);
+    let count = per_s * f64::from(SECONDS);
+    let cpu_us = [0, 1, 2].map(|n| (after[n] - before[n]) * 1e6 / count);
+    Turn { per_s, mean_ms: load::mean_ms(&text), p95_ms: load::p95_ms(&text), cpu_us }
 }
 
-async fn again(site: &mut Site, region: usize) {
+/// Processor seconds of database, agent and Kafka so far.
+fn cpu(site: &Site, reader: Reader) -> [f64; 3] {
+    let region = &site.lab.regions[0];
+    let agent = region.agent.as_ref().filter(|_| reader == Reader::Agent);
+    let agent = agent.map_or(0.0, |agent| cpu_s(agent.proc.pid()));
+    [cpu_s(region.db.proc.pid()), agent, cpu_s(region.kafka.proc.pid())]
+}
+
+async fn again(site: &mut Site, region: usize, setting: Setting) {
     site.lab.regions[region].agent().proc.again();
+    place(site, setting);
     site.lab.regions[region].agent().ready().await;
+}
+
+/// Gives each process the cores that the setting has for it.
+fn place(site: &mut Site, setting: Setting) {
+    let all = format!("0-{}", cores() - 1);
+    let (here, elsewhere) = match setting {
+        Setting::FullTogether | Setting::Steady => (all.clone(), all),
+        Setting::FullApart => ("0".to_owned(), format!("1-{}", cores() - 1)),
+    };
+    let own = std::process::id();
+    let (first, second) = site.lab.regions.split_first_mut().unwrap();
+    let mut others = vec![own, first.kafka.proc.pid()];
+    others.extend(second.iter().flat_map(|it| [it.db.proc.pid(), it.kafka.proc.pid()]));
+    others.extend(site.replicas.iter().map(|(_, replica)| replica.proc.pid()));
+    others.iter().for_each(|&pid| pin(pid, &elsewhere));
+    pin(first.db.proc.pid(), &here);
+    let agent = first.agent();
+    if agent.proc.alive() {
+        pin(agent.proc.pid(), &here);
+    }
+}
+
+/// All threads of a process.
+fn pin(pid: u32, cores: &str) {
+    let done = Command::new("taskset").args(["-a", "-c", "-p", cores, &pid.to_string()]).output();
+    assert!(done.unwrap().status.success(), "process {pid} can't be put on cores {cores}");
+}
+
+/// How many there are, before this process confines itself to some.
+fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let count = *CORES.get_or_init(|| std::thread::available_parallelism().unwrap().get());
+    assert!(count > 1, "database and agent need a core of their own");
+    count
 }
 
 /// Waits until the agent has shipped what was written without it.
@@ -100,9 +220,4 @@ async fn read_up(site: &Site) {
         status["capture"]["gtid"].as_str().is_some_and(|at| at.ends_with(&last))
     })
     .await;
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

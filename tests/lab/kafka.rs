@@ -1,7 +1,6 @@
 //! Apache Kafka: one KRaft node.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -100,20 +99,6 @@ impl Kafka {
     /// `kill -9`, then a start on the same data and ports.
     pub async fn crash(&mut self) {
         self.proc.kill();
-        self.proc.again();
-        self.ready().await;
-    }
-
-    /// Stops it, moves its data to an empty folder, and starts it there.
-    pub async fn moved(&mut self, to: &Path) {
-        self.proc.kill();
-        let from = self.folder.path().join("data");
-        copy(&from, to);
-        let properties = self.folder.path().join("server.properties");
-        let text = std::fs::read_to_string(&properties).unwrap();
-        let [old, new] = [&from, to].map(|data| format!("log.dirs={}\n", data.display()));
-        assert!(text.contains(&old), "it was moved before");
-        std::fs::write(&properties, text.replace(&old, &new)).unwrap();
         self.proc.again();
         self.ready().await;
     }
