@@ -6,6 +6,7 @@
 //! was acknowledged in an aborted one. Retention is the longest outage that a region
 //! can catch up from.
 
+mod acks;
 mod copy;
 mod detour;
 mod error;

@@ -17,6 +17,7 @@ mod definitions;
 #[path = "capture/mysql.rs"]
 mod mysql;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ use lab::db::{Database, Flavour, Settings};
 use lab::zoo::{self, COLUMNS, TABLE};
 use mysql_async::Opts;
 use mysql_async::prelude::Queryable as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +40,9 @@ const SHOP: &str = "CREATE DATABASE shop CHARACTER SET utf8mb4;\n\
 
 /// A reader of one server's binlog.
 struct Follow {
-    events: mpsc::Receiver<CaptureEvent>,
+    bursts: mpsc::Receiver<Vec<CaptureEvent>>,
+    /// Of the last burst, not given yet.
+    events: VecDeque<CaptureEvent>,
     ended: JoinSet<Result<(), CaptureError>>,
 }
 
@@ -57,7 +60,7 @@ impl Follow {
     }
 
     fn begin(opts: Opts, from: Position, part_bytes: usize) -> Self {
-        let (sender, events) = mpsc::channel(64);
+        let (sender, bursts) = mpsc::channel(64);
         let config = CaptureConfig {
             opts,
             server_id: 4711,
@@ -66,17 +69,21 @@ impl Follow {
             replicates: Arc::new(|schema, _| schema == "shop"),
         };
         let mut ended = JoinSet::new();
-        ended.spawn(run(config, sender, CancellationToken::new()));
-        Self { events, ended }
+        let awaited = watch::channel(0).1;
+        ended.spawn(run(config, awaited, sender, CancellationToken::new()));
+        Self { bursts, events: VecDeque::new(), ended }
     }
 
     /// The next event that is not of something else.
     async fn next(&mut self) -> CaptureEvent {
         loop {
-            let event = tokio::time::timeout(WAIT, self.events.recv()).await.unwrap();
-            match event {
-                Some(CaptureEvent::Skipped { .. }) => {}
+            match self.events.pop_front() {
+                Some(CaptureEvent::Skipped { .. }) => continue,
                 Some(event) => return event,
+                None => {}
+            }
+            match tokio::time::timeout(WAIT, self.bursts.recv()).await.unwrap() {
+                Some(burst) => self.events.extend(burst),
                 None => panic!("capture ended: {:?}", self.ended.join_next().await),
             }
         }
@@ -95,7 +102,7 @@ impl Follow {
 
     /// Reads on until capture stops.
     async fn error(mut self) -> CaptureError {
-        while tokio::time::timeout(WAIT, self.events.recv()).await.unwrap().is_some() {}
+        while tokio::time::timeout(WAIT, self.bursts.recv()).await.unwrap().is_some() {}
         self.ended.join_next().await.unwrap().unwrap().unwrap_err()
     }
 }
@@ -337,6 +344,22 @@ async fn what_rows_do_not_say_is_refused_by_name() {
     }
     let error = refused(Flavour::MariaDb, xa).await;
     assert!(matches!(error, CaptureError::Xa), "{error}");
+}
+
+/// Else a session that begins again would read the same, and ship none of it.
+#[tokio::test]
+async fn what_was_read_before_an_error_is_given_before_it() {
+    let (db, here) = start(Flavour::MariaDb, &[], SHOP).await;
+    let inserts: String =
+        (0..200).map(|id| format!("INSERT INTO shop.t VALUES ({id}, 'x');\n")).collect();
+    db.exec(&format!("{inserts}SET binlog_format = STATEMENT;\nDELETE FROM shop.t")).await;
+    let mut follow = Follow::from(&db, here.position);
+    let early = tokio::time::timeout(Duration::from_secs(1), follow.ended.join_next()).await;
+    assert!(early.is_err(), "it ended before all was taken: {early:?}");
+    for _ in 0..200 {
+        assert!(matches!(follow.next().await, CaptureEvent::Changes { .. }));
+    }
+    assert!(matches!(follow.error().await, CaptureError::Statement(_)));
 }
 
 #[tokio::test]

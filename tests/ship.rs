@@ -98,7 +98,7 @@ fn txn(epoch: u64, seq: u64, padding: usize) -> Record {
 async fn ship(outbox: &Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) {
     let last = Seq(*seqs.end());
     for seq in seqs {
-        outbox.send(txn(epoch, seq, 100)).await.unwrap();
+        outbox.send(vec![txn(epoch, seq, 100)]).await.unwrap();
     }
     let mut acked = outbox.acked();
     tokio::time::timeout(PATIENCE, acked.wait_for(|&seq| seq >= last)).await.unwrap().unwrap();
@@ -214,9 +214,9 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
         let config = OutboxConfig { topic: format!("out{round}"), ..outbox(&kafka, 1) };
         let (first, _) = Outbox::open(config.clone(), fresh()).await.unwrap();
         ship(&first, 1, 1..=1).await;
-        first.send(txn(1, 2, 4 << 20)).await.unwrap();
+        first.send(vec![txn(1, 2, 4 << 20)]).await.unwrap();
         for seq in 3..2_000 {
-            if first.send(txn(1, seq, 100)).await.is_err() {
+            if first.send(vec![txn(1, seq, 100)]).await.is_err() {
                 break;
             }
         }
@@ -363,7 +363,7 @@ async fn an_outage_of_kafka_is_waited_out_without_a_gap() {
     ship(&first, 1, 1..=10).await;
     kafka.proc.kill();
     for seq in 11..=500 {
-        first.send(txn(1, seq, 100)).await.unwrap();
+        first.send(vec![txn(1, seq, 100)]).await.unwrap();
     }
     kafka.proc.again();
     kafka.ready().await;

@@ -13,7 +13,7 @@ use super::stamp::Stamper;
 use super::{AgentError, Shared, ddl, guard, observe, pause, prune, readers, rebuild};
 use crate::apply::{self, ApplyConfig, ApplyInputs, BatchLimits, Flavor, Gone};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
-use crate::change::{BinlogPoint, Place, RegionId, Seq, pb};
+use crate::change::{BinlogPoint, Place, Record, RegionId, Seq, pb};
 use crate::clock::{Clock, Now, wall_us};
 use crate::failpoint;
 use crate::metrics::Stage;
@@ -22,9 +22,9 @@ use crate::status::{AgentState, CaptureState, StreamState};
 
 /// Records between a reader and the applier, for each peer.
 const ARRIVALS_MAX: usize = 1_024;
-/// Transactions between the binlog connection and stamping: few, since each may be a
-/// part of a large one.
-const EVENTS_MAX: usize = 32;
+/// Bursts between the binlog connection and stamping: few, since each may hold a part of
+/// a large transaction.
+const BURSTS_MAX: usize = 4;
 
 /// Runs a session until cancelled, or until a part of it can't go on.
 pub(crate) async fn run(
@@ -97,6 +97,7 @@ type Parts = JoinSet<Result<(), AgentError>>;
 /// What apply needs of capture's side.
 struct Captured {
     point: watch::Receiver<BinlogPoint>,
+    awaited: watch::Sender<u32>,
     acked: watch::Receiver<Seq>,
     schema: watch::Receiver<u64>,
     index: apply::SharedIndex,
@@ -113,8 +114,9 @@ fn start_capture(
 ) -> Captured {
     let setup = &shared.setup;
     let limits = &setup.topology.limits;
-    let (events_tx, events) = mpsc::channel(EVENTS_MAX);
+    let (bursts_tx, bursts) = mpsc::channel(BURSTS_MAX);
     let topology = setup.topology.clone();
+    let (awaited, waiting) = watch::channel(0);
     let capture = CaptureConfig {
         opts: owned.opts.clone(),
         server_id: setup.server_id,
@@ -126,7 +128,7 @@ fn start_capture(
         }),
     };
     let cancelled = cancel.clone();
-    parts.spawn(async move { Ok(capture::run(capture, events_tx, cancelled).await?) });
+    parts.spawn(async move { Ok(capture::run(capture, waiting, bursts_tx, cancelled).await?) });
 
     let start = match owned.flavor {
         Flavor::MariaDb => BinlogPoint::from_mariadb(&tail.position.0),
@@ -154,7 +156,7 @@ fn start_capture(
         opts: owned.opts.clone(),
         sent: tail.seq,
     };
-    parts.spawn(stamping.run(events, cancel.clone()));
+    parts.spawn(stamping.run(bursts, cancel.clone()));
 
     let pruned = prune::keep(owned.opts.clone(), limits.clone());
     let cancelled = cancel.clone();
@@ -173,7 +175,7 @@ fn start_capture(
             error = Box::pin(guarded) => Err(error),
         }
     });
-    Captured { point, acked, schema: schema_changes, index }
+    Captured { point, awaited, acked, schema: schema_changes, index }
 }
 
 /// Shows that Kafka does not acknowledge: capture waits with it, and says nothing.
@@ -222,6 +224,7 @@ fn start_apply(
         index: captured.index,
         gone,
         captured: captured.point,
+        awaited: captured.awaited,
         acked: captured.acked,
         schema: captured.schema,
         orders,
@@ -287,7 +290,7 @@ pub(super) struct Stamping {
 impl Stamping {
     async fn run(
         mut self,
-        mut events: mpsc::Receiver<CaptureEvent>,
+        mut bursts: mpsc::Receiver<Vec<CaptureEvent>>,
         cancel: CancellationToken,
     ) -> Result<(), AgentError> {
         self.shared.board.update(|status| {
@@ -308,10 +311,10 @@ impl Stamping {
                 () = cancel.cancelled() => break Ok(()),
                 error = &mut failure => break Err(AgentError::Ship(error)),
                 _ = beat.tick() => if let Err(error) = self.beat().await { break Err(error) },
-                event = events.recv() => match event {
+                burst = bursts.recv() => match burst {
                     None => break Ok(()),
-                    Some(event) => {
-                        let taken = Box::pin(self.take(event, &cancel)).await;
+                    Some(burst) => {
+                        let taken = Box::pin(self.take(burst, &cancel)).await;
                         if let Err(error) = taken { break Err(error) }
                     }
                 },
@@ -329,11 +332,33 @@ impl Stamping {
         }
     }
 
+    /// Stamps a burst and sends it.
     async fn take(
         &mut self,
-        event: CaptureEvent,
+        burst: Vec<CaptureEvent>,
         cancel: &CancellationToken,
     ) -> Result<(), AgentError> {
+        let mut stamped = Stamped { records: Vec::with_capacity(burst.len()), after: None };
+        for event in burst {
+            self.count(&event);
+            if let CaptureEvent::Ddl { .. } = &event {
+                // It may hold the stream; what came before it must not wait for that.
+                self.ship(&mut stamped).await?;
+                self.schema.send_modify(|changes| *changes += 1);
+                self.schema_change(&event, cancel).await?;
+            }
+            if let CaptureEvent::Changes { .. } = &event {
+                failpoint::pause(failpoint::CAPTURED).await;
+            }
+            if let Err(error) = self.stamp(event, &mut stamped) {
+                self.ship(&mut stamped).await?;
+                return Err(error);
+            }
+        }
+        self.ship(&mut stamped).await
+    }
+
+    fn stamp(&mut self, event: CaptureEvent, stamped: &mut Stamped) -> Result<(), AgentError> {
         let after = match &event {
             CaptureEvent::Changes { last: true, after, .. }
             | CaptureEvent::Applied { after, .. }
@@ -341,24 +366,26 @@ impl Stamping {
             | CaptureEvent::Ddl { after, .. } => Some(after.point.clone()),
             CaptureEvent::Changes { .. } | CaptureEvent::Aborted => None,
         };
-        self.count(&event);
-        if let CaptureEvent::Ddl { .. } = &event {
-            self.schema.send_modify(|changes| *changes += 1);
-            self.schema_change(&event, cancel).await?;
-        }
         let now = self.now();
         if let CaptureEvent::Changes { commit, .. } = &event {
-            failpoint::pause(failpoint::CAPTURED).await;
             let committed_us = self.stamper.commit_us(*commit, now);
             let behind = now.trusted_us.saturating_sub(committed_us);
             self.shared.board.update(|status| status.capture.behind_us = Some(behind));
         }
-        if let Some(record) = self.stamper.take(event, now)? {
-            self.sent = record.seq;
-            self.shared.metrics.outbox_records.with_label_values::<&str>(&[]).inc();
-            self.outbox.send(record).await?;
+        stamped.records.extend(self.stamper.take(event, now)?);
+        stamped.after = after.or(stamped.after.take());
+        Ok(())
+    }
+
+    /// Sends what is stamped, then says how far capture has come.
+    async fn ship(&mut self, stamped: &mut Stamped) -> Result<(), AgentError> {
+        if let Some(last) = stamped.records.last() {
+            self.sent = last.seq;
+            let count = u64::try_from(stamped.records.len()).unwrap_or(u64::MAX);
+            self.shared.metrics.outbox_records.with_label_values::<&str>(&[]).inc_by(count);
+            self.outbox.send(std::mem::take(&mut stamped.records)).await?;
         }
-        if let Some(point) = after {
+        if let Some(point) = stamped.after.take() {
             self.captured.send_replace(point);
         }
         Ok(())
@@ -412,8 +439,16 @@ impl Stamping {
                 .collect();
         });
         if self.stamper.is_idle() {
-            self.outbox.send(record).await?;
+            self.outbox.send(vec![record]).await?;
         }
         Ok(())
     }
+}
+
+/// What a burst has given so far.
+struct Stamped {
+    /// In order; not sent yet.
+    records: Vec<Record>,
+    /// Where the binlog is read up to once they are sent.
+    after: Option<BinlogPoint>,
 }

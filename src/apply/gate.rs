@@ -73,6 +73,8 @@ pub(super) struct Gate {
     pub(super) book: Rulebook,
     pub(super) index: SharedIndex,
     pub(super) captured: watch::Receiver<BinlogPoint>,
+    /// How many wait for `captured`.
+    pub(super) awaited: watch::Sender<u32>,
     pub(super) acked: watch::Receiver<Seq>,
     /// Counts the schema changes here that capture has read.
     pub(super) schema: watch::Receiver<u64>,
@@ -116,6 +118,22 @@ async fn reached<T>(
     timeout(all, wait).await.unwrap_or(false)
 }
 
+/// One more waits for capture, until it is dropped.
+struct Waits<'a>(&'a watch::Sender<u32>);
+
+impl<'a> Waits<'a> {
+    fn begin(awaited: &'a watch::Sender<u32>) -> Self {
+        awaited.send_modify(|waiting| *waiting += 1);
+        Self(awaited)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
 pub(super) fn lock(index: &SharedIndex) -> std::sync::MutexGuard<'_, Index> {
     index.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -130,7 +148,7 @@ impl Gate {
         };
         let waits = (still, self.wait_max);
         let point = &written.point;
-        if !reached(self.captured.clone(), waits, |held| held.covers(point)).await {
+        if !self.captured_to(point, waits).await {
             return Err(Miss::CaptureBehind(point.clone()));
         }
         if *self.schema.borrow() != written.schema {
@@ -147,6 +165,12 @@ impl Gate {
         Ok(())
     }
 
+    /// Whether capture has reached the point in time. It is told that it is waited for.
+    async fn captured_to(&self, point: &BinlogPoint, waits: (Duration, Duration)) -> bool {
+        let _waits = Waits::begin(&self.awaited);
+        reached(self.captured.clone(), waits, |held| held.covers(point)).await
+    }
+
     /// After the database refused a row of a plan: whether the plan knew all that is
     /// committed here. A local write that capture had not read may hold the key or the
     /// value that the row was to get, and the plan takes it away once it knows of it.
@@ -157,7 +181,7 @@ impl Gate {
     ) -> Result<(), Miss> {
         let point = session.write_and_point(&[]).await.map_err(Miss::Database)?;
         let waits = (self.wait_max, self.wait_max);
-        if !reached(self.captured.clone(), waits, |held| held.covers(&point)).await {
+        if !self.captured_to(&point, waits).await {
             return Err(Miss::CaptureBehind(point));
         }
         if plan.is_stale(&lock(&self.index), id) { Err(Miss::Stale) } else { Ok(()) }

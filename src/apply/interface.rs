@@ -58,6 +58,9 @@ pub struct ApplyInputs {
     pub gone: Gone,
     /// The point of the binlog up to which the index knows all local writes.
     pub captured: watch::Receiver<BinlogPoint>,
+    /// How many batches wait, with their locks held, for `captured`: set here, so that
+    /// capture makes haste.
+    pub awaited: watch::Sender<u32>,
     /// The highest local transaction durable in the outbox.
     pub acked: watch::Receiver<Seq>,
     /// Counts the schema changes of replicated tables here, each before capture's

@@ -77,21 +77,8 @@ pub async fn run(
 ) -> Result<(), ApplyError> {
     let mut first = Session::connect(&config.opts, config.flavor, config.epoch).await?;
     let mut second = Session::connect(&config.opts, config.flavor, config.epoch).await?;
-    let mut orders = inputs.orders;
-    let mut applier = Applier::new(
-        config,
-        inputs.arrivals,
-        inputs.applied,
-        reports,
-        Sources {
-            index: inputs.index,
-            gone: inputs.gone,
-            captured: inputs.captured,
-            acked: inputs.acked,
-            schema: inputs.schema,
-            offset_us: inputs.offset_us,
-        },
-    );
+    let (arrivals, applied, mut orders, sources) = Sources::of(inputs);
+    let mut applier = Applier::new(config, arrivals, applied, reports, sources);
     let (mut written, mut ready): (Option<Written>, Option<Batch>) = (None, None);
     loop {
         if cancel.is_cancelled() && written.is_none() {
@@ -150,15 +137,28 @@ struct Sources {
     index: SharedIndex,
     gone: Gone,
     captured: watch::Receiver<BinlogPoint>,
+    awaited: watch::Sender<u32>,
     acked: watch::Receiver<Seq>,
     schema: watch::Receiver<u64>,
     offset_us: watch::Receiver<i64>,
 }
 
+type Arrivals = BTreeMap<RegionId, mpsc::Receiver<Arrival>>;
+
+impl Sources {
+    /// With what is not read from again and again.
+    fn of(inputs: ApplyInputs) -> (Arrivals, Vector, mpsc::Receiver<Order>, Self) {
+        let ApplyInputs { arrivals, applied, index, gone, captured, awaited, .. } = inputs;
+        let ApplyInputs { acked, schema, orders, offset_us, .. } = inputs;
+        let sources = Self { index, gone, captured, awaited, acked, schema, offset_us };
+        (arrivals, applied, orders, sources)
+    }
+}
+
 impl Applier {
     fn new(
         config: ApplyConfig,
-        arrivals: BTreeMap<RegionId, mpsc::Receiver<Arrival>>,
+        arrivals: Arrivals,
         applied: Vector,
         reports: mpsc::Sender<Report>,
         sources: Sources,
@@ -180,6 +180,7 @@ impl Applier {
                 book: config.book.clone(),
                 index: sources.index,
                 captured: sources.captured,
+                awaited: sources.awaited,
                 acked: sources.acked,
                 schema: sources.schema,
                 wait_max: config.wait_max,

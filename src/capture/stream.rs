@@ -1,7 +1,10 @@
 //! The binlog connection.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Wake};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +12,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use mysql_async::binlog::events::Event;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts, OptsBuilder};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +30,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// An event may be larger than the server's `max_allowed_packet`, since an update
 /// holds a row twice; this is the protocol's own limit.
 const PACKET_MAX: usize = 1 << 30;
+
+/// What one burst holds at most, but for its last event.
+const BURST_EVENTS_MAX: usize = 64;
+/// The same in bytes of the binlog.
+const BURST_BYTES_MAX: usize = 256 << 10;
 
 /// Whether a table, by schema and name, is replicated; [`super::ALL_TABLES`] as its name
 /// asks whether any of the schema is.
@@ -97,25 +105,66 @@ pub async fn current(conn: &mut Conn) -> Result<Checkpoint, CaptureError> {
     Ok(Checkpoint { position: Position(executed), point })
 }
 
-/// Follows the binlog until cancelled.
+/// Follows the binlog until cancelled, and gives what it reads in bursts, in order.
+/// `awaited` says how many wait, at present, for it to reach the binlog's end, and is
+/// set by the applier: as long as one does, it does not rest.
+///
+/// It takes a thread of its own, which sleeps while it rests: on a thread that others
+/// share, each packet that comes meanwhile would wake that.
 ///
 /// # Errors
-/// [`CaptureError`]: after one that passes, run again from the last position taken.
+/// [`CaptureError`], once all that was read before has been taken: after one that
+/// passes, run again from the last position taken.
 pub async fn run(
     config: CaptureConfig,
-    events: mpsc::Sender<CaptureEvent>,
+    awaited: watch::Receiver<u32>,
+    bursts: mpsc::Sender<Vec<CaptureEvent>>,
     cancel: CancellationToken,
 ) -> Result<(), CaptureError> {
-    let (mut stream, mut assembler, folds) = Box::pin(connect(&config)).await?;
+    let own = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| CaptureError::Away(error.to_string()))?;
+        runtime.block_on(until_cancelled(&config, awaited, bursts, &cancel))
+    };
+    match tokio::task::spawn_blocking(own).await {
+        Ok(ended) => ended,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Ok(()),
+        },
+    }
+}
+
+async fn until_cancelled(
+    config: &CaptureConfig,
+    awaited: watch::Receiver<u32>,
+    bursts: mpsc::Sender<Vec<CaptureEvent>>,
+    cancel: &CancellationToken,
+) -> Result<(), CaptureError> {
+    let mut burst = Burst { events: Vec::new(), bytes: 0, bursts };
+    let ended = tokio::select! {
+        () = cancel.cancelled() => return Ok(()),
+        ended = Box::pin(follow(config, awaited, &mut burst)) => ended,
+    };
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = burst.all_taken() => {}
+    }
+    ended
+}
+
+/// Reads until no one takes it any more.
+async fn follow(
+    config: &CaptureConfig,
+    awaited: watch::Receiver<u32>,
+    burst: &mut Burst,
+) -> Result<(), CaptureError> {
+    let (stream, mut assembler, folds) = connect(config).await?;
     let mut catalog = Catalog::new(config.opts.clone());
-    Box::pin(catalog.read_ahead(&config.replicates)).await?;
-    let mut pace = Pace::new(Instant::now());
+    catalog.read_ahead(&config.replicates).await?;
+    let mut reader = Reader { stream, pace: Pace::new(Instant::now()), awaited, burst };
     loop {
-        let next = tokio::select! {
-            () = cancel.cancelled() => return Ok(()),
-            next = read(&mut stream, &mut pace) => next,
-        };
-        let event = match next {
+        let event = match reader.next().await {
             None => return Err(CaptureError::Away("silent for 10 s".to_owned())),
             Some(None) => return Err(CaptureError::Away("the stream has ended".to_owned())),
             Some(Some(Err(error))) => return Err(ended(&error, &config.from)),
@@ -131,17 +180,19 @@ pub async fn run(
             return Err(CaptureError::Checksum);
         }
         if Assembler::is_map(kind) {
-            learn(&config, &mut assembler, &mut catalog, data).await?;
+            learn(config, &mut assembler, &mut catalog, data).await?;
             continue;
         }
+        reader.burst.bytes += data.len();
         let place = (header.timestamp(), header.server_id(), header.log_pos());
         let Some(said) = assembler.event(kind, place, data)? else { continue };
         let said = said.filtered(&config.replicates, folds);
         if let CaptureEvent::Ddl { tables, .. } = &said {
             Box::pin(catalog.changed(tables)).await?;
         }
-        pace.saw();
-        if events.send(said).await.is_err() {
+        reader.pace.saw();
+        reader.burst.events.push(said);
+        if reader.burst.is_full() && !reader.burst.hand_over().await {
             return Ok(());
         }
     }
@@ -149,17 +200,82 @@ pub async fn run(
 
 type Packet = Option<Result<Event, mysql_async::Error>>;
 
-/// The next of the stream, `None` when it stays silent. What is there already is taken
-/// at once; only before it waits it rests.
-async fn read(stream: &mut BinlogStream, pace: &mut Pace) -> Option<Packet> {
-    // Unconstrained: a task's spent budget must not pass for an empty connection.
-    if let Some(packet) = tokio::task::unconstrained(stream.next()).now_or_never() {
-        return Some(packet);
+/// What was read and is not handed over yet.
+struct Burst {
+    events: Vec<CaptureEvent>,
+    /// Of the binlog's events in it.
+    bytes: usize,
+    bursts: mpsc::Sender<Vec<CaptureEvent>>,
+}
+
+impl Burst {
+    fn is_full(&self) -> bool {
+        self.events.len() >= BURST_EVENTS_MAX || self.bytes >= BURST_BYTES_MAX
     }
-    if let Some(rest) = pace.rest(Instant::now()) {
-        tokio::time::sleep(rest).await;
+
+    /// Whether anyone takes them.
+    async fn hand_over(&mut self) -> bool {
+        if self.events.is_empty() {
+            return true;
+        }
+        self.bytes = 0;
+        self.bursts.send(std::mem::take(&mut self.events)).await.is_ok()
     }
-    tokio::time::timeout(SILENCE_MAX, stream.next()).await.ok()
+
+    /// Waits until all that was read is taken, or no one takes it any more.
+    async fn all_taken(&mut self) {
+        if self.hand_over().await {
+            drop(self.bursts.reserve_many(self.bursts.max_capacity()).await);
+        }
+    }
+}
+
+/// The connection, read in bursts.
+struct Reader<'a> {
+    stream: BinlogStream,
+    pace: Pace,
+    awaited: watch::Receiver<u32>,
+    burst: &'a mut Burst,
+}
+
+impl Reader<'_> {
+    /// The next of the stream, `None` when it stays silent. What is there already is
+    /// taken at once; only before it waits it hands over what it has, and rests.
+    async fn next(&mut self) -> Option<Packet> {
+        // Unconstrained: a task's spent budget must not pass for an empty connection.
+        if let Some(packet) = tokio::task::unconstrained(self.stream.next()).now_or_never() {
+            return Some(packet);
+        }
+        if !self.burst.hand_over().await {
+            return Some(None);
+        }
+        if let Some(rest) = self.pace.rest(Instant::now()) {
+            sleep(rest, self.awaited.wait_for(|waiting| *waiting > 0));
+        }
+        tokio::time::timeout(SILENCE_MAX, self.stream.next()).await.ok()
+    }
+}
+
+/// Lets the thread sleep, until `hurry` is there at most.
+fn sleep(rest: Duration, hurry: impl Future) {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut hurry = pin!(hurry);
+    let until = Instant::now() + rest;
+    while hurry.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        thread::park_timeout(left);
+    }
 }
 
 fn crc(event: &Event) -> u32 {
@@ -274,4 +390,30 @@ fn named(table: TableName, replicates: &Replicates, folds: bool) -> Option<Table
     let lower = |name: String| if folds { name.to_lowercase() } else { name };
     let table = TableName { schema: lower(table.schema), name: lower(table.name) };
     replicates(&table.schema, &table.name).then_some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_ends_when_someone_waits() {
+        let (awaited, mut waiting) = watch::channel(0);
+        let waits = thread::spawn(move || {
+            thread::park_timeout(Duration::from_millis(20));
+            awaited.send_replace(1);
+            awaited
+        });
+        let start = Instant::now();
+        sleep(Duration::from_secs(60), waiting.wait_for(|waiting| *waiting > 0));
+        assert!(start.elapsed() < Duration::from_secs(30));
+        drop(waits.join());
+    }
+
+    #[test]
+    fn a_rest_is_slept_through_when_no_one_waits() {
+        let start = Instant::now();
+        sleep(Duration::from_millis(20), std::future::pending::<()>());
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
 }

@@ -15,10 +15,10 @@ use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
+use super::acks::SILENT;
 use super::detour::{Step, step};
 use super::kafka::{Cluster, assign, bounds};
 use super::link::LinkStatus;
-use super::outbox::SILENT;
 use super::reader::{heals, is_purged, receive};
 use super::{LinkConfig, ShipError};
 use crate::failpoint;

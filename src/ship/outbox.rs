@@ -1,26 +1,20 @@
 //! The outbox: where seq and hlc become durable.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ShipError;
+use super::acks::Acks;
 use super::kafka::{Cluster, TopicSettings};
 use super::tail::{Begin, Ending, Tail};
 use crate::change::{Record, RecordBody, RegionId, Seq, pb};
 use crate::failpoint;
-
-/// Records given to the producer and not acknowledged.
-const IN_FLIGHT_MAX: usize = 8_192;
-
-/// Kafka's silence for so long is told.
-pub(super) const SILENT: Duration = Duration::from_secs(5);
 
 /// How an outbox is opened.
 #[derive(Clone, Debug)]
@@ -39,14 +33,12 @@ pub struct OutboxConfig {
 
 /// The writing end of the region's own topic.
 pub struct Outbox {
-    producer: FutureProducer,
+    producer: ThreadedProducer<Acks>,
     topic: String,
-    waits: mpsc::Sender<(Option<Seq>, DeliveryFuture)>,
-    acked: watch::Receiver<Seq>,
-    failure: watch::Receiver<Option<Failed>>,
+    acks: Arc<Acks>,
     silent: watch::Receiver<Option<Duration>>,
-    /// Holds the task that takes the acknowledgements in order.
-    tasks: JoinSet<()>,
+    /// Holds the task that tells of silence.
+    _tasks: JoinSet<()>,
 }
 
 impl Outbox {
@@ -61,45 +53,65 @@ impl Outbox {
         if ending.epoch() >= epoch {
             return Err(ShipError::Epoch { topic, found: ending.epoch() });
         }
-        let producer: FutureProducer =
-            cluster.producer().create().map_err(|error| ShipError::from_kafka(&error))?;
-        let start = start_record(origin, epoch, ending.tail());
-        let delivery = send(&producer, &topic, start).await?;
-        let offset = match delivery.await {
-            Ok(Ok(delivered)) => delivered.offset,
-            Ok(Err((error, _))) => return Err(ShipError::from_kafka(&error)),
-            Err(_) => return Err(ShipError::Away("the producer has stopped".to_owned())),
-        };
-        failpoint::hit("outbox.started");
-        let tail = ending.up_to(offset).await?;
-        let (waits, waiting) = mpsc::channel(IN_FLIGHT_MAX);
-        let (acked_tx, acked) = watch::channel(tail.seq);
-        let (failure_tx, failure) = watch::channel(None);
+        let acks = Acks::new(ending.tail().seq);
+        let producer: ThreadedProducer<Acks> = cluster
+            .producer()
+            .create_with_context(acks)
+            .map_err(|error| ShipError::from_kafka(&error))?;
+        let acks = Arc::clone(producer.context());
         let (silent_tx, silent) = watch::channel(None);
         let mut tasks = JoinSet::new();
-        tasks.spawn(take_acks(waiting, acked_tx, failure_tx, silent_tx));
-        Ok((Self { producer, topic, waits, acked, failure, silent, tasks }, tail))
+        tasks.spawn(Arc::clone(&acks).tell_silence(silent_tx));
+        let start = start_record(origin, epoch, ending.tail());
+        let outbox = Self { producer, topic, acks, silent, _tasks: tasks };
+        outbox.send(vec![start]).await?;
+        let offset = outbox.acks.first_offset().await?;
+        failpoint::hit("outbox.started");
+        let tail = ending.up_to(offset).await?;
+        outbox.acks.begin(tail.seq);
+        Ok((outbox, tail))
     }
 
-    /// Sends the next record. Waits only while the bounded queue is full.
+    /// Sends the next records, in order. Waits only while the bounded queue is full.
+    ///
+    /// They are encoded before the first of them wakes the client, which then takes them
+    /// as one request.
     ///
     /// # Errors
     /// The outbox is of no use afterwards.
-    pub async fn send(&self, record: Record) -> Result<(), ShipError> {
-        let seq = match &record.body {
-            RecordBody::Transaction(txn) if txn.last => Some(record.seq),
-            RecordBody::Transaction(_) => {
-                failpoint::hit("outbox.part_sent");
-                None
+    pub async fn send(&self, records: Vec<Record>) -> Result<(), ShipError> {
+        let encoded: Vec<Encoded> = records.into_iter().map(Encoded::new).collect();
+        for record in encoded {
+            self.give(&record).await?;
+            if let Some(point) = record.failpoint {
+                failpoint::hit(point);
             }
-            RecordBody::Start(_) | RecordBody::Heartbeat(_) => None,
-        };
-        let delivery = send(&self.producer, &self.topic, record).await?;
-        if seq.is_some() {
-            failpoint::hit("capture.before_ack");
         }
-        let closed = |_| failed(self.failure.borrow().as_ref());
-        self.waits.send((seq, delivery)).await.map_err(closed)
+        Ok(())
+    }
+
+    async fn give(&self, record: &Encoded) -> Result<(), ShipError> {
+        let header = Header { key: "traceparent", value: Some(&record.trace) };
+        let mut message = BaseRecord::with_opaque_to(&self.topic, Box::new(record.seq))
+            .partition(0)
+            .key(&record.key[..])
+            .payload(&record.payload)
+            .headers(OwnedHeaders::new().insert(header));
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => {
+                    self.acks.sent();
+                    return Ok(());
+                }
+                Err((error, back)) => {
+                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                        return Err(ShipError::from_kafka(&error));
+                    }
+                    message = back;
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            }
+        }
     }
 
     /// How long Kafka has not acknowledged what it was given, once that is long.
@@ -111,109 +123,49 @@ impl Outbox {
     /// The highest seq that is durable, and all before it.
     #[must_use]
     pub fn acked(&self) -> watch::Receiver<Seq> {
-        self.acked.clone()
+        self.acks.acked()
     }
 
     /// Resolves when a delivery has failed.
     pub fn failure(&self) -> impl Future<Output = ShipError> + Send + use<> {
-        let mut failure = self.failure.clone();
-        async move {
-            match failure.wait_for(Option::is_some).await {
-                Ok(reason) => failed(reason.as_ref()),
-                Err(_) => ShipError::Away("the outbox is closed".to_owned()),
-            }
-        }
+        let acks = Arc::clone(&self.acks);
+        async move { acks.failure().await }
     }
 
     /// Waits until what was sent is acknowledged, `grace` at most.
-    pub async fn close(mut self, grace: Duration) {
-        drop(self.waits);
-        let done = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(grace, done).await.is_err() {
+    pub async fn close(self, grace: Duration) {
+        if tokio::time::timeout(grace, self.acks.all()).await.is_err() {
             tracing::warn!("records were not acknowledged in time; they are captured again");
         }
-        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+        self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 }
 
-/// Why a delivery has failed: the client's error, or that the producer has stopped.
-type Failed = Option<KafkaError>;
-
-fn failed(failed: Option<&Failed>) -> ShipError {
-    match failed {
-        Some(Some(error)) => ShipError::from_kafka(error),
-        Some(None) => ShipError::Away("the producer has stopped".to_owned()),
-        None => ShipError::Away("a delivery has failed".to_owned()),
-    }
+/// A record as Kafka gets it.
+struct Encoded {
+    key: [u8; 12],
+    trace: String,
+    payload: Vec<u8>,
+    /// Durable once this is acknowledged.
+    seq: Option<Seq>,
+    /// Named once it is sent.
+    failpoint: Option<&'static str>,
 }
 
-async fn take_acks(
-    mut waiting: mpsc::Receiver<(Option<Seq>, DeliveryFuture)>,
-    acked: watch::Sender<Seq>,
-    failure: watch::Sender<Option<Failed>>,
-    silent: watch::Sender<Option<Duration>>,
-) {
-    while let Some((seq, mut delivery)) = waiting.recv().await {
-        let mut waited = Duration::ZERO;
-        let ended = loop {
-            if let Ok(ended) = tokio::time::timeout(SILENT, &mut delivery).await {
-                break ended;
+impl Encoded {
+    fn new(record: Record) -> Self {
+        let (part, seq, failpoint) = match &record.body {
+            RecordBody::Transaction(txn) if txn.last => {
+                (txn.part, Some(record.seq), Some("capture.before_ack"))
             }
-            waited += SILENT;
-            silent.send_replace(Some(waited));
+            RecordBody::Transaction(txn) => (txn.part, None, Some("outbox.part_sent")),
+            RecordBody::Start(_) | RecordBody::Heartbeat(_) => (0, None, None),
         };
-        if !waited.is_zero() {
-            silent.send_replace(None);
-        }
-        match ended {
-            Ok(Ok(_)) => {
-                if let Some(seq) = seq {
-                    acked.send_replace(seq);
-                }
-            }
-            Ok(Err((error, _))) => {
-                failure.send_replace(Some(Some(error)));
-                return;
-            }
-            Err(_) => {
-                failure.send_replace(Some(None));
-                return;
-            }
-        }
-    }
-}
-
-async fn send(
-    producer: &FutureProducer,
-    topic: &str,
-    record: Record,
-) -> Result<DeliveryFuture, ShipError> {
-    let part = match &record.body {
-        RecordBody::Transaction(txn) => txn.part,
-        RecordBody::Start(_) | RecordBody::Heartbeat(_) => 0,
-    };
-    let mut key = [0; 12];
-    key[..8].copy_from_slice(&record.seq.0.to_be_bytes());
-    key[8..].copy_from_slice(&part.to_be_bytes());
-    let trace = traceparent(&record);
-    let payload = record.encode();
-    let header = Header { key: "traceparent", value: Some(&trace) };
-    let mut message = FutureRecord::to(topic)
-        .partition(0)
-        .key(&key[..])
-        .payload(&payload)
-        .headers(OwnedHeaders::new().insert(header));
-    loop {
-        match producer.send_result(message) {
-            Ok(delivery) => return Ok(delivery),
-            Err((error, back)) => {
-                if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                    return Err(ShipError::from_kafka(&error));
-                }
-                message = back;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        }
+        let mut key = [0; 12];
+        key[..8].copy_from_slice(&record.seq.0.to_be_bytes());
+        key[8..].copy_from_slice(&part.to_be_bytes());
+        let trace = traceparent(&record);
+        Self { key, trace, payload: record.encode(), seq, failpoint }
     }
 }
 

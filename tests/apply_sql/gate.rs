@@ -30,6 +30,7 @@ struct Applier {
     index: Arc<Mutex<Index>>,
     arrivals: mpsc::Sender<Arrival>,
     captured: watch::Sender<BinlogPoint>,
+    awaited: watch::Receiver<u32>,
     acked: watch::Sender<Seq>,
     reports: mpsc::Receiver<Report>,
     cancel: CancellationToken,
@@ -55,6 +56,7 @@ impl Applier {
         db.exec("INSERT INTO s.t VALUES (1, 0)").await;
         let (arrivals, arriving) = mpsc::channel(64);
         let (captured, captured_rx) = watch::channel(NOTHING);
+        let (awaited_tx, awaited) = watch::channel(0);
         let (acked, acked_rx) = watch::channel(Seq(0));
         let (reports_tx, reports) = mpsc::channel(64);
         let config = ApplyConfig {
@@ -75,6 +77,7 @@ impl Applier {
             index: Arc::clone(&index),
             gone: Gone::default(),
             captured: captured_rx,
+            awaited: awaited_tx,
             acked: acked_rx,
             schema: watch::channel(0).1,
             orders,
@@ -83,7 +86,7 @@ impl Applier {
         let (cancel, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let running = run(config, inputs, reports_tx, cancel.clone());
         tasks.spawn(async move { Box::pin(running).await.unwrap() });
-        Self { db, index, arrivals, captured, acked, reports, cancel, tasks }
+        Self { db, index, arrivals, captured, awaited, acked, reports, cancel, tasks }
     }
 
     /// A local write of the row that all share is known, before all of the peer's.
@@ -225,5 +228,18 @@ async fn a_local_writer_does_not_wait_for_a_capture_that_stands_still() {
     // Only once capture moves is the batch tried again; it need not have seen this.
     applier.captured.send_replace(all());
     applier.until(10).await;
+    applier.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn capture_is_told_as_long_as_a_batch_waits_for_it() {
+    let mut applier = Applier::start().await;
+    assert_eq!(*applier.awaited.borrow(), 0);
+    applier.send(1, 10).await;
+    let told = applier.awaited.wait_for(|&waiting| waiting == 1);
+    tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+    applier.captured.send_replace(all());
+    applier.until(10).await;
+    assert_eq!(*applier.awaited.borrow(), 0);
     applier.stop().await;
 }

@@ -67,6 +67,7 @@ fn applier() -> (Applier, Ends) {
         index: Arc::new(Mutex::new(Index::default())),
         gone: Gone::default(),
         captured,
+        awaited: watch::channel(0).0,
         acked,
         schema: watch::channel(0).1,
         offset_us: watch::channel(0).1,
