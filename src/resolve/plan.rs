@@ -61,7 +61,9 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// [`Index::local_writes`] when the plan was made.
     pub local_writes: u64,
-    /// Per place the transactions that were here.
+    /// Places of which nothing was known: in a large transaction nearly all.
+    pub(super) fresh: Vec<RowKey>,
+    /// Per other place the transactions that were here.
     pub(super) basis: Vec<(RowKey, SmallVec<[Dot; 2]>)>,
     /// Per row that was referenced the deletes of it that were here: an update of it
     /// changes nothing for those who reference it.
@@ -77,6 +79,7 @@ impl Plan {
     /// tells that all have applied it comes behind the batch.
     #[must_use]
     pub fn is_stale(&self, index: &Index, id: BatchId) -> bool {
+        let written = |place: &RowKey| differs(index, &index.seen_before(*place, id).dots(), &[]);
         let moved = |(place, dots): &(RowKey, SmallVec<[Dot; 2]>)| {
             differs(index, &index.seen_before(*place, id).dots(), dots)
         };
@@ -88,7 +91,8 @@ impl Plan {
             differs(index, &held.collect::<Vec<_>>(), dots)
         };
         index.local_writes() != self.local_writes
-            && (self.basis.iter().any(moved)
+            && (self.fresh.iter().any(written)
+                || self.basis.iter().any(moved)
                 || self.parents.iter().any(deleted)
                 || self.filed.iter().any(filed))
             && !mutant::is(Mutant::NoSecondLook)
@@ -106,11 +110,12 @@ impl Plan {
 
     /// Adds another plan of the same transaction, whose operations are done.
     pub fn join(&mut self, part: Self) {
-        if self.basis.is_empty() {
+        if self.fresh.is_empty() && self.basis.is_empty() {
             self.local_writes = part.local_writes;
         }
         self.writes.extend(part.writes);
         self.conflicts.extend(part.conflicts);
+        self.fresh.extend(part.fresh);
         self.basis.extend(part.basis);
         for (row, dots) in part.parents {
             // The first look counts: what came after it was not judged.

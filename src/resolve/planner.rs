@@ -148,7 +148,12 @@ impl<'a> Planner<'a> {
                 row.versions.iter().any(|v| v.dot == held.version.dot)
             });
         }
-        self.plan.basis.push((place, seen.dots()));
+        let dots = seen.dots();
+        if dots.is_empty() {
+            self.plan.fresh.push(place);
+        } else {
+            self.plan.basis.push((place, dots));
+        }
         self.places.insert(place, Place { seen, op: None });
     }
 
