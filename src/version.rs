@@ -13,6 +13,7 @@ mod foreign;
 mod heads;
 mod index;
 mod key;
+mod unstable;
 
 pub use foreign::{Foreign, Register, Released, Role};
 pub use heads::{Heads, Reread, Span};

@@ -4,13 +4,14 @@
 //! A row that goes lets its primary key go: its version says that already. The rest is
 //! filed here, until it is stable: nothing to come is concurrent with it then.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::unstable::Unstable;
 use super::{BatchId, RowKey, Write};
-use crate::change::{Dot, RegionId, Row, Seq, Table, Value, Vector};
+use crate::change::{Dot, Row, Table, Value, Vector};
 
 /// What a write has to do with rows of other tables.
 #[derive(Debug)]
@@ -75,8 +76,7 @@ struct Filed {
 #[derive(Debug, Default)]
 pub struct Register {
     filed: BTreeMap<Key, Filed>,
-    /// Per origin in the order of its transactions, for collection.
-    order: BTreeMap<RegionId, VecDeque<(Seq, Key)>>,
+    unstable: Unstable<Key>,
     staged: BTreeMap<BatchId, Vec<Key>>,
 }
 
@@ -99,9 +99,11 @@ impl Register {
                 Some(id) => self.staged.entry(id).or_default().push(key),
                 None => self.relieve(write, key),
             }
-            self.order.entry(dot.origin).or_default().push_back((dot.seq, key));
+            self.unstable.push(dot, key);
             self.filed.insert(key, Filed { write: write.clone(), staged });
         }
+        let Self { filed, unstable, .. } = self;
+        unstable.relieve(filed.len(), |_, key| filed.contains_key(key));
     }
 
     /// Drops what the row's author had seen, and wrote over.
@@ -135,12 +137,8 @@ impl Register {
 
     /// Forgets what is stable.
     pub fn collect(&mut self, stable: &Vector) {
-        for (&origin, queue) in &mut self.order {
-            let seq = stable.get(origin);
-            while queue.front().is_some_and(|&(entered, _)| entered <= seq) {
-                let (_, key) = queue.pop_front().expect("the front was just seen");
-                self.filed.remove(&key);
-            }
+        for key in self.unstable.take(stable) {
+            self.filed.remove(&key);
         }
     }
 

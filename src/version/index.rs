@@ -1,14 +1,18 @@
 //! The index of recent versions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use super::unstable::Unstable;
 use super::{Action, Register, Role, RowKey, Version, Versions, Write};
-use crate::change::{Dot, RegionId, Seq, Vector};
+use crate::change::{Dot, Vector};
 use crate::mutant::{self, Mutant};
+
+/// What a map may hold without giving memory back.
+const ROOM_KEPT: usize = 1 << 14;
 
 /// Numbers the applier's batches of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,8 +134,8 @@ pub struct Index {
     kept: HashMap<RowKey, Vec<Write>>,
     overlay: HashMap<RowKey, Vec<(BatchId, Write)>>,
     staged: VecDeque<Staged>,
-    /// Per origin the entries in seq order, for collection.
-    order: BTreeMap<RegionId, VecDeque<(Seq, RowKey)>>,
+    /// The places that hold something of a transaction.
+    unstable: Unstable<RowKey>,
     register: Register,
     stable: Vector,
     local_writes: u64,
@@ -224,6 +228,8 @@ impl Index {
     /// The applier is about to commit `writes` with these marker rows.
     pub fn stage(&mut self, id: BatchId, marks: Vec<Dot>, writes: Vec<Write>) {
         let keys = writes.iter().flat_map(Write::places).collect();
+        // At once: one that grows is there twice meanwhile, which a large transaction feels.
+        self.overlay.reserve(writes.len());
         for write in writes {
             self.register.enter(&write, Some(id));
             for place in write.places() {
@@ -263,6 +269,9 @@ impl Index {
                 self.enter_at(key, &write);
             }
         }
+        if self.overlay.is_empty() {
+            self.overlay.shrink_to(ROOM_KEPT);
+        }
     }
 
     /// Forgets what every region has applied.
@@ -271,19 +280,13 @@ impl Index {
             self.stable.raise(dot.origin, dot.seq);
         }
         self.register.collect(&self.stable);
-        let mut places = Vec::new();
-        for (&origin, queue) in &mut self.order {
-            let seq = self.stable.get(origin);
-            while queue.front().is_some_and(|&(entered, _)| entered <= seq) {
-                let (_, place) = queue.pop_front().expect("the front was just seen");
-                places.push(place);
-            }
-        }
+        let mut places = self.unstable.take(&self.stable);
         places.sort_unstable();
         places.dedup();
         for place in places {
             self.sweep(place);
         }
+        self.rows.shrink_to((self.rows.len() * 4).max(ROOM_KEPT));
     }
 
     fn sweep(&mut self, place: RowKey) {
@@ -350,7 +353,12 @@ impl Index {
                 self.kept.insert(place, seen.history);
             }
         }
-        self.order.entry(dot.origin).or_default().push_back((dot.seq, place));
+        let Self { rows, kept, unstable, .. } = self;
+        unstable.push(dot, place);
+        unstable.relieve(rows.len() + kept.len(), |dot, place| {
+            rows.get(place).is_some_and(|held| held.iter().any(|version| version.dot == dot))
+                || kept.get(place).is_some_and(|held| held.iter().any(|w| w.version.dot == dot))
+        });
     }
 
     /// Takes a batch's writes of one place out of the overlay.
@@ -369,7 +377,7 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::Row;
+    use crate::change::{RegionId, Row, Seq};
     use crate::clock::Hlc;
     use crate::version::Body;
 
@@ -425,6 +433,19 @@ mod tests {
         index.enter_local(&claimed(2, 1, 2, &[]));
         index.enter_local(&claimed(1, 1_000, 1, &[dot(2, 1)]));
         assert_eq!(index.seen(RowKey(99)).history.len(), 3);
+    }
+
+    #[test]
+    fn a_row_written_often_takes_no_more_while_a_peer_is_away() {
+        let mut index = Index::default();
+        for seq in 1..=10_000 {
+            index.enter_local(&write(1, seq, &[]));
+        }
+        assert!(index.unstable.len() <= 128);
+        index.collect(&[dot(1, 9_999)].into_iter().collect());
+        assert_eq!(dots(&index), [dot(1, 10_000)]);
+        index.collect(&[dot(1, 10_000)].into_iter().collect());
+        assert!(index.is_empty());
     }
 
     #[test]
