@@ -154,6 +154,10 @@ fn ddl(schema: &str, words: &[String], upper: &[String]) -> Statement {
             let schema = named.unwrap_or_default();
             return Statement::Ddl(vec![TableName { schema, name: ALL_TABLES.to_owned() }]);
         }
+        ("CREATE", "TRIGGER" | "DEFINER") => match triggered(upper) {
+            Some(table) => table,
+            None => return Statement::Other,
+        },
         (_, "TABLE" | "TABLES") => at + 1,
         ("TRUNCATE", _) => at,
         (_, "INDEX") => match upper.iter().position(|word| word == "ON") {
@@ -167,6 +171,16 @@ fn ddl(schema: &str, words: &[String], upper: &[String]) -> Statement {
         tables.extend(further(schema, words, upper, names));
     }
     Statement::Ddl(tables)
+}
+
+/// Where a `CREATE TRIGGER` names its table: it will fire for what is applied there too.
+/// The definers of routines, views and events come here as well.
+fn triggered(upper: &[String]) -> Option<usize> {
+    let others = ["EVENT", "FUNCTION", "PROCEDURE", "SQL", "VIEW"];
+    let kind = upper.iter().position(|w| w == "TRIGGER" || others.contains(&w.as_str()))?;
+    let when = upper.iter().skip(kind).position(|w| w == "BEFORE" || w == "AFTER")? + kind;
+    let on = upper.iter().skip(when).position(|w| w == "ON")? + when;
+    (upper[kind] == "TRIGGER").then_some(on + 1)
 }
 
 /// Other tables that an `ALTER TABLE` touches: its new name, and the other side of a
@@ -309,6 +323,23 @@ mod tests {
         check("DROP VIEW t", "Other");
         check("RENAME USER a TO b", "Other");
         check("SET PASSWORD FOR x = 'y'", "Other");
+    }
+
+    #[test]
+    fn a_trigger_changes_what_writes_of_its_table_do() {
+        let body = "AFTER INSERT ON t FOR EACH ROW INSERT INTO shop.log VALUES (NEW.id)";
+        check(&format!("CREATE TRIGGER x {body}"), "ddl shop.t");
+        check(&format!("CREATE OR REPLACE TRIGGER IF NOT EXISTS a.x {body}"), "ddl shop.t");
+        check(&format!("CREATE DEFINER=`root`@`%` TRIGGER `on` {body}"), "ddl shop.t");
+        check(
+            "create definer=current_user trigger x before update on `s`.`t` for each row set @a = 1",
+            "ddl s.t",
+        );
+        check("CREATE DEFINER=`a`@`b` VIEW trigger AS SELECT * FROM u JOIN v ON 1", "Other");
+        check("CREATE DEFINER=`a`@`b` SQL SECURITY INVOKER VIEW v AS SELECT 1", "Other");
+        check("CREATE DEFINER=`a`@`b` PROCEDURE p() CREATE TRIGGER x AFTER INSERT ON t", "Other");
+        check("CREATE TRIGGER", "Other");
+        check("DROP TRIGGER x", "Other");
     }
 
     proptest::proptest! {

@@ -108,3 +108,13 @@ async fn a_server_whose_names_have_no_case_tells_of_its_schema_changes() {
     let statements = "CREATE DATABASE Shop;\nCREATE TABLE Shop.T (id INT PRIMARY KEY)";
     assert_eq!(said(&db, &mut follow, statements).await, "");
 }
+
+#[tokio::test]
+async fn a_trigger_on_a_table_is_a_change_of_it() {
+    for flavour in Flavour::ALL {
+        let (db, here) = start(flavour, &[], &format!("{SHOP}{END}")).await;
+        let mut follow = Follow::from(&db, here.position);
+        let trigger = "USE shop;\nCREATE TRIGGER x BEFORE INSERT ON t FOR EACH ROW SET NEW.v = 'x'";
+        assert_eq!(said(&db, &mut follow, trigger).await, "ddl shop.t\n", "{flavour:?}");
+    }
+}
