@@ -139,6 +139,21 @@ async fn an_outbox_goes_on_from_its_tail_and_drops_a_writer_that_lost_it() {
     assert_eq!(tail.seq, Seq(702), "not where the writer that lost it was");
 }
 
+/// The writer before had come further than what the new one read before it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_just_before_a_start_record_is_not_numbered_again() {
+    let kafka = Kafka::start("b", &[]).await;
+    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&first, 1, 1..=5).await;
+    let body = RecordBody::Start(pb::Start::default());
+    let start = Record { hlc: Hlc(40), body, ..txn(2, 4, 0) };
+    first.send(vec![start]).await.unwrap();
+    first.close(GRACE).await;
+    let (_, tail) = Outbox::open(outbox(&kafka, 3), after(1, 2)).await.unwrap();
+    assert_eq!((tail.seq, tail.hlc), (Seq(5), Hlc(40)));
+    assert_eq!(tail.position, Position("0-1-105".to_owned()));
+}
+
 /// Peers would take the numbers that begin anew for duplicates, and the writes since
 /// the last record would be in no outbox.
 #[tokio::test(flavor = "multi_thread")]

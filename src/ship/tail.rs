@@ -163,7 +163,14 @@ impl Ending {
         };
         if whole && counts {
             let Record { seq, hlc, deps, position, .. } = record;
-            self.tail = Tail { seq, hlc: hlc.max(self.tail.hlc), deps, position };
+            let hlc = hlc.max(self.tail.hlc);
+            // A Start record names what its writer had read; the writer before it may have
+            // come further by then, and what it wrote counts.
+            if seq < self.tail.seq {
+                self.tail.hlc = hlc;
+            } else {
+                self.tail = Tail { seq, hlc, deps, position };
+            }
         }
         Ok(counts)
     }

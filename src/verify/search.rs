@@ -124,7 +124,10 @@ impl Reader {
         }
         match order.accept(&record).map_err(|why| Silence::Broken(record.origin, why))? {
             Accepted::Next => {}
-            Accepted::NewEpoch => self.open.clear(),
+            Accepted::NewEpoch => {
+                self.open.clear();
+                self.raise_from(&record);
+            }
             Accepted::Duplicate | Accepted::Fenced => return Ok(()),
         }
         let RecordBody::Transaction(txn) = &record.body else { return Ok(()) };
@@ -137,6 +140,16 @@ impl Reader {
             return search.take(&record.gtid, std::mem::take(&mut self.open));
         }
         Ok(())
+    }
+
+    /// The first record may have been a fenced agent's, with an earlier stamp than the one
+    /// that counts at its seq; the Start record that goes on there has a later one.
+    fn raise_from(&mut self, start: &Record) {
+        if let Some((seq, hlc)) = &mut self.from
+            && *seq == start.seq
+        {
+            *hlc = start.hlc.max(*hlc);
+        }
     }
 
     /// The first record says what stands before it. One of a transaction that goes on does

@@ -135,6 +135,17 @@ fn what_a_fenced_agent_may_have_written_tells_nothing() {
     assert!(found(records).is_err_and(|why| why.contains("records are missing")));
 }
 
+/// Seq 7 was written again, later, before what is read: what came between may be unknown.
+#[test]
+fn a_fenced_record_at_a_boundary_does_not_say_from_when_on_all_is_known() {
+    let write = |at| record(at, WHOLE, (row(1), row(1)));
+    let log = |hlc| {
+        vec![write((1, 3, 7, 20)), start(1, 5, 7, 40), write((2, 1, 4, 19)), write((2, 1, 5, hlc))]
+    };
+    assert_eq!(found(log(30)), Ok(None));
+    assert_eq!(found(log(41)), Ok(Some((2, 5))));
+}
+
 #[test]
 fn a_moved_row_that_lost_its_other_half_shows_what_was_before() {
     // 1 becomes 2, while another region writes row 2, later.
