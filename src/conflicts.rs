@@ -3,14 +3,14 @@
 
 mod restore;
 
-pub use restore::{Restore, restore};
+pub use restore::{Restore, Restored, restore, write};
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
+use mysql_async::{Conn, TxOpts};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::resolve::chained;
+use crate::resolve::{ConflictKind, Policy, chained};
 
 /// Entries read in one piece.
 const PIECE: u64 = 1_000;
@@ -35,6 +35,10 @@ pub struct Filter {
     pub table: Option<String>,
     /// Of this kind.
     pub kind: Option<String>,
+    /// Decided by this policy.
+    pub policy: Option<String>,
+    /// Won by this side.
+    pub winner: Option<String>,
     /// Logged at this time or later, microseconds since the Unix epoch.
     pub since_us: Option<u64>,
     /// After this number.
@@ -67,16 +71,35 @@ pub async fn list(
     let order = if newest { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT id, hash, entry FROM causeway.conflicts WHERE id > ? \
-         AND (? IS NULL OR table_name = ?) AND (? IS NULL OR kind = ?) AND at_us >= ? \
+         AND table_name = COALESCE(?, table_name) AND kind = COALESCE(?, kind) \
+         AND policy = COALESCE(?, policy) AND winner = COALESCE(?, winner) AND at_us >= ? \
          ORDER BY id {order} LIMIT ?"
     );
-    let Filter { table, kind, since_us, after } = filter;
-    let values = (after, table, table, kind, kind, since_us.unwrap_or(0), limit);
+    let Filter { table, kind, policy, winner, since_us, after } = filter;
+    let values = (after, table, kind, policy, winner, since_us.unwrap_or(0), limit);
     let mut entries: Vec<Entry> = conn.exec_map(sql, values, entry).await?;
     if newest {
         entries.reverse();
     }
     Ok(entries)
+}
+
+/// The kinds of entries: those of conflicts, and `repair`.
+#[must_use]
+pub fn kinds() -> Vec<&'static str> {
+    ConflictKind::names().into_iter().chain(["repair"]).collect()
+}
+
+/// The policies that entries name.
+pub const POLICIES: [&str; 7] = Policy::NAMES;
+
+/// The tables that the log tells of, `schema.table`.
+///
+/// # Errors
+/// [`LogError`].
+pub async fn tables(conn: &mut Conn) -> Result<Vec<String>, LogError> {
+    let sql = "SELECT DISTINCT table_name FROM causeway.conflicts ORDER BY table_name";
+    Ok(conn.query(sql).await?)
 }
 
 fn entry((id, hash, text): (u64, String, String)) -> Entry {
@@ -141,81 +164,113 @@ pub struct Verified {
     pub problem: Option<String>,
 }
 
-/// Walks along the chain: an altered entry, a missing one, and one cut off at the end
+/// Walks along the chain: an altered entry, a missing one, and one cut off at either end
 /// show.
 ///
 /// # Errors
 /// [`LogError`].
-pub async fn verify(conn: &mut Conn, mut seen: impl FnMut(u64)) -> Result<Verified, LogError> {
-    let (last_id, last_hash) = head(conn).await?;
+pub async fn verify(conn: &mut Conn, seen: impl FnMut(u64)) -> Result<Verified, LogError> {
+    // Entries come and go meanwhile.
+    conn.query_drop("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+    conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
+    let found = walk(conn, seen).await;
+    conn.query_drop("COMMIT").await?;
+    found
+}
+
+async fn walk(conn: &mut Conn, mut seen: impl FnMut(u64)) -> Result<Verified, LogError> {
+    let (last_id, last_hash, _) = mark(conn, LAST).await?;
+    let (mut id, mut hash, _) = mark(conn, REMOVED).await?;
     let mut found = Verified::default();
-    // The oldest entry's predecessor may be gone: its hash is taken as it is.
-    let mut before: Option<(u64, String)> = None;
     loop {
-        let after = before.as_ref().map_or(0, |(id, _)| *id);
-        let filter = Filter { after, ..Filter::default() };
+        let filter = Filter { after: id, ..Filter::default() };
         let entries = list(conn, &filter, (false, PIECE)).await?;
-        for entry in entries.iter().filter(|entry| entry.id <= last_id) {
+        for entry in &entries {
+            if entry.id != id + 1 {
+                found.problem = Some(format!("entries {} to {} are missing", id + 1, entry.id - 1));
+                return Ok(found);
+            }
             found.entries += 1;
             found.first.get_or_insert(entry.id);
-            let known = match &before {
-                None if entry.id == 1 => Some(String::new()),
-                None => None,
-                Some((id, _)) if *id + 1 != entry.id => {
-                    found.problem =
-                        Some(format!("entries {} to {} are missing", id + 1, entry.id - 1));
-                    return Ok(found);
-                }
-                Some((_, hash)) => Some(hash.clone()),
-            };
-            if known.is_some_and(|hash| chained(&hash, &entry.text) != entry.hash) {
+            if chained(&hash, &entry.text) != entry.hash {
                 found.problem = Some(format!("entry {} was altered", entry.id));
                 return Ok(found);
             }
-            before = Some((entry.id, entry.hash.clone()));
+            (id, hash) = (entry.id, entry.hash.clone());
             seen(found.entries);
         }
-        if (entries.len() as u64) < PIECE || entries.last().is_some_and(|e| e.id >= last_id) {
+        if (entries.len() as u64) < PIECE {
             break;
         }
     }
-    let (id, hash) = before.unwrap_or_default();
     if (id, &hash) != (last_id, &last_hash) {
-        found.problem = Some(match id == last_id {
-            true => format!("entry {id} was altered"),
-            false => format!("entries {} to {last_id} are missing", id + 1),
+        found.problem = Some(match id < last_id {
+            true => format!("entries {} to {last_id} are missing", id + 1),
+            false => format!("the log ends at entry {id}, and its head says {last_id}"),
         });
     }
     Ok(found)
 }
 
-/// Number and hash of the last entry; 0 and nothing before the first.
-async fn head(conn: &mut Conn) -> Result<(u64, String), LogError> {
-    let sql = "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1";
-    Ok(conn.query_first(sql).await?.unwrap_or_default())
+/// The row of `causeway.conflict_head` that names the last entry.
+const LAST: u8 = 1;
+/// The row that names the last entry that was removed by age, number or size.
+const REMOVED: u8 = 2;
+
+/// Number and hash of an entry, and the bytes of the texts up to it; 0 and nothing where
+/// there is none.
+async fn mark(conn: &mut Conn, id: u8) -> Result<(u64, String, u64), LogError> {
+    let sql = "SELECT last_id, hash, bytes_total FROM causeway.conflict_head WHERE id = ?";
+    Ok(conn.exec_first(sql, (id,)).await?.unwrap_or_default())
 }
 
-/// Removes the oldest entries: those before the first that is not older than `older_us`,
-/// microseconds since the Unix epoch, and all but so many of the `newest`. The last one
-/// stays, since the chain hangs on it. Gives how many went.
+/// What of the log is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// What is not older, microseconds since the Unix epoch.
+    pub since_us: u64,
+    /// So many of the newest.
+    pub entries: u64,
+    /// Of the newest those whose texts have so many bytes together.
+    pub bytes: u64,
+}
+
+/// Removes the oldest entries: those that any bound of `keep` leaves out, and all before
+/// them. The last one stays. The hash of the last that went stays too: the chain begins
+/// there. Gives how many went.
 ///
 /// # Errors
 /// [`LogError`].
-pub async fn prune(conn: &mut Conn, older_us: u64, newest: u64) -> Result<u64, LogError> {
-    let (last_id, _) = head(conn).await?;
+pub async fn prune(conn: &mut Conn, keep: &Keep) -> Result<u64, LogError> {
+    let (last_id, _, bytes_total) = mark(conn, LAST).await?;
     // A prefix goes, never an entry between others, also where a clock went back.
     let young = "SELECT MIN(id) FROM causeway.conflicts WHERE at_us >= ?";
-    let young: Option<Option<u64>> = conn.exec_first(young, (older_us,)).await?;
+    let young: Option<Option<u64>> = conn.exec_first(young, (keep.since_us,)).await?;
     let by_age = young.flatten().unwrap_or(last_id);
-    let by_number = (last_id + 1).saturating_sub(newest);
-    let first_kept = by_age.max(by_number).min(last_id);
+    let by_number = (last_id + 1).saturating_sub(keep.entries);
+    let by_bytes = match bytes_total.checked_sub(keep.bytes) {
+        Some(over) if over > 0 => {
+            let ends = "SELECT MIN(id) FROM causeway.conflicts WHERE bytes_total >= ?";
+            let ends: Option<Option<u64>> = conn.exec_first(ends, (over,)).await?;
+            ends.flatten().map_or(0, |id| id + 1)
+        }
+        _ => 0,
+    };
+    let first_kept = by_age.max(by_number).max(by_bytes).min(last_id);
     let mut removed = 0;
     loop {
-        let sql = "DELETE FROM causeway.conflicts WHERE id < ? ORDER BY id LIMIT ?";
-        conn.exec_drop(sql, (first_kept, PIECE)).await?;
-        removed += conn.affected_rows();
-        if conn.affected_rows() < PIECE {
-            return Ok(removed);
-        }
+        let last = "SELECT MAX(id) FROM (SELECT id FROM causeway.conflicts WHERE id < ? \
+            ORDER BY id LIMIT ?) oldest";
+        let last: Option<Option<u64>> = conn.exec_first(last, (first_kept, PIECE)).await?;
+        let Some(last) = last.flatten() else { return Ok(removed) };
+        let mut transaction = conn.start_transaction(TxOpts::default()).await?;
+        let mark = "INSERT INTO causeway.conflict_head (id, last_id, hash, bytes_total) \
+            SELECT ?, id, hash, bytes_total FROM causeway.conflicts WHERE id = ? \
+            ON DUPLICATE KEY UPDATE last_id = VALUES(last_id), hash = VALUES(hash), \
+            bytes_total = VALUES(bytes_total)";
+        transaction.exec_drop(mark, (REMOVED, last)).await?;
+        transaction.exec_drop("DELETE FROM causeway.conflicts WHERE id <= ?", (last,)).await?;
+        removed += transaction.affected_rows();
+        transaction.commit().await?;
     }
 }

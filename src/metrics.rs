@@ -134,7 +134,7 @@ impl Metrics {
             apply_rows: counter(r, "apply_rows_total", "Row operations run.", origin),
             apply_batches: counter(r, "apply_batches_total", "Batches committed.", origin),
             apply_retries: counter(r, "apply_retries_total", RETRIES, &["origin", "cause"]),
-            conflicts: counter(r, "conflicts_total", CONFLICTS, &["origin", "kind", "policy"]),
+            conflicts: counter(r, "conflicts_total", CONFLICTS, CONFLICT),
             registry,
         }
     }
@@ -189,7 +189,8 @@ const RECOGNISED: &str = "Applied transactions recognised by their marker and no
 const DUPLICATES: &str = "Records dropped because their seq was seen before.";
 const FENCED: &str = "Records dropped because a younger epoch owns the outbox.";
 const RETRIES: &str = "Batches rolled back and tried again, by cause.";
-const CONFLICTS: &str = "Concurrent writes resolved, by kind and policy.";
+const CONFLICTS: &str = "Concurrent writes resolved, by table, kind and policy.";
+const CONFLICT: &[&str] = &["origin", "table", "kind", "policy"];
 
 /// Microseconds as Prometheus' seconds.
 #[expect(clippy::cast_precision_loss, reason = "exact to the microsecond until the year 2255")]

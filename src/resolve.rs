@@ -25,7 +25,7 @@ mod touch;
 
 pub use chain::{Chain, chained};
 pub use conflict::{Conflict, ConflictKind, Orphan, Side};
-pub use entry::{entry, text};
+pub use entry::{entry, text, utf8};
 pub use gather::{Gather, Picked};
 pub use number::Number;
 pub use plan::{Incoming, MergeRow, Plan, PlanError, TablePlan};

@@ -16,7 +16,7 @@ pub use check::parse;
 pub use compare::Verify;
 pub use fit::ColumnShape;
 pub use pattern::TablePattern;
-pub use policy::{ColumnGroup, ColumnPolicy, OnConflict, Policy};
+pub use policy::{ColumnGroup, ColumnPolicy, OnConflict, Part, Policy};
 
 use std::collections::BTreeMap;
 
@@ -112,6 +112,8 @@ pub struct Limits {
     /// How many entries the conflict log keeps, 1000 to 100000000.
     #[schemars(range(min = 1_000, max = 100_000_000))]
     pub conflict_log_entries: u32,
+    /// How large the texts of the conflict log's entries are together, 16MiB to 1024GiB.
+    pub conflict_log_bytes: ByteSize,
 }
 
 impl Default for Limits {
@@ -126,6 +128,7 @@ impl Default for Limits {
             retention: Span::from_millis(7 * 24 * 3_600_000),
             conflict_log_age: Span::from_millis(90 * 24 * 3_600_000),
             conflict_log_entries: 1_000_000,
+            conflict_log_bytes: ByteSize(4 << 30),
         }
     }
 }

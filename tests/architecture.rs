@@ -32,7 +32,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ship", &["change", "clock", "failpoint"]),
     ("apply", &["change", "clock", "database", "failpoint", "resolve", "version"]),
     ("doctor", &["change", "clock", "database", "topology"]),
-    ("conflicts", &["change", "resolve"]),
+    ("conflicts", &["change", "resolve", "topology"]),
     ("verify", &["change", "clock", "compare", "database", "resolve", "topology", "version"]),
     // The edges: what people and programs touch.
     ("admin", &["clock", "command", "metrics", "status", "topology"]),

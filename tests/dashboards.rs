@@ -106,7 +106,7 @@ fn live(metrics: &Metrics) {
         stream.with_label_values(&["us"]).inc();
     }
     metrics.apply_retries.with_label_values(&["us", "deadlock"]).inc();
-    metrics.conflicts.with_label_values(&["us", "update_update", "latest"]).inc();
+    metrics.conflicts.with_label_values(&["us", "shop.t", "update_update", "latest"]).inc();
 }
 
 /// A Prometheus that scrapes `targets`; it ends with the test.

@@ -78,15 +78,11 @@ fn applied(shared: &Shared, txns: &[AppliedTxn], rows: usize, at_us: u64) {
 
 fn count(shared: &Shared, conflict: &Conflict) {
     let name = shared.name(conflict.incoming.version.dot.origin);
-    let kind = conflict.kind.name();
-    shared.metrics.conflicts.with_label_values(&[name, kind, conflict.policy]).inc();
+    let (kind, table) = (conflict.kind.name(), conflict.told_of().to_string());
+    let labels = [name, &*table, kind, conflict.policy];
+    shared.metrics.conflicts.with_label_values(&labels).inc();
     shared.board.stream(name, |stream| stream.conflicts += 1);
-    tracing::debug!(
-        table = %conflict.told_of(),
-        kind,
-        incoming_wins = conflict.incoming_wins,
-        "conflict resolved"
-    );
+    tracing::debug!(table, kind, incoming_wins = conflict.incoming_wins, "conflict resolved");
 }
 
 fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {

@@ -43,10 +43,11 @@ const TABLES: [&str; 9] = [
      kind VARCHAR(32) CHARACTER SET latin1 NOT NULL, policy VARCHAR(32) CHARACTER SET latin1 \
      NOT NULL, winner VARCHAR(8) CHARACTER SET latin1 NOT NULL, entry LONGTEXT CHARACTER SET \
      utf8mb4 COLLATE utf8mb4_bin NOT NULL, hash CHAR(64) CHARACTER SET latin1 NOT NULL, \
-     KEY (at_us), KEY (table_name)) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS causeway.conflict_head (id TINYINT UNSIGNED NOT NULL PRIMARY \
-     KEY, last_id BIGINT UNSIGNED NOT NULL, hash CHAR(64) CHARACTER SET latin1 NOT NULL) \
+     bytes_total BIGINT UNSIGNED NOT NULL, KEY (at_us), KEY (table_name), KEY (bytes_total)) \
      ENGINE=InnoDB",
+    "CREATE TABLE IF NOT EXISTS causeway.conflict_head (id TINYINT UNSIGNED NOT NULL PRIMARY \
+     KEY, last_id BIGINT UNSIGNED NOT NULL, hash CHAR(64) CHARACTER SET latin1 NOT NULL, \
+     bytes_total BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
     "CREATE TABLE IF NOT EXISTS causeway.ddl_history (gtid VARCHAR(128) CHARACTER SET latin1 \
      NOT NULL PRIMARY KEY, since_us BIGINT UNSIGNED NOT NULL, at_us BIGINT UNSIGNED NOT NULL, \
      table_names TEXT NOT NULL, statement TEXT NOT NULL, released_by TEXT NOT NULL, \
@@ -64,7 +65,8 @@ const TABLES: [&str; 9] = [
 /// Each holds one row, which writers wait for each other at: it must be there before them.
 const ROWS: [&str; 2] = [
     "INSERT IGNORE INTO causeway.owner (id, epoch) VALUES (1, 0)",
-    "INSERT IGNORE INTO causeway.conflict_head (id, last_id, hash) VALUES (1, 0, '')",
+    "INSERT IGNORE INTO causeway.conflict_head (id, last_id, hash, bytes_total) \
+     VALUES (1, 0, '', 0)",
 ];
 
 /// Makes the applier's tables where they are missing.

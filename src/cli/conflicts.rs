@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable as _;
 use serde_json::Value as Json;
 
 use super::settings::SettingsArguments;
 use super::{Exit, Output, complain, print};
-use crate::conflicts::{self, Entry, Filter};
-use crate::topology::Span;
+use crate::conflicts::{self, Entry, Filter, Restored};
+use crate::topology::{Span, Topology, did_you_mean};
 
 /// What to do with the conflict log.
 #[derive(Debug, Subcommand)]
@@ -73,14 +73,20 @@ pub(super) enum ConflictsCommand {
 }
 
 /// Which conflicts.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct FilterArguments {
     /// Only of this table, `schema.table`
     #[arg(long)]
     table: Option<String>,
-    /// Only of this kind, such as `update_update`, `unique_key` or `foreign_key`
-    #[arg(long)]
+    /// Only of this kind: what was here, then what came; or `unique_key`, `foreign_key`, `repair`
+    #[arg(long, value_parser = PossibleValuesParser::new(conflicts::kinds()), hide_possible_values = true)]
     kind: Option<String>,
+    /// Only those that this policy decided
+    #[arg(long, value_parser = PossibleValuesParser::new(conflicts::POLICIES))]
+    policy: Option<String>,
+    /// Only those that this side won
+    #[arg(long, value_parser = PossibleValuesParser::new(["incoming", "existing", "both"]))]
+    winner: Option<String>,
     /// Only of the time since so long ago, such as `2h`
     #[arg(long)]
     since: Option<Span>,
@@ -89,7 +95,8 @@ pub(super) struct FilterArguments {
 impl FilterArguments {
     fn filter(&self, after: u64) -> Filter {
         let since = self.since.map(|span| crate::clock::wall_us().saturating_sub(span.micros()));
-        Filter { table: self.table.clone(), kind: self.kind.clone(), since_us: since, after }
+        let Self { table, kind, policy, winner, .. } = self.clone();
+        Filter { table, kind, policy, winner, since_us: since, after }
     }
 }
 
@@ -104,16 +111,23 @@ pub(super) fn run(command: &ConflictsCommand) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut conn = Box::pin(settings.connect()).await?;
-        let done = Box::pin(obey(&mut conn, command)).await;
+        let done = Box::pin(obey(&mut conn, &settings.topology, command)).await;
         conn.disconnect().await?;
         done
     })
 }
 
-async fn obey(conn: &mut Conn, command: &ConflictsCommand) -> anyhow::Result<Exit> {
+async fn obey(
+    conn: &mut Conn,
+    topology: &Topology,
+    command: &ConflictsCommand,
+) -> anyhow::Result<Exit> {
     match command {
         ConflictsCommand::List { filter, limit, output, .. } => {
             let entries = conflicts::list(conn, &filter.filter(0), (true, *limit)).await?;
+            if let (Some(table), true) = (&filter.table, entries.is_empty()) {
+                say_where(conn, table).await?;
+            }
             print(&match output {
                 Output::Text => list(&entries),
                 Output::Json => format!("{}\n", serde_json::to_string_pretty(&entries)?),
@@ -141,9 +155,26 @@ async fn obey(conn: &mut Conn, command: &ConflictsCommand) -> anyhow::Result<Exi
             }
         }
         ConflictsCommand::Verify { .. } => return verify(conn).await,
-        ConflictsCommand::Restore { id, yes, .. } => return restore(conn, *id, *yes).await,
+        ConflictsCommand::Restore { id, yes, .. } => {
+            return restore(conn, (*id, topology), *yes).await;
+        }
     }
     Ok(Exit::Done)
+}
+
+/// Says which tables there are conflicts of, where there is none of this one.
+async fn say_where(conn: &mut Conn, table: &str) -> anyhow::Result<()> {
+    let known = conflicts::tables(conn).await?;
+    if known.iter().any(|held| held == table) {
+        return Ok(());
+    }
+    let help = match did_you_mean(table, known.iter().map(String::as_str)) {
+        Some(guess) => guess,
+        None if known.is_empty() => "the log is empty".to_owned(),
+        None => format!("it tells of {}", known.join(", ")),
+    };
+    complain(&format!("the log tells of no conflict of `{table}`: {help}"));
+    Ok(())
 }
 
 fn list(entries: &[Entry]) -> String {
@@ -217,11 +248,19 @@ async fn verify(conn: &mut Conn) -> anyhow::Result<Exit> {
     }
 }
 
-async fn restore(conn: &mut Conn, id: u64, yes: bool) -> anyhow::Result<Exit> {
-    let plan = conflicts::restore(conn, id).await?;
+async fn restore(
+    conn: &mut Conn,
+    (id, topology): (u64, &Topology),
+    yes: bool,
+) -> anyhow::Result<Exit> {
+    let plan = conflicts::restore(conn, id, topology).await?;
+    let Some(sql) = &plan.sql else {
+        print(&format!("conflict {id}: the row of {} is so already\n", plan.table))?;
+        return Ok(Exit::Done);
+    };
     complain(&format!("{}: the {} version of conflict {id} goes back", plan.table, plan.side));
-    complain(&difference(plan.now.as_ref(), plan.lost.as_ref()));
-    complain(&format!("{};", plan.sql));
+    complain(&difference(plan.now.as_ref(), plan.then.as_ref()));
+    complain(&format!("{sql};"));
     if !yes {
         if !std::io::stdin().is_terminal() {
             complain("nothing was written: give --yes where nobody can be asked");
@@ -235,23 +274,31 @@ async fn restore(conn: &mut Conn, id: u64, yes: bool) -> anyhow::Result<Exit> {
             return Ok(Exit::Failed);
         }
     }
-    conn.query_drop(&plan.sql).await.context("the row was not written")?;
-    print(&format!("conflict {id}: restored\n"))?;
-    Ok(Exit::Done)
+    let done = conflicts::write(conn, id, topology, &plan).await;
+    match done.context("the row was not written")? {
+        Restored::Written => {
+            print(&format!("conflict {id}: restored\n"))?;
+            Ok(Exit::Done)
+        }
+        Restored::Changed => {
+            complain("nothing was written: the row has changed since it was shown; look again");
+            Ok(Exit::Failed)
+        }
+    }
 }
 
 /// The columns that change, before and after.
-fn difference(now: Option<&Json>, lost: Option<&Json>) -> String {
+fn difference(now: Option<&Json>, then: Option<&Json>) -> String {
     let text = |row: Option<&Json>, name: &str| {
         row.map_or("(no row)".to_owned(), |row| {
             row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned)
         })
     };
     let names =
-        [now, lost].into_iter().flatten().filter_map(Json::as_object).flat_map(|m| m.keys());
+        [now, then].into_iter().flatten().filter_map(Json::as_object).flat_map(|m| m.keys());
     let names: std::collections::BTreeSet<_> = names.collect();
     let lines = names.into_iter().filter_map(|name| {
-        let (old, new) = (text(now, name), text(lost, name));
+        let (old, new) = (text(now, name), text(then, name));
         (old != new).then(|| format!("  {name}: {old} -> {new}"))
     });
     lines.collect::<Vec<_>>().join("\n")

@@ -6,6 +6,8 @@ use serde_json::{Map, Value as Json};
 
 use super::{LogError, get};
 use crate::change::is_generated;
+use crate::resolve::utf8;
+use crate::topology::{Part, Policy, TableRule, Topology};
 
 /// What would be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,24 +18,68 @@ pub struct Restore {
     pub side: &'static str,
     /// The row here now; none when there is none.
     pub now: Option<Json>,
-    /// The row that lost; none when a delete lost.
-    pub lost: Option<Json>,
-    /// The statement that writes it.
-    pub sql: String,
+    /// The row as it will be: the one that lost, or of it what is not kept by columns or
+    /// as a sum already; none when a delete lost.
+    pub then: Option<Json>,
+    /// The statement that writes it; none where the row is so already.
+    pub sql: Option<String>,
+}
+
+/// What became of a [`Restore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The row was written.
+    Written,
+    /// Nothing was written: the row or its entry is not what was shown.
+    Changed,
 }
 
 /// Works out how the losing version of an entry is written back; of a row that lacks the
 /// one that it references, how that one is.
 ///
 /// # Errors
-/// [`LogError::Lost`] when the entry does not hold it.
-pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
+/// [`LogError::Lost`] when the entry does not hold it, or its table's policy takes no such
+/// write.
+pub async fn restore(conn: &mut Conn, id: u64, topology: &Topology) -> Result<Restore, LogError> {
+    plan(conn, id, topology, "").await
+}
+
+/// Writes what was shown, unless the row has changed since.
+///
+/// # Errors
+/// [`LogError`]; nothing was written then, unless the commit itself got no answer.
+pub async fn write(
+    conn: &mut Conn,
+    id: u64,
+    topology: &Topology,
+    shown: &Restore,
+) -> Result<Restored, LogError> {
+    conn.query_drop("START TRANSACTION").await?;
+    // Dropped with an error, the connection takes the transaction back.
+    if plan(conn, id, topology, " FOR UPDATE").await? != *shown {
+        conn.query_drop("ROLLBACK").await?;
+        return Ok(Restored::Changed);
+    }
+    if let Some(sql) = &shown.sql {
+        conn.query_drop(sql).await?;
+    }
+    conn.query_drop("COMMIT").await?;
+    Ok(Restored::Written)
+}
+
+async fn plan(
+    conn: &mut Conn,
+    id: u64,
+    topology: &Topology,
+    lock: &str,
+) -> Result<Restore, LogError> {
     let entry = get(conn, id).await?.entry;
     let Lost { table, side, row, key } = match entry["parent"].is_object() {
         true => parent(conn, id, &entry).await?,
         false => loser(id, &entry)?,
     };
     let (schema, name) = table.split_once('.').ok_or(LogError::Lost(id, NO_TABLE))?;
+    let rule = topology.rule(schema, name);
     let quoted = format!("{}.{}", identifier(schema), identifier(name));
     let columns: Vec<(String, String)> = conn
         .exec(
@@ -42,37 +88,58 @@ pub async fn restore(conn: &mut Conn, id: u64) -> Result<Restore, LogError> {
             (schema, name),
         )
         .await?;
-    let known = row.as_ref().unwrap_or(&key);
-    let written: Vec<&String> = columns
-        .iter()
-        .filter(|(name, extra)| column(known, name).is_some() && !is_generated(extra))
-        .map(|(name, _)| name)
-        .collect();
-    let condition: Vec<String> = key
-        .iter()
-        .map(|(name, value)| format!("{} = {}", identifier(name), literal(value)))
-        .collect();
+    let condition = pairs(&key.iter().collect::<Vec<_>>());
     let condition = condition.join(" AND ");
-    let now = current(conn, &quoted, &columns, &condition).await?;
-    let value = |name: &String| literal(column(known, name).map_or(&Json::Null, |(_, v)| v));
+    let now = current(conn, &quoted, &columns, &format!("{condition}{lock}")).await?;
+    let known = row.as_ref().unwrap_or(&key);
+    let written: Vec<(&String, &Json)> = columns
+        .iter()
+        .filter(|(_, extra)| !is_generated(extra))
+        .filter_map(|(name, _)| Some((name, column(known, name)?.1)))
+        .collect();
+    let mut then = row.clone();
     let sql = match (&row, &now) {
-        (None, _) => format!("DELETE FROM {quoted} WHERE {condition}"),
+        (None, None) => None,
+        (None, Some(_)) => Some(format!("DELETE FROM {quoted} WHERE {condition}")),
         (Some(_), None) => {
-            let names: Vec<_> = written.iter().map(|name| identifier(name)).collect();
-            let values: Vec<_> = written.iter().map(|name| value(name)).collect();
-            format!("INSERT INTO {quoted} ({}) VALUES ({})", names.join(", "), values.join(", "))
+            let names: Vec<_> = written.iter().map(|(name, _)| identifier(name)).collect();
+            let values: Vec<_> = written.iter().map(|(_, value)| literal(value)).collect();
+            let (names, values) = (names.join(", "), values.join(", "));
+            Some(format!("INSERT INTO {quoted} ({names}) VALUES ({values})"))
         }
-        (Some(_), Some(_)) => {
-            let sets = written.iter().filter(|name| column(&key, name).is_none());
-            let sets: Vec<_> =
-                sets.map(|name| format!("{} = {}", identifier(name), value(name))).collect();
-            format!("UPDATE {quoted} SET {} WHERE {condition}", sets.join(", "))
+        // The parent is back already, whoever put it there.
+        (Some(_), Some(now)) if entry["parent"].is_object() => {
+            then = now.as_object().cloned();
+            None
+        }
+        (Some(_), Some(now)) => {
+            let sets: Vec<_> = written
+                .into_iter()
+                .filter(|(name, _)| column(&key, name).is_none() && lost(rule, &entry, name))
+                .collect();
+            let set = sets.iter().map(|&(name, value)| (name.clone(), value.clone()));
+            then = now.as_object().map(|now| now.clone().into_iter().chain(set).collect());
+            let sets = pairs(&sets);
+            (!sets.is_empty())
+                .then(|| format!("UPDATE {quoted} SET {} WHERE {condition}", sets.join(", ")))
         }
     };
-    let lost = row.map(Json::Object);
-    Ok(Restore { table, side, now, lost, sql })
+    let inserts = now.is_none() && row.is_some();
+    if rule.is_some_and(|rule| rule.policy == Policy::InsertOnly) && sql.is_some() && !inserts {
+        return Err(LogError::Lost(id, INSERT_ONLY));
+    }
+    Ok(Restore { table, side, now, then: then.map(Json::Object), sql })
 }
 
+/// `name = value` of each.
+fn pairs(columns: &[(&String, &Json)]) -> Vec<String> {
+    let pair =
+        |&(name, value): &(&String, &Json)| format!("{} = {}", identifier(name), literal(value));
+    columns.iter().map(pair).collect()
+}
+
+const INSERT_ONLY: &str = "its table's policy is `insert_only`, and its row is there: every \
+    peer stops at an update or delete of it; insert the row under another key";
 const NO_TABLE: &str = "it names no table";
 const NO_ROW: &str = "its row was not kept";
 
@@ -105,6 +172,23 @@ fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
     // Under a unique value the two rows have different keys.
     let key = held(known, key.keys()).ok_or(LogError::Lost(id, NO_ROW))?;
     Ok(Lost { table: table.to_owned(), side, row, key })
+}
+
+/// Whether a column lost, of a row that stands: each does, but under a rule that merges
+/// only those of the groups that both have written. A sum holds the loser's share already.
+/// A repair is no conflict: what it changed was written over.
+fn lost(rule: Option<&TableRule>, entry: &Json, name: &str) -> bool {
+    let Some(rule) = rule.filter(|rule| rule.merges() && entry["kind"] != "repair") else {
+        return true;
+    };
+    let part = rule.part(name);
+    let changed = |write: &Json| match (&write["before"], &write["after"]) {
+        (Json::Object(before), Json::Object(after)) => after.iter().any(|(name, value)| {
+            rule.part(name) == part && column(before, name).map(|held| held.1) != Some(value)
+        }),
+        _ => true,
+    };
+    part != Part::Sum && changed(&entry["incoming"]) && changed(&entry["existing"])
 }
 
 /// A row's column with its value; regions may spell its name differently.
@@ -162,8 +246,7 @@ async fn current(
     let Some(row): Option<mysql_async::Row> = conn.query_first(sql).await? else { return Ok(None) };
     let values = columns.iter().enumerate().map(|(n, (name, _))| {
         let bytes = row.get_opt::<Option<Vec<u8>>, _>(n).and_then(Result::ok).flatten();
-        let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        (name.clone(), text.map_or(Json::Null, Json::String))
+        (name.clone(), bytes.map_or(Json::Null, |bytes| utf8(&bytes)))
     });
     Ok(Some(Json::Object(values.collect())))
 }

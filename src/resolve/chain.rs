@@ -12,13 +12,15 @@ use crate::database::quoted;
 /// What a statement holds beside an entry's text, at most.
 const ENTRY_ROOM: usize = 4 << 10;
 const INSERT: &str = "INSERT INTO causeway.conflicts\
-    (id,at_us,table_name,kind,policy,winner,entry,hash)VALUES";
+    (id,at_us,table_name,kind,policy,winner,entry,hash,bytes_total)VALUES";
 
 /// The end of the conflict log, and what is to come behind it.
 #[derive(Debug)]
 pub struct Chain {
     last_id: u64,
     hash: String,
+    /// Of the texts of all entries since the first.
+    bytes_total: u64,
     row_bytes_max: usize,
     packet_bytes_max: usize,
     insert: String,
@@ -27,18 +29,19 @@ pub struct Chain {
 impl Chain {
     /// Reads its end, and locks it.
     pub const READ: &'static str =
-        "SELECT last_id, hash FROM causeway.conflict_head WHERE id = 1 FOR UPDATE";
+        "SELECT last_id, hash, bytes_total FROM causeway.conflict_head WHERE id = 1 FOR UPDATE";
 
     /// Goes on behind what [`Self::READ`] gave. A statement has at most `packet_bytes_max`
     /// bytes, or one row, which has at most `row_bytes_max`.
     #[must_use]
     pub fn after(
-        head: Option<(u64, String)>,
+        head: Option<(u64, String, u64)>,
         row_bytes_max: usize,
         packet_bytes_max: usize,
     ) -> Self {
-        let (last_id, hash) = head.unwrap_or_default();
-        Self { last_id, hash, row_bytes_max, packet_bytes_max, insert: String::new() }
+        let (last_id, hash, bytes_total) = head.unwrap_or_default();
+        let insert = String::new();
+        Self { last_id, hash, bytes_total, row_bytes_max, packet_bytes_max, insert }
     }
 
     /// Appends an entry; gives the statement to be run before more come. The rows are left
@@ -53,12 +56,13 @@ impl Chain {
         }
         self.hash = chained(&self.hash, &text);
         self.last_id += 1;
+        self.bytes_total += text.len() as u64;
         let full = self.insert.len() + 2 * text.len() > self.packet_bytes_max;
         let before = (full && !self.insert.is_empty()).then(|| std::mem::take(&mut self.insert));
         self.insert.push_str(if self.insert.is_empty() { INSERT } else { "," });
         let word = |name: &str| literal(entry[name].as_str().unwrap_or_default());
         self.insert.push_str(&format!(
-            "({},{},{},{},{},{},{},'{}')",
+            "({},{},{},{},{},{},{},'{}',{})",
             self.last_id,
             entry["at_us"].as_u64().unwrap_or(0),
             word("table"),
@@ -67,6 +71,7 @@ impl Chain {
             word("winner"),
             literal(&text),
             self.hash,
+            self.bytes_total,
         ));
         before
     }
@@ -74,10 +79,11 @@ impl Chain {
     /// The statements that end it, after at least one entry.
     #[must_use]
     pub fn finish(self) -> [String; 2] {
-        let Self { last_id, hash, insert, .. } = self;
+        let Self { last_id, hash, bytes_total, insert, .. } = self;
         let head = format!(
-            "INSERT INTO causeway.conflict_head(id,last_id,hash)VALUES(1,{last_id},'{hash}') \
-             ON DUPLICATE KEY UPDATE last_id=VALUES(last_id),hash=VALUES(hash)"
+            "INSERT INTO causeway.conflict_head(id,last_id,hash,bytes_total)\
+             VALUES(1,{last_id},'{hash}',{bytes_total}) ON DUPLICATE KEY UPDATE \
+             last_id=VALUES(last_id),hash=VALUES(hash),bytes_total=VALUES(bytes_total)"
         );
         [insert, head]
     }
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn entries_go_into_as_few_statements_as_fit() {
         let entry = |n: u64| json!({ "at_us": n, "table": "s.t", "kind": "it's" });
-        let mut chain = Chain::after(Some((7, "h".to_owned())), 1 << 20, 400);
+        let mut chain = Chain::after(Some((7, "h".to_owned(), 1_000)), 1 << 20, 400);
         assert_eq!(chain.append(entry(1)), None);
         let first = chain.append(entry(2)).or_else(|| chain.append(entry(3))).unwrap();
         assert!(first.starts_with(&format!("{INSERT}(8,1,_utf8mb4's.t',_utf8mb4'it\\'s',")));
@@ -152,5 +158,7 @@ mod tests {
         let rows = |sql: &str| sql.matches("s.t',_utf8mb4").count();
         let last = 7 + rows(&first) + rows(&rest);
         assert!(rest.starts_with(INSERT) && head.contains(&format!("VALUES(1,{last},'")));
+        let bytes = 1_000 + (last - 7) * entry(1).to_string().len();
+        assert!(rest.ends_with(&format!(",{bytes})")) && head.contains(&format!("',{bytes})")));
     }
 }

@@ -22,6 +22,19 @@ pub enum ConflictKind {
 }
 
 impl ConflictKind {
+    /// The names of all kinds.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        use Action::{Delete, Insert, Update};
+        let all = [Insert, Update, Delete];
+        let rows = all
+            .into_iter()
+            .flat_map(|existing| all.map(|incoming| Self::Row { existing, incoming }))
+            // Two concurrent deletes are none.
+            .filter(|kind| *kind != Self::Row { existing: Delete, incoming: Delete });
+        rows.chain([Self::UniqueKey, Self::ForeignKey]).map(Self::name).collect()
+    }
+
     /// Its name in logs and metrics: what was here, then what came.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -176,7 +176,9 @@ pub fn text(column: &Column, bytes: &[u8]) -> Json {
     utf8(bytes)
 }
 
-fn utf8(bytes: &[u8]) -> Json {
+/// Bytes as text, where they are UTF-8.
+#[must_use]
+pub fn utf8(bytes: &[u8]) -> Json {
     std::str::from_utf8(bytes).map_or_else(|_| hex(bytes), |text| json!(text))
 }
 

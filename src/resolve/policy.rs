@@ -115,6 +115,17 @@ fn weight(value: &Value) -> Weight {
 }
 
 impl Policy {
+    /// The names of all policies.
+    pub const NAMES: [&'static str; 7] = [
+        "latest",
+        "timestamp_column",
+        "region_priority",
+        "delta",
+        "columns",
+        "insert_only",
+        "home",
+    ];
+
     /// Its name in conflict logs and metrics.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -123,6 +134,7 @@ impl Policy {
             (Allow::Unopposed, ..) => "home",
             (_, Order::Priority(_), _) => "region_priority",
             (_, Order::Column(_), _) => "timestamp_column",
+            (_, Order::Latest, Some(merge)) if merge.deltas.is_empty() => "columns",
             (_, Order::Latest, Some(_)) => "delta",
             (_, Order::Latest, None) => "latest",
         }

@@ -20,6 +20,7 @@ pub(super) struct FileLimits {
     retention: Option<Spanned<Span>>,
     conflict_log_age: Option<Spanned<Span>>,
     conflict_log_entries: Option<u32>,
+    conflict_log_bytes: Option<Spanned<ByteSize>>,
 }
 
 /// The value as written when it is within its range; otherwise what stood before.
@@ -52,6 +53,7 @@ impl FileLimits {
             retention,
             conflict_log_age,
             conflict_log_entries,
+            conflict_log_bytes,
         } = Limits::default();
         let ms = Span::from_millis;
         let size = ByteSize;
@@ -62,6 +64,7 @@ impl FileLimits {
         let beat = (ms(50), ms(60_000));
         let held = (ms(3_600_000), ms(365 * 86_400_000));
         let age = (ms(86_400_000), ms(3_650 * 86_400_000));
+        let log = (size(16 << 20), size(1 << 40));
         let p = problems;
         Limits {
             batch_rows: self.batch_rows.unwrap_or(batch_rows),
@@ -79,6 +82,13 @@ impl FileLimits {
                 p,
             ),
             conflict_log_entries: self.conflict_log_entries.unwrap_or(conflict_log_entries),
+            conflict_log_bytes: take(
+                "conflict_log_bytes",
+                self.conflict_log_bytes.as_ref(),
+                log,
+                conflict_log_bytes,
+                p,
+            ),
         }
     }
 }

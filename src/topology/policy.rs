@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::TableRule;
 use crate::change::RegionId;
 
 /// How concurrent writes of one row are resolved.
@@ -91,6 +92,39 @@ pub struct ColumnGroup {
     pub columns: Vec<String>,
     /// How their concurrent writes are resolved.
     pub policy: ColumnPolicy,
+}
+
+/// What a column of a row is resolved with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Its own changes, which add up.
+    Sum,
+    /// A group of [`TableRule::columns`], by its place.
+    Group(usize),
+    /// The rest of the row.
+    Rest,
+}
+
+impl TableRule {
+    /// Whether columns are resolved apart from each other.
+    #[must_use]
+    pub const fn merges(&self) -> bool {
+        matches!(self.policy, Policy::Delta { .. }) || !self.columns.is_empty()
+    }
+
+    /// What a column is resolved with.
+    #[must_use]
+    pub fn part(&self, column: &str) -> Part {
+        let holds = |names: &[String]| names.iter().any(|held| held.eq_ignore_ascii_case(column));
+        if matches!(&self.policy, Policy::Delta { columns } if holds(columns)) {
+            return Part::Sum;
+        }
+        match self.columns.iter().position(|group| holds(&group.columns)) {
+            Some(at) if self.columns[at].policy == ColumnPolicy::Delta => Part::Sum,
+            Some(at) => Part::Group(at),
+            None => Part::Rest,
+        }
+    }
 }
 
 /// What a write that loses takes with it.

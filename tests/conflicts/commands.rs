@@ -1,25 +1,123 @@
 //! `causeway conflicts` on the logs that the policies have filled.
 
+use causeway::conflicts::{self, Keep, Restored};
+use mysql_async::prelude::Queryable as _;
+use serde_json::Value as Json;
+
 use super::lab::PATIENCE;
 use super::lab::db::Database;
 use super::lab::region::Lab;
 use super::policies::TABLES;
 
-/// By number and by age the oldest go, never one between others, and never the last.
+/// By number, by size and by age the oldest go, never one between others, and never the last.
 async fn pruned(db: &Database) {
     let mut conn = mysql_async::Conn::new(db.opts()).await.unwrap();
-    let mut keep = async |older_us: u64, newest: u64| {
-        causeway::conflicts::prune(&mut conn, older_us, newest).await.unwrap();
+    let mut keep = async |since_us: u64, entries: u64, bytes: u64| {
+        let keep = Keep { since_us, entries, bytes };
+        conflicts::prune(&mut conn, &keep).await.unwrap();
         db.number("SELECT COUNT(*) FROM causeway.conflicts").await
     };
     let all = db.number("SELECT COUNT(*) FROM causeway.conflicts").await;
-    assert_eq!(keep(0, u64::MAX).await, all);
-    assert_eq!(keep(0, 200).await, 200);
+    assert_eq!(keep(0, u64::MAX, u64::MAX).await, all);
+    assert_eq!(keep(0, 200, u64::MAX).await, 200);
+    let bytes = db
+        .number(
+            "SELECT SUM(bytes) FROM (SELECT LENGTH(entry) bytes FROM causeway.conflicts \
+             ORDER BY id DESC LIMIT 180) newest",
+        )
+        .await;
+    let bytes = u64::try_from(bytes).unwrap();
+    assert_eq!(keep(0, u64::MAX, bytes).await, 180);
+    assert_eq!(keep(0, u64::MAX, bytes - 1).await, 179);
     // One that looks old stands between others, as where a clock was set back.
     db.exec("UPDATE causeway.conflicts SET at_us = 5 ORDER BY id DESC LIMIT 51").await;
     db.exec("UPDATE causeway.conflicts SET at_us = 9 ORDER BY id DESC LIMIT 50").await;
-    db.exec("UPDATE causeway.conflicts SET at_us = 1 ORDER BY id LIMIT 100").await;
-    assert_eq!(keep(9, u64::MAX).await, 100);
+    db.exec("UPDATE causeway.conflicts SET at_us = 1 ORDER BY id LIMIT 79").await;
+    assert_eq!(keep(9, u64::MAX, u64::MAX).await, 100);
+}
+
+fn loser(entry: &Json) -> &'static str {
+    if entry["winner"] == "incoming" { "existing" } else { "incoming" }
+}
+
+/// The newest entry of a table whose loser is a row, as (id, entry).
+async fn lost(lab: &Lab, table: &str) -> (u64, Json) {
+    let (code, out, err) = lab.conflicts(0, &["list", "--table", table, "-o", "json"]).await;
+    assert_eq!(code, 0, "{err}");
+    let listed: Vec<Json> = serde_json::from_str(&out).unwrap();
+    let found = listed.into_iter().rev().find(|held| {
+        let entry = &held["entry"];
+        let write = &entry[loser(entry)];
+        entry["winner"] != "both" && write["action"] != "delete" && write["after"].is_object()
+    });
+    let mut found = found.expect("a conflict whose loser was kept");
+    (found["id"].as_u64().unwrap(), found["entry"].take())
+}
+
+/// What a policy keeps of the loser is not written again, nor what it takes from nobody.
+async fn restored_under_policies(lab: &Lab) {
+    let db = &lab.regions[0].db;
+    let (id, entry) = lost(lab, "shop.stock").await;
+    let (wanted, key) = (&entry[loser(&entry)]["after"]["v"], &entry["key"]["id"]);
+    let sum = format!("SELECT CAST(n * 100 AS SIGNED) FROM shop.stock WHERE id = {key}");
+    let before = db.number(&sum).await;
+    db.exec(&format!("UPDATE shop.stock SET v = -1 WHERE id = {key}")).await;
+    let (code, out, err) = lab.conflicts(0, &["restore", &id.to_string(), "--yes"]).await;
+    assert!(code == 0 && !err.contains("`n`"), "{out}{err}");
+    lab.converge(&["shop.stock"], PATIENCE).await;
+    for region in &lab.regions {
+        assert_eq!(region.db.number(&sum).await, before, "the loser's share was in the sum");
+        let v = region.db.number(&format!("SELECT v FROM shop.stock WHERE id = {key}")).await;
+        assert_eq!(Some(v), wanted.as_i64());
+    }
+
+    let (id, entry) = lost(lab, "shop.journal").await;
+    let rows = "SELECT CAST(COUNT(*) + SUM(v) AS SIGNED) FROM shop.journal";
+    let before = db.number(rows).await;
+    let (code, out, err) = lab.conflicts(0, &["restore", &id.to_string(), "--yes"]).await;
+    assert!(code == 2 && err.contains("`insert_only`"), "{code}: {out}{err}: {entry}");
+    assert_eq!(db.number(rows).await, before);
+}
+
+/// Somebody wrote the row while the question stood open.
+async fn changed_meanwhile(lab: &Lab) {
+    let db = &lab.regions[0].db;
+    let topology =
+        causeway::topology::parse(&std::fs::read_to_string(lab.files(0).0).unwrap()).unwrap();
+    let (id, entry) = lost(lab, "shop.latest").await;
+    let key = &entry["key"]["id"];
+    let mut conn = mysql_async::Conn::new(db.opts()).await.unwrap();
+    conn.query_drop(format!("SET {}", causeway::database::SESSION)).await.unwrap();
+    db.exec(&format!("REPLACE INTO shop.latest VALUES ({key}, -1, 'now', NULL)")).await;
+    let shown = conflicts::restore(&mut conn, id, &topology).await.unwrap();
+    db.exec(&format!("UPDATE shop.latest SET v = -2 WHERE id = {key}")).await;
+    let done = conflicts::write(&mut conn, id, &topology, &shown).await.unwrap();
+    assert_eq!(done, Restored::Changed);
+    let v = format!("SELECT v FROM shop.latest WHERE id = {key}");
+    assert_eq!(db.number(&v).await, -2);
+    let shown = conflicts::restore(&mut conn, id, &topology).await.unwrap();
+    let done = conflicts::write(&mut conn, id, &topology, &shown).await.unwrap();
+    assert_eq!(done, Restored::Written);
+    assert_eq!(Some(db.number(&v).await), entry[loser(&entry)]["after"]["v"].as_i64());
+}
+
+/// What is asked for in vain is told.
+async fn filters(lab: &Lab) {
+    let (code, _, err) = lab.conflicts(0, &["list", "--kind", "update_updat"]).await;
+    assert!(code == 64 && err.contains("update_update"), "{code}: {err}");
+    let (code, _, err) = lab.conflicts(0, &["list", "--table", "shop.latests"]).await;
+    assert!(code == 0 && err.contains("did you mean `shop.latest`?"), "{code}: {err}");
+    for (name, value) in [("policy", "region_priority"), ("winner", "existing")] {
+        let option = format!("--{name}");
+        let (code, out, err) = lab.conflicts(0, &["export", &option, value]).await;
+        assert_eq!(code, 0, "{err}");
+        let counted = format!("SELECT COUNT(*) FROM causeway.conflicts WHERE {name} = '{value}'");
+        let wanted = lab.regions[0].db.number(&counted).await;
+        assert!(wanted > 0 && i64::try_from(out.lines().count()).unwrap() == wanted, "{wanted}");
+        let is_so =
+            |line: &str| serde_json::from_str::<Json>(line).unwrap()["entry"][name] == value;
+        assert!(out.lines().all(is_so));
+    }
 }
 
 /// The command line on these logs: whole, then a row taken back, then a log that someone
@@ -29,17 +127,8 @@ pub(crate) async fn commands(lab: &Lab) {
         let (code, out, err) = lab.conflicts(n, &["verify"]).await;
         assert_eq!(code, 0, "{out}{err}");
     }
-    let (code, out, err) =
-        lab.conflicts(0, &["list", "--table", "shop.latest", "-o", "json"]).await;
-    assert_eq!(code, 0, "{err}");
-    let listed: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let lost = listed.as_array().unwrap().iter().find(|entry| {
-        let loser = if entry["entry"]["winner"] == "incoming" { "existing" } else { "incoming" };
-        let held = &entry["entry"][loser];
-        held["action"] != "delete" && held["after"].is_object()
-    });
-    let lost = lost.expect("a conflict whose loser was kept");
-    let (id, key) = (lost["id"].to_string(), lost["entry"]["key"]["id"].to_string());
+    let (id, lost) = lost(lab, "shop.latest").await;
+    let (id, key) = (id.to_string(), lost["key"]["id"].to_string());
     // The session's settings are the command's own.
     let server = "SET GLOBAL time_zone = '+05:00';\nSET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES'";
     lab.regions[0].db.exec(server).await;
@@ -47,8 +136,7 @@ pub(crate) async fn commands(lab: &Lab) {
     assert_eq!(code, 64, "nobody can be asked: {err}");
     let (code, out, err) = lab.conflicts(0, &["restore", &id, "--yes"]).await;
     assert_eq!(code, 0, "{out}{err}");
-    let loser = if lost["entry"]["winner"] == "incoming" { "existing" } else { "incoming" };
-    let wanted = &lost["entry"][loser]["after"];
+    let wanted = &lost[loser(&lost)]["after"];
     lab.converge(&TABLES, PATIENCE).await;
     let w: String = wanted["w"].as_str().unwrap().bytes().map(|b| format!("{b:02X}")).collect();
     let sql = format!(
@@ -58,6 +146,10 @@ pub(crate) async fn commands(lab: &Lab) {
         wanted["at"].as_str().unwrap()
     );
     assert_eq!(lab.regions[2].db.number(&sql).await, 1, "restored everywhere: {wanted}");
+    restored_under_policies(lab).await;
+    changed_meanwhile(lab).await;
+    lab.converge(&TABLES, PATIENCE).await;
+    filters(lab).await;
 
     let (_, stats, _) = lab.conflicts(1, &["stats"]).await;
     assert!(stats.contains("shop.uniq") && stats.contains("region_priority"), "{stats}");
@@ -81,4 +173,9 @@ pub(crate) async fn commands(lab: &Lab) {
     lab.regions[2].db.exec(&format!("DELETE FROM causeway.conflicts WHERE id = {last}")).await;
     let (code, out, _) = lab.conflicts(2, &["verify"]).await;
     assert!(code == 1 && out.contains("are missing"), "{code}: {out}");
+    let first = lab.regions[2].db.number("SELECT MIN(id) FROM causeway.conflicts").await;
+    lab.regions[2].db.exec(&format!("DELETE FROM causeway.conflicts WHERE id = {first}")).await;
+    let (code, out, _) = lab.conflicts(2, &["verify"]).await;
+    let wanted = format!("entries {first} to {first} are missing; 0 entries before");
+    assert!(code == 1 && out.contains(&wanted), "{code}: {out}");
 }
