@@ -10,6 +10,7 @@ mod clocks;
 mod control;
 mod ddl;
 mod error;
+mod fit;
 mod guard;
 mod links;
 mod observe;

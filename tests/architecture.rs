@@ -48,6 +48,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "compare",
             "conflicts",
             "database",
+            "doctor",
             "failpoint",
             "metrics",
             "resolve",

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::own::away;
 use super::session::Stamping;
-use super::{AgentError, Shared};
+use super::{AgentError, Shared, fit};
 use crate::capture::{CaptureEvent, additive};
 use crate::clock::wall_us;
 use crate::status::{CaptureState, DdlHold, DdlRelease};
@@ -71,6 +71,8 @@ impl Stamping {
     ) -> Result<(), AgentError> {
         let CaptureEvent::Ddl { gtid, statement, tables, .. } = event else { return Ok(()) };
         let mut conn = Conn::new(self.opts.clone()).await.map_err(away)?;
+        // What peers wrote must not be applied to such a table meanwhile.
+        fit::check(&self.shared, &mut conn).await?;
         let known: Option<u8> = conn
             .exec_first("SELECT 1 FROM causeway.ddl_history WHERE gtid = ?", (gtid,))
             .await

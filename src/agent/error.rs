@@ -2,8 +2,12 @@
 
 use crate::apply::{self, ApplyError};
 use crate::capture::{self, CaptureError};
+use crate::doctor::Finding;
 use crate::ship::{self, ShipError};
 use crate::version::KeyError;
+
+/// Tables that one error names.
+const TOLD_MAX: usize = 5;
 
 /// How the agent goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,9 @@ pub enum AgentError {
     /// A local row without an exact identity.
     #[error("capture: {0}")]
     Key(#[from] KeyError),
+    /// Replicated tables that can't be kept right.
+    #[error("{}", told(.0))]
+    Unfit(Vec<Finding>),
     /// A task ended without saying why.
     #[error("{0} has ended")]
     Ended(&'static str),
@@ -41,6 +48,20 @@ fn chain(error: &ShipError) -> String {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
+}
+
+/// The first tables, each with what is wrong with it.
+fn told(findings: &[Finding]) -> String {
+    let table = |finding: &Finding| finding.subject.clone().unwrap_or_default();
+    let mut told: Vec<String> = findings
+        .iter()
+        .take(TOLD_MAX)
+        .map(|finding| format!("{}: {}", table(finding), finding.found))
+        .collect();
+    if let Some(more) = findings.len().checked_sub(TOLD_MAX).filter(|&more| more > 0) {
+        told.push(format!("and {more} more"));
+    }
+    format!("tables that can't be kept right: {}", told.join("; "))
 }
 
 impl AgentError {
@@ -63,7 +84,7 @@ impl AgentError {
                 apply::ErrorKind::Halt => ErrorKind::Halt,
                 apply::ErrorKind::Fenced => ErrorKind::Fenced,
             },
-            Self::Key(_) => ErrorKind::Halt,
+            Self::Key(_) | Self::Unfit(_) => ErrorKind::Halt,
             Self::Ended(_) => ErrorKind::Retry,
         }
     }
@@ -78,6 +99,11 @@ impl AgentError {
             Self::Key(_) => "give the table a primary key of numbers, binary strings or a _bin \
                 collation, or exclude it in the topology, in all regions"
                 .to_owned(),
+            Self::Unfit(found) => format!(
+                "{}; in all regions, then the agent goes on by itself (causeway doctor lists all \
+                 with their statements)",
+                found.iter().find_map(|finding| finding.fix.as_deref()).unwrap_or_default()
+            ),
             Self::Ended(_) => "none: it is tried again".to_owned(),
         }
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use mysql_async::Conn;
 
-use super::{AgentError, Shared};
+use super::{AgentError, Shared, fit};
 use crate::apply::{self, ApplyError, Flavor, Shipped};
 use crate::capture;
 use crate::change::{Place, RegionId, Seq, Vector};
@@ -33,6 +33,7 @@ pub(super) struct Owned {
 pub(super) async fn own(shared: &Shared) -> Result<(Owned, Outbox, Tail), AgentError> {
     let (opts, flavor) = find(shared).await?;
     let mut conn = Conn::new(opts.clone()).await.map_err(away)?;
+    fit::check(shared, &mut conn).await?;
     apply::bootstrap(&mut conn).await?;
     if let Some(epoch) = shared.board.snapshot(wall_us()).epoch {
         apply::still_owns(&mut conn, epoch).await?;

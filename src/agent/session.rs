@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::own::{Owned, own};
 use super::stamp::Stamper;
-use super::{AgentError, Shared, ddl, guard, observe, pause, prune, readers, rebuild};
+use super::{AgentError, Shared, ddl, fit, guard, observe, pause, prune, readers, rebuild};
 use crate::apply::{self, ApplyConfig, ApplyInputs, BatchLimits, Flavor, Gone};
 use crate::capture::{self, CaptureConfig, CaptureEvent};
 use crate::change::{BinlogPoint, Place, Record, RegionId, Seq, pb};
@@ -168,11 +168,13 @@ fn start_capture(
         Ok(())
     });
     let guarded = guard::watch(Arc::clone(shared), owned.opts.clone(), owned.epoch, acked.clone());
+    let fit = fit::watch(Arc::clone(shared), owned.opts.clone());
     let cancelled = cancel.clone();
     parts.spawn(async move {
         tokio::select! {
             () = cancelled.cancelled() => Ok(()),
             error = Box::pin(guarded) => Err(error),
+            error = Box::pin(fit) => Err(error),
         }
     });
     Captured { point, awaited, acked, schema: schema_changes, index }

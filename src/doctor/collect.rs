@@ -12,7 +12,9 @@ mod tables;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Facts;
+use mysql_async::Conn;
+
+use super::{Facts, Finding};
 use crate::database::Login;
 use crate::topology::{Region, Topology};
 
@@ -52,6 +54,18 @@ pub async fn collect(plan: &Plan<'_>) -> Facts {
         kafka,
         newest,
     }
+}
+
+/// Looks for what the agent refuses to begin with: see [`super::judge::refused`].
+///
+/// # Errors
+/// The database's.
+pub async fn refused(
+    conn: &mut Conn,
+    topology: &Topology,
+) -> Result<Vec<Finding>, mysql_async::Error> {
+    let tables = tables::effects(conn, topology).await?;
+    Ok(super::judge::refused(&database::account(conn).await?, &tables))
 }
 
 async fn bounded<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {

@@ -12,6 +12,8 @@ mod tables;
 
 use super::{Facts, Finding};
 
+pub use tables::refused;
+
 const REACHABLE: &str = "the agent reads the binlog of this database and writes to it";
 
 /// Every finding, in the order of the checks.

@@ -160,7 +160,7 @@ async fn filters(
         .collect())
 }
 
-async fn account(conn: &mut Conn) -> Result<Account, mysql_async::Error> {
+pub(super) async fn account(conn: &mut Conn) -> Result<Account, mysql_async::Error> {
     let user: Option<String> = conn.query_first("SELECT CURRENT_USER()").await?;
     let user = user.unwrap_or_default();
     let (name, host) = user.rsplit_once('@').unwrap_or((&user, "%"));

@@ -28,6 +28,17 @@ pub(super) async fn replicated(
     Ok(tables)
 }
 
+/// Their kinds, engines, triggers and foreign keys alone.
+pub(super) async fn effects(
+    conn: &mut Conn,
+    topology: &Topology,
+) -> Result<Tables, mysql_async::Error> {
+    let mut tables = names(conn, topology).await?;
+    triggers(conn, &mut tables).await?;
+    foreign_keys(conn, &mut tables).await?;
+    Ok(tables)
+}
+
 /// The rule of each table.
 pub(super) fn rules(topology: &Topology, tables: &Tables) -> BTreeMap<TableName, TableRule> {
     tables

@@ -1,14 +1,24 @@
 //! The replicated tables: keys, triggers, foreign keys, engines, collations.
 
-use super::super::{ColumnFacts, DatabaseFacts, Finding, ForeignKey, TableFacts};
+use std::collections::BTreeMap;
+
+use super::super::{Account, ColumnFacts, DatabaseFacts, Finding, ForeignKey, TableFacts};
 use super::privileges::lacking;
 use crate::change::{ColumnType, TableName};
-use crate::topology::ColumnShape;
+use crate::topology::{ColumnShape, TableRule};
 
 const PRIMARY: &str = "PRIMARY";
 
 /// A check of one table: the findings that break it.
-type Check = fn(&TableName, &TableFacts, &DatabaseFacts) -> Vec<Finding>;
+type Check = fn(&TableName, &TableFacts, &Seen<'_>) -> Vec<Finding>;
+
+/// What a check may look at beside its table.
+struct Seen<'a> {
+    account: &'a Account,
+    tables: &'a BTreeMap<TableName, TableFacts>,
+    /// The topology's rule of each of them.
+    rules: &'a BTreeMap<TableName, TableRule>,
+}
 
 /// Name, why, check.
 const CHECKS: &[(&str, &str, Check)] = &[
@@ -25,6 +35,10 @@ const CHECKS: &[(&str, &str, Check)] = &[
     ("foreign_key_cascade", CASCADE, cascades),
     ("foreign_key_scope", FK_SCOPE, foreign_key_scope),
 ];
+
+/// Of these the agent refuses to begin: nothing would stop by itself, and rows would
+/// silently differ between regions.
+const REFUSED: [&str; 4] = ["table_kind", "storage_engine", "triggers", "foreign_key_cascade"];
 
 const MATCHED: &str = "a pattern that matches nothing is often a misspelt one";
 const KIND: &str = "system-versioned tables write history rows and sequences events of their own, \
@@ -56,33 +70,46 @@ pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
             .on(pattern)
             .fix("correct the pattern in the topology, or create the table")
     }));
+    let DatabaseFacts { account, tables, rules, .. } = database;
+    let seen = Seen { account, tables, rules };
     for (name, why, check) in CHECKS {
-        let broken: Vec<Finding> = database
-            .tables
-            .iter()
-            .flat_map(|(table, facts)| check(table, facts, database))
-            .collect();
-        let unseen = unseen(name, why, database);
-        if broken.is_empty() && unseen.is_none() {
-            let count = database.tables.len();
+        let found = broken((name, why, *check), &seen);
+        if found.is_empty() {
+            let count = tables.len();
             findings.push(Finding::pass(name, why, format!("{count} tables looked at")));
         }
-        findings.extend(broken);
-        findings.extend(unseen);
+        findings.extend(found);
     }
     findings
 }
 
+/// What the agent does not begin with (`Fail`), and what it can't see of that (`Warn`).
+/// Of the tables their kind, engine, triggers and foreign keys are looked at.
+#[must_use]
+pub fn refused(account: &Account, tables: &BTreeMap<TableName, TableFacts>) -> Vec<Finding> {
+    let seen = Seen { account, tables, rules: &BTreeMap::new() };
+    let checks = CHECKS.iter().filter(|(name, ..)| REFUSED.contains(name));
+    checks.flat_map(|&(name, why, check)| broken((name, why, check), &seen)).collect()
+}
+
+fn broken(
+    (name, why, check): (&'static str, &'static str, Check),
+    seen: &Seen<'_>,
+) -> Vec<Finding> {
+    let found = seen.tables.iter().flat_map(|(table, facts)| check(table, facts, seen));
+    found.chain(unseen(name, why, seen)).collect()
+}
+
 /// Servers hide triggers from an account without TRIGGER on the table, and foreign
 /// keys from one that may only read it; that nothing is seen says nothing then.
-fn unseen(check: &'static str, why: &'static str, database: &DatabaseFacts) -> Option<Finding> {
+fn unseen(check: &'static str, why: &'static str, seen: &Seen<'_>) -> Option<Finding> {
     let needed: &[&'static str] = match check {
         "triggers" => &["TRIGGER"],
         "foreign_key_cascade" | "foreign_key_scope" => &["INSERT", "UPDATE", "DELETE"],
         _ => return None,
     };
-    let account = &database.account;
-    let mut tables = database.tables.keys();
+    let account = seen.account;
+    let mut tables = seen.tables.keys();
     let table = tables.find(|table| lacking(account, needed, table).len() == needed.len())?;
     let schema = &table.schema;
     let list = needed.join(", ");
@@ -103,7 +130,7 @@ fn matched(database: &DatabaseFacts) -> Finding {
         .fix("name tables in the topology, or create them")
 }
 
-fn kind(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn kind(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     if facts.kind.eq_ignore_ascii_case("BASE TABLE") {
         return Vec::new();
     }
@@ -115,7 +142,7 @@ fn kind(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding
     ]
 }
 
-fn engine(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn engine(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     let good = ["InnoDB", "XtraDB", "ROCKSDB"];
     let ordinary = facts.kind.eq_ignore_ascii_case("BASE TABLE");
     if !ordinary || good.iter().any(|e| facts.engine.eq_ignore_ascii_case(e)) {
@@ -129,7 +156,7 @@ fn engine(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Findi
     ]
 }
 
-fn primary_key(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn primary_key(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     if facts.unique_keys.contains_key(PRIMARY) || facts.kind.eq_ignore_ascii_case("SEQUENCE") {
         return Vec::new();
     }
@@ -146,7 +173,7 @@ fn primary_key(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<
     }]
 }
 
-fn key_prefix(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn key_prefix(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     let Some(cut) = facts.cut_keys.get(PRIMARY) else { return Vec::new() };
     let key = facts.unique_keys.get(PRIMARY).map_or(&[][..], Vec::as_slice);
     let parts: Vec<_> = cut.iter().map(|(column, part)| format!("{column}({part})")).collect();
@@ -179,7 +206,7 @@ fn key_columns(facts: &TableFacts) -> impl Iterator<Item = &ColumnFacts> {
     facts.columns.iter().filter(move |column| key.contains(&column.name))
 }
 
-fn key_collation(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn key_collation(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     let folds = |c: &str| !(c.ends_with("_bin") || c == "binary");
     key_columns(facts)
         .filter_map(|column| Some((column, column.collation.as_deref()?)))
@@ -203,7 +230,7 @@ fn key_collation(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Ve
         .collect()
 }
 
-fn key_type(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn key_type(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     key_columns(facts)
         .filter(|c| c.column_type.starts_with("float") || c.column_type.starts_with("double"))
         .map(|column| {
@@ -222,7 +249,7 @@ fn column_type(column: &ColumnFacts) -> ColumnType {
     ColumnType::of_sql(word)
 }
 
-fn column_types(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn column_types(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     let unknown = |column: &&ColumnFacts| column_type(column) == ColumnType::Unspecified;
     let broken = facts.columns.iter().filter(unknown);
     broken
@@ -235,8 +262,8 @@ fn column_types(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec
         .collect()
 }
 
-fn policy(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> Vec<Finding> {
-    let Some(rule) = database.rules.get(table) else { return Vec::new() };
+fn policy(table: &TableName, facts: &TableFacts, seen: &Seen<'_>) -> Vec<Finding> {
+    let Some(rule) = seen.rules.get(table) else { return Vec::new() };
     let key = facts.unique_keys.get(PRIMARY).map_or(&[][..], Vec::as_slice);
     let shape = |column: &ColumnFacts| ColumnShape {
         name: column.name.clone(),
@@ -259,7 +286,7 @@ fn policy(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> Ve
         .collect()
 }
 
-fn unique_keys(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn unique_keys(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     let further = facts.unique_keys.iter().filter(|(name, _)| *name != PRIMARY);
     further
         .map(|(name, columns)| {
@@ -284,8 +311,8 @@ fn unique_keys(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<
         .collect()
 }
 
-fn triggers(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> Vec<Finding> {
-    let user = database.account.name.split('@').next().unwrap_or_default();
+fn triggers(table: &TableName, facts: &TableFacts, seen: &Seen<'_>) -> Vec<Finding> {
+    let user = seen.account.name.split('@').next().unwrap_or_default();
     let user = user.trim_matches(|c| c == '\'' || c == '`');
     facts
         .triggers
@@ -312,7 +339,7 @@ fn triggers(table: &TableName, facts: &TableFacts, database: &DatabaseFacts) -> 
         .collect()
 }
 
-fn cascades(table: &TableName, facts: &TableFacts, _: &DatabaseFacts) -> Vec<Finding> {
+fn cascades(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
     let acts = |rule: &str| !matches!(rule, "RESTRICT" | "NO ACTION");
     facts
         .foreign_keys
@@ -344,11 +371,11 @@ fn restrict(table: &TableName, key: &ForeignKey) -> String {
     )
 }
 
-fn foreign_key_scope(table: &TableName, facts: &TableFacts, db: &DatabaseFacts) -> Vec<Finding> {
+fn foreign_key_scope(table: &TableName, facts: &TableFacts, seen: &Seen<'_>) -> Vec<Finding> {
     facts
         .foreign_keys
         .iter()
-        .filter(|key| !db.tables.contains_key(&key.target))
+        .filter(|key| !seen.tables.contains_key(&key.target))
         .map(|key| {
             let found = format!("foreign key {} points to {}", key.name, key.target);
             Finding::warn("foreign_key_scope", FK_SCOPE, found)
