@@ -3,10 +3,12 @@
 //! Owns the plain data that every other module speaks, and the record format that
 //! goes over Kafka (`proto/causeway/v1/txn.proto`). No I/O, no clock.
 
+mod collation;
 mod order;
 mod position;
 mod record;
 
+pub use collation::Equality;
 pub use order::{Accepted, OrderError, ReaderOrder, Side};
 pub use position::{BinlogPoint, Position};
 pub use record::{RECORD_VERSION, Record, RecordBody, RecordError};

@@ -3,14 +3,14 @@
 //!
 //! Integers and binary keys compare by value. Character keys compare by collation:
 //! `_bin` ones by their bytes without trailing blanks, the others by letters
-//! regardless of case. Accents, ignorable and composed characters need the server's
-//! own weights, so a key under such a collation that is not printable ASCII is
-//! refused rather than guessed at.
+//! regardless of case, where that is what the collation does ([`Equality`]). Accents,
+//! ignorable and composed characters need the server's own weights, so a key under such
+//! a collation that is not printable ASCII is refused rather than guessed at.
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::change::{Column, ColumnType, ForeignKey, Kind, Row, RowChange, Table, Value};
+use crate::change::{Column, ColumnType, Equality, ForeignKey, Kind, Row, RowChange, Table, Value};
 
 /// 128-bit hash of table name and primary key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +24,8 @@ pub enum KeyError {
     NoKey(String),
     /// A character key whose equality only the server can tell.
     #[error(
-        "a key of {table} has characters beyond printable ASCII in column {column}, whose \
-         collation {collation} compares by weight"
+        "which keys of {table} are one, only the server can tell: of column {column}, whose \
+         collation is {collation}, printable ASCII is known at most"
     )]
     Collation {
         /// The table.
@@ -213,17 +213,12 @@ fn string(hash: &mut Xxh3, column: &Column, bytes: &[u8]) -> bool {
     }
     let no_pad = collation.contains("nopad") || collation.contains("_0900_");
     let trimmed = if no_pad { bytes } else { without_trailing_blanks(bytes) };
-    if collation.ends_with("_bin") {
-        part(hash, trimmed);
-        return true;
-    }
-    if !trimmed.iter().all(|b| (0x20..0x7f).contains(b)) {
-        return false;
-    }
-    if collation.ends_with("_cs") {
-        part(hash, trimmed);
-    } else {
-        part(hash, &trimmed.to_ascii_uppercase());
+    let printable = || trimmed.iter().all(|b| (0x20..0x7f).contains(b));
+    match Equality::of(collation) {
+        Equality::Bytes => part(hash, trimmed),
+        Equality::Ascii if printable() => part(hash, trimmed),
+        Equality::AsciiFolded if printable() => part(hash, &trimmed.to_ascii_uppercase()),
+        Equality::Ascii | Equality::AsciiFolded | Equality::Unknown => return false,
     }
     true
 }
@@ -272,6 +267,8 @@ mod tests {
 
     #[test]
     fn a_key_that_only_the_server_can_compare_is_refused() {
-        assert!(matches!(key("utf8mb4_unicode_ci", "é"), Err(KeyError::Collation { .. })));
+        for (collation, text) in [("utf8mb4_unicode_ci", "é"), ("utf8mb4_turkish_ci", "a")] {
+            assert!(matches!(key(collation, text), Err(KeyError::Collation { .. })), "{text}");
+        }
     }
 }

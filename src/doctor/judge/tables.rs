@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::{Account, ColumnFacts, DatabaseFacts, Finding, ForeignKey, TableFacts};
 use super::privileges::lacking;
-use crate::change::{ColumnType, TableName};
+use crate::change::{ColumnType, Equality, TableName};
 use crate::topology::{ColumnShape, TableRule};
 
 const PRIMARY: &str = "PRIMARY";
@@ -207,25 +207,29 @@ fn key_columns(facts: &TableFacts) -> impl Iterator<Item = &ColumnFacts> {
 }
 
 fn key_collation(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Finding> {
-    let folds = |c: &str| !(c.ends_with("_bin") || c == "binary");
     key_columns(facts)
         .filter_map(|column| Some((column, column.collation.as_deref()?)))
-        .filter(|(_, collation)| folds(collation))
-        .map(|(column, collation)| {
+        .filter_map(|(column, collation)| {
             let charset = collation.split('_').next().unwrap_or(collation);
             let (name, column_type) = (&column.name, &column.column_type);
-            Finding::warn(
-                "key_collation",
-                COLLATION,
-                format!("key column {name} has the collation {collation}"),
-            )
-            .on(table)
-            .fix("give key columns a binary collation in every region")
-            .sql(format!(
+            let found = format!("key column {name} has the collation {collation}");
+            let finding = match Equality::of(collation) {
+                Equality::Bytes => return None,
+                Equality::Ascii | Equality::AsciiFolded => {
+                    Finding::warn("key_collation", COLLATION, found)
+                }
+                Equality::Unknown => {
+                    let found = format!("{found}, of which no value's equality is known");
+                    Finding::fail("key_collation", COLLATION, found)
+                }
+            };
+            let sql = format!(
                 "ALTER TABLE {} MODIFY `{name}` {column_type} CHARACTER SET {charset} \
                  COLLATE {charset}_bin NOT NULL",
                 quoted(table)
-            ))
+            );
+            let fix = "give key columns a binary collation in every region";
+            Some(finding.on(table).fix(fix).sql(sql))
         })
         .collect()
 }

@@ -302,6 +302,7 @@ fn tables_that_can_not_be_kept_right_are_named() {
     on_table("key_collation", Warn, collated("utf8mb4_general_ci"));
     on_table("key_collation", Warn, collated("utf8mb4_0900_as_cs"));
     on_table("key_collation", Pass, collated("utf8mb4_bin"));
+    on_table("key_collation", Fail, collated("utf8mb4_turkish_ci"));
     let reference = |target: &str, on_delete: &str| ForeignKey {
         name: "fk".to_owned(),
         columns: vec!["parent".to_owned()],
