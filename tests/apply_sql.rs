@@ -18,7 +18,7 @@ use causeway::apply::{
 };
 use causeway::change::{Column, ColumnType, Dot, Kind, Place, RegionId, Row, Seq, Table, Value};
 use causeway::clock::Hlc;
-use causeway::resolve::TablePlan;
+use causeway::resolve::{MergeRow, TablePlan};
 use lab::db::{Database, Flavour, Settings};
 use mysql_async::prelude::Queryable as _;
 
@@ -139,6 +139,7 @@ on_all! {
     a_delete_finds_its_row_by_any_key_and_locks_no_other => super::zoo::keys;
     character_sets_are_converted_or_refused => super::character_sets;
     further_unique_keys_never_cost_another_row => super::unique_keys;
+    a_row_of_nothing_but_sums_is_made_with_zeros => super::zero_sums;
     an_older_epoch_writes_nothing => super::fence;
     the_marker_row_comes_first_in_the_binlog => super::marker_first;
     a_lost_commit_is_known_afterwards => super::lost_commit;
@@ -201,6 +202,28 @@ async fn unique_keys(flavour: Flavour) {
     b.apply(&[puts(&shape, vec![put(1, "z")])]).await.unwrap();
     let all = "SELECT CONCAT(id, mail, mine) FROM s.u ORDER BY id";
     assert_eq!(b.db.rows::<String>(all).await, ["1z7", "2a8", "3c8"]);
+}
+
+/// An account begins at 0: its key and a sum, and nothing to set or to add.
+async fn zero_sums(flavour: Flavour) {
+    let mut b = Bench::start(flavour, &[]).await;
+    b.db.exec("CREATE TABLE s.account (id INT PRIMARY KEY, cents BIGINT NOT NULL)").await;
+    let shape = table(
+        "account",
+        vec![column("id", ColumnType::Int, 1), column("cents", ColumnType::Bigint, 0)],
+    );
+    let merge = |id, cents, insert| MergeRow {
+        row: row(vec![int(id), int(cents)]),
+        insert,
+        set: vec![],
+        add: vec![],
+    };
+    let plan = |merges| TablePlan { table: shape.clone(), removes: vec![], puts: vec![], merges };
+    b.apply(&[plan(vec![merge(1, 0, true), merge(2, 7, false)])]).await.unwrap();
+    b.db.exec("UPDATE s.account SET cents = 5").await;
+    b.apply(&[plan(vec![merge(1, 0, true)])]).await.unwrap();
+    let all = "SELECT CONCAT(id, ' ', cents) FROM s.account";
+    assert_eq!(b.db.rows::<String>(all).await, ["1 5"], "made once, and added nothing");
 }
 
 async fn fence(flavour: Flavour) {

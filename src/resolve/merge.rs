@@ -84,7 +84,7 @@ fn relative(
             add.push((at, change));
         }
     }
-    Some(MergeRow { row, set, add })
+    Some(MergeRow { row, insert: body.before.is_none(), set, add })
 }
 
 /// The row that the base left, with what the writes of `history` made of it that its author
@@ -207,6 +207,7 @@ pub(super) fn join(earlier: Effect, later: Effect) -> Option<Effect> {
             Some(Effect::Put(row))
         }
         Effect::Merge(mut row) => {
+            row.insert |= later.insert;
             copy(&mut row.row, &later.row, &later.set);
             for at in later.set {
                 if !row.set.contains(&at) {

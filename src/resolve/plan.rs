@@ -31,6 +31,9 @@ pub struct Incoming<'a> {
 pub struct MergeRow {
     /// The row to insert when none is there; `set` columns are taken from it.
     pub row: Row,
+    /// Its author made the row: it has to be there afterwards, also where nothing is set
+    /// or added.
+    pub insert: bool,
     /// Places of columns to set.
     pub set: Vec<usize>,
     /// Places of columns to add to, and what.

@@ -190,7 +190,12 @@ pub(super) fn run_plan(rows: &mut Rows, plan: &Plan) -> Result<(), String> {
         }
         for merge in &table.merges {
             match rows.get_mut(&key(&merge.row)) {
-                None => drop(rows.insert(key(&merge.row), merge.row.clone())),
+                // As src/apply/sql/merge.rs: what neither makes the row nor changes it is no
+                // statement.
+                None if merge.insert || !merge.set.is_empty() || !merge.add.is_empty() => {
+                    rows.insert(key(&merge.row), merge.row.clone());
+                }
+                None => {}
                 Some(held) => {
                     for &at in &merge.set {
                         held.values[at] = merge.row.values[at].clone();
