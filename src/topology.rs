@@ -3,6 +3,7 @@
 //! Owns the YAML format of `topology/*.yaml` and its checks. Pure: the text comes in
 //! as an argument. Credentials never stand here; they belong to [`crate::conf`].
 
+mod agreed;
 mod check;
 mod compare;
 mod fit;

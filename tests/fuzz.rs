@@ -129,6 +129,7 @@ fn no_record_panics() {
         deps: [Dot { origin: region(1), seq: Seq(5) }].into_iter().collect::<Vector>(),
         gtid: "3-3-9".to_owned(),
         position: Position("3-3-9".to_owned()),
+        topology: 0,
         body,
     };
     let kinds = [
@@ -164,7 +165,11 @@ fn no_record_panics() {
         ..pb::Transaction::default()
     };
     let seeds = vec![
-        record(RecordBody::Start(pb::Start { agent: "1".to_owned() })).encode(),
+        record(RecordBody::Start(pb::Start {
+            agent: "1".to_owned(),
+            topology: "region 1 eu".to_owned(),
+        }))
+        .encode(),
         record(RecordBody::Heartbeat(pb::Heartbeat { sent_us: 9, delays: vec![] })).encode(),
         record(RecordBody::Transaction(transaction)).encode(),
     ];

@@ -42,6 +42,8 @@ fn outbox(kafka: &Kafka, epoch: u64) -> OutboxConfig {
         topic: "out".to_owned(),
         origin: origin(),
         epoch,
+        topology: 7,
+        agreed: "region 1 r1".to_owned(),
         settings: SETTINGS,
     }
 }
@@ -91,6 +93,7 @@ fn txn(epoch: u64, seq: u64, padding: usize) -> Record {
         deps: Vector::default(),
         gtid: noise.take(padding).collect(),
         position: Position(format!("0-1-{}", 100 + seq)),
+        topology: 0,
         body: RecordBody::Transaction(body),
     }
 }

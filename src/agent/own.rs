@@ -49,6 +49,8 @@ pub(super) async fn own(shared: &Shared) -> Result<(Owned, Outbox, Tail), AgentE
             topic: topic.name,
             origin: me,
             epoch,
+            topology: shared.setup.topology.fingerprint(),
+            agreed: shared.setup.topology.agreed(),
             settings: shared.topic_settings(),
         };
         match Box::pin(Outbox::open(config, begin)).await {

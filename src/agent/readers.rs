@@ -10,7 +10,7 @@ use super::Shared;
 use crate::apply::Arrival;
 use crate::change::{Place, Record, RecordBody};
 use crate::metrics::Stage;
-use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError};
+use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError, newest_topology};
 use crate::status::StreamState;
 use crate::topology::Region;
 
@@ -38,8 +38,17 @@ pub(crate) async fn read(
     let config =
         InboxConfig { cluster: shared.cluster(&inbox), topic: inbox.name, origin: peer.id, after };
     let room = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX));
-    let mut forwarding =
-        Forwarding { shared, peer, arrivals, room, told: (0, 0), told_us: 0, halted: None };
+    let mut forwarding = Forwarding {
+        shared,
+        peer,
+        arrivals,
+        room,
+        told: (0, 0),
+        told_us: 0,
+        halted: None,
+        settled: None,
+        differs: None,
+    };
     tokio::select! {
         () = cancel.cancelled() => {}
         () = Box::pin(forwarding.run(&config)) => cancel.cancelled().await,
@@ -58,6 +67,10 @@ struct Forwarding {
     told_us: u64,
     /// Why the stream can't go on, as the status says it.
     halted: Option<String>,
+    /// An epoch under another topology, whose region has the same as this one by now.
+    settled: Option<u64>,
+    /// What the last Start record said, where it was not what is said here.
+    differs: Option<(u32, String)>,
 }
 
 impl Forwarding {
@@ -83,6 +96,7 @@ impl Forwarding {
             }
             match inbox.next().await {
                 Ok(item) => {
+                    self.agree(&item.record, config).await;
                     self.goes_on();
                     if !self.pass(item, &inbox).await {
                         return;
@@ -126,6 +140,56 @@ impl Forwarding {
         });
         self.halted = Some(reason);
         tokio::time::sleep(HALTED_PAUSE).await;
+    }
+
+    /// Waits until the record's region resolves conflicts by the same topology as this
+    /// one. What it wrote before it did may be applied then: its database resolves what
+    /// is to come as this one does.
+    async fn agree(&mut self, record: &Record, config: &InboxConfig) {
+        let topology = &self.shared.setup.topology;
+        let here = topology.fingerprint();
+        if let RecordBody::Start(start) = &record.body {
+            self.differs = topology.differs_from(&start.topology).map(|why| (record.topology, why));
+        }
+        let alike = |there: u32| there == 0 || there == here;
+        if alike(record.topology) || self.settled == Some(record.epoch) {
+            return;
+        }
+        loop {
+            match newest_topology(config).await {
+                Ok(Some(newest)) if !alike(newest) => {
+                    self.disagrees(here, newest);
+                    tokio::time::sleep(HALTED_PAUSE).await;
+                }
+                Ok(_) => break,
+                Err(error) => self.failed(&error).await,
+            }
+        }
+        self.settled = Some(record.epoch);
+    }
+
+    /// Says that the regions have different topologies, and where they differ if a Start
+    /// record has told.
+    fn disagrees(&mut self, here: u32, there: u32) {
+        let name = &self.peer.name;
+        let told = self.differs.as_ref().filter(|(of, _)| *of == there);
+        let told = told.map(|(_, why)| format!(": {why}")).unwrap_or_default();
+        let reason = format!(
+            "region {name} runs another topology ({there:08x}, here {here:08x}){told}; each would \
+             resolve conflicts by its own"
+        );
+        let advice = "start the agents of all regions with the same regions and tables in the \
+            topology (causeway topology validate prints its fingerprint); the stream then goes on \
+            by itself";
+        if self.halted.as_ref() != Some(&reason) {
+            tracing::error!(reason, advice, peer = name, "topologies differ");
+        }
+        self.shared.board.stream(name, |stream| {
+            stream.state = StreamState::Held;
+            stream.reason = Some(reason.clone());
+            stream.advice = Some(advice.to_owned());
+        });
+        self.halted = Some(reason);
     }
 
     /// Takes back what a halt has said, unless the applier has said more since.

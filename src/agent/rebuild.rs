@@ -170,6 +170,7 @@ mod tests {
             deps: Vector::default(),
             gtid: String::new(),
             position: Position::default(),
+            topology: 0,
             body: RecordBody::Transaction(pb::Transaction {
                 part,
                 last,

@@ -140,7 +140,7 @@ fn start_capture(
     parts.spawn(tell_silence(Arc::clone(shared), outbox.silent(), cancel.clone()));
     let clock = Clock::new(tail.hlc, limits.clock_offset.micros());
     let stamper = Stamper::new(
-        setup.region.id,
+        (setup.region.id, setup.topology.fingerprint()),
         owned.epoch,
         tail,
         clock,

@@ -28,6 +28,8 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Stamper {
     region: RegionId,
+    /// Of the topology by which this region resolves conflicts.
+    topology: u32,
     epoch: u64,
     seq: Seq,
     clock: Clock,
@@ -40,7 +42,7 @@ pub(crate) struct Stamper {
 
 impl Stamper {
     pub(crate) fn new(
-        region: RegionId,
+        (region, topology): (RegionId, u32),
         epoch: u64,
         tail: &Tail,
         clock: Clock,
@@ -48,6 +50,7 @@ impl Stamper {
     ) -> Self {
         Self {
             region,
+            topology,
             epoch,
             seq: tail.seq,
             clock,
@@ -124,6 +127,7 @@ impl Stamper {
             deps: Vector::clone(&open.deps),
             gtid: part.gtid,
             position: self.position.clone(),
+            topology: self.topology,
             body: RecordBody::Transaction(body),
         };
         if !part.last {
@@ -185,6 +189,7 @@ impl Stamper {
             deps: self.seen.clone(),
             gtid: String::new(),
             position: self.position.clone(),
+            topology: self.topology,
             body: RecordBody::Heartbeat(beat),
         }
     }

@@ -297,6 +297,7 @@ mod tests {
                 deps: Vector::default(),
                 gtid: String::new(),
                 position: Position::default(),
+                topology: 0,
                 body,
             };
             Self { record, accepted: Accepted::Next, bytes: 100, room: None }

@@ -206,6 +206,7 @@ mod tests {
             deps: Vector::default(),
             gtid: String::new(),
             position: Position::default(),
+            topology: 0,
             body,
         }
     }

@@ -29,6 +29,8 @@ pub struct Record {
     pub gtid: String,
     /// The source's position after this record.
     pub position: Position,
+    /// By which topology its region resolves conflicts, as a hash; 0 where it does not say.
+    pub topology: u32,
     /// What it carries.
     pub body: RecordBody,
 }
@@ -81,6 +83,7 @@ impl Record {
                 .collect(),
             gtid: self.gtid,
             position: self.position.0,
+            topology: self.topology,
             body: Some(match self.body {
                 RecordBody::Start(start) => pb::record::Body::Start(start),
                 RecordBody::Heartbeat(beat) => pb::record::Body::Heartbeat(beat),
@@ -123,6 +126,7 @@ impl Record {
             deps,
             gtid: message.gtid,
             position: Position(message.position),
+            topology: message.topology,
             body,
         })
     }
@@ -165,6 +169,7 @@ mod tests {
                 .collect(),
             gtid: "0-1-42".to_owned(),
             position: Position("0-1-42".to_owned()),
+            topology: 9,
             body: RecordBody::Heartbeat(pb::Heartbeat { sent_us: 5, delays: vec![] }),
         }
     }

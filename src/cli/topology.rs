@@ -110,13 +110,17 @@ fn validate(files: &[PathBuf], output: Output) -> anyhow::Result<Exit> {
     for file in files {
         let text = read(file)?;
         let name = file.display().to_string();
+        let mut fingerprint = None;
         let problems = match topology::parse(&text) {
             Ok(topology) => {
+                let print_of = format!("{:08x}", topology.fingerprint());
                 if output == Output::Text {
                     let regions: Vec<_> =
                         topology.regions.iter().map(|region| region.name.as_str()).collect();
-                    print(&format!("{name}: valid, regions {}\n", regions.join(", ")))?;
+                    let regions = regions.join(", ");
+                    print(&format!("{name}: valid, regions {regions}, fingerprint {print_of}\n"))?;
                 }
+                fingerprint = Some(print_of);
                 Vec::new()
             }
             Err(problems) => problems,
@@ -135,7 +139,9 @@ fn validate(files: &[PathBuf], output: Output) -> anyhow::Result<Exit> {
                 })
             })
             .collect();
-        report.push(serde_json::json!({ "file": name, "problems": problems }));
+        report.push(serde_json::json!({
+            "file": name, "fingerprint": fingerprint, "problems": problems,
+        }));
     }
     if output == Output::Json {
         print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?;

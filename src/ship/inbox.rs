@@ -98,6 +98,36 @@ impl Inbox {
     }
 }
 
+/// Records that may stand behind the newest of an owner: a fenced agent's.
+const FENCED_MAX: i64 = 64;
+
+/// By which topology the region resolves conflicts now, as its newest record says; none
+/// of a topic that holds none.
+///
+/// # Errors
+/// [`ShipError`].
+pub async fn newest_topology(config: &InboxConfig) -> Result<Option<u32>, ShipError> {
+    let InboxConfig { cluster, topic, origin, .. } = config;
+    let mut reader = Reader::new(cluster, topic, *origin)?;
+    let (low, high) = reader.bounds()?;
+    reader.seek((high - FENCED_MAX).max(low))?;
+    let mut newest: Option<Record> = None;
+    while reader.next_offset() < high {
+        match reader.next_soon().await {
+            Ok(Found { record, .. }) => {
+                let fenced = newest.as_ref().is_some_and(|held| held.epoch > record.epoch);
+                if !fenced {
+                    newest = Some(record);
+                }
+            }
+            // The stream's own reader will stop there.
+            Err(error) if error.is_unreadable() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(newest.map(|record| record.topology))
+}
+
 /// Gives every record of the transactions after `after` up to and with `through`.
 ///
 /// # Errors

@@ -27,6 +27,10 @@ pub struct OutboxConfig {
     pub origin: RegionId,
     /// The fencing token taken from the database.
     pub epoch: u64,
+    /// By which topology the region resolves conflicts: a hash of the text.
+    pub topology: u32,
+    /// The text.
+    pub agreed: String,
     /// How the topic is made.
     pub settings: TopicSettings,
 }
@@ -48,8 +52,8 @@ impl Outbox {
     /// # Errors
     /// [`ShipError`]; nothing has been captured then.
     pub async fn open(config: OutboxConfig, begin: Begin) -> Result<(Self, Tail), ShipError> {
-        let OutboxConfig { cluster, topic, origin, epoch, settings } = config;
-        let ending = Ending::open(&cluster, (&topic, settings), origin, begin).await?;
+        let OutboxConfig { cluster, topic, origin, epoch, .. } = config.clone();
+        let ending = Ending::open(&cluster, (&topic, config.settings), origin, begin).await?;
         if ending.epoch() >= epoch {
             return Err(ShipError::Epoch { topic, found: ending.epoch() });
         }
@@ -62,7 +66,7 @@ impl Outbox {
         let (silent_tx, silent) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&acks).tell_silence(silent_tx));
-        let start = start_record(origin, epoch, ending.tail());
+        let start = start_record(config, ending.tail());
         let outbox = Self { producer, topic, acks, silent, _tasks: tasks };
         outbox.send(vec![start]).await?;
         let offset = outbox.acks.first_offset().await?;
@@ -178,15 +182,17 @@ fn traceparent(record: &Record) -> String {
     format!("00-{origin:02x}{epoch:014x}{seq:016x}-{hlc:016x}-01")
 }
 
-fn start_record(origin: RegionId, epoch: u64, tail: &Tail) -> Record {
+fn start_record(config: OutboxConfig, tail: &Tail) -> Record {
+    let agent = env!("CARGO_PKG_VERSION").to_owned();
     Record {
-        origin,
-        epoch,
+        origin: config.origin,
+        epoch: config.epoch,
         seq: tail.seq,
         hlc: tail.hlc,
         deps: tail.deps.clone(),
         gtid: String::new(),
         position: tail.position.clone(),
-        body: RecordBody::Start(pb::Start { agent: env!("CARGO_PKG_VERSION").to_owned() }),
+        topology: config.topology,
+        body: RecordBody::Start(pb::Start { agent, topology: config.agreed }),
     }
 }

@@ -219,6 +219,7 @@ impl Region {
             deps: self.agent.seen.clone(),
             gtid: String::new(),
             position: Position(self.agent.captured.to_string()),
+            topology: 0,
             body,
         }
     }

@@ -137,6 +137,7 @@ mod tests {
             deps: Vector::default(),
             gtid: String::new(),
             position: Position(position.to_owned()),
+            topology: 0,
             body,
         }
     }

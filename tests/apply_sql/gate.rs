@@ -114,6 +114,7 @@ impl Applier {
             deps: Vector::default(),
             gtid: String::new(),
             position: Position::default(),
+            topology: 0,
             body: RecordBody::Transaction(pb::Transaction {
                 last: true,
                 changes,

@@ -69,10 +69,15 @@ impl Agent {
         .await;
     }
 
-    /// `kill -9`, then a start.
-    pub async fn crash(&mut self) {
+    /// `kill -9`, then a start that is not waited for.
+    pub fn restart(&mut self) {
         self.proc.kill();
         self.proc.again();
+    }
+
+    /// `kill -9`, then a start.
+    pub async fn crash(&mut self) {
+        self.restart();
         self.ready().await;
     }
 

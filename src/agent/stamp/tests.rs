@@ -20,7 +20,13 @@ fn stamper() -> Stamper {
         position: Position("0-1-4".into()),
     };
     let index = Arc::new(Mutex::new(Index::default()));
-    Stamper::new(region(1), 2, &tail, Clock::new(tail.hlc, 500_000), (index, Rulebook::default()))
+    Stamper::new(
+        (region(1), 0),
+        2,
+        &tail,
+        Clock::new(tail.hlc, 500_000),
+        (index, Rulebook::default()),
+    )
 }
 
 fn after(seq: u64) -> Checkpoint {

@@ -27,6 +27,7 @@ fn record(
         deps: Vector::default(),
         gtid: format!("{origin}-{seq}"),
         position: Position::default(),
+        topology: 0,
         body: RecordBody::Transaction(body),
     }
 }
