@@ -234,12 +234,29 @@ fn op(rng: &mut Rng, course: &Course, journal: &mut i64) -> Op {
     }
 }
 
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Op::{}", format!("{self:?}").replace("table: ", "table: Name::"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Commit { region, ops } = self else { return write!(f, "Step::{self:?}") };
+        let ops: Vec<_> = ops.iter().map(ToString::to_string).collect();
+        write!(f, "Step::Commit {{ region: {region}, ops: vec![{}] }}", ops.join(", "))
+    }
+}
+
+/// As a test that can be pasted into src/sim.rs.
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Script {{ regions: {}, steps: vec![", self.regions)?;
+        writeln!(f, "#[test]\nfn a_name_that_says_what_holds() {{\n    let steps = vec![")?;
         for step in &self.steps {
-            writeln!(f, "    {step:?},")?;
+            writeln!(f, "        {step},")?;
         }
-        write!(f, "] }}")
+        let regions = self.regions;
+        writeln!(f, "    ];\n    let script = Script {{ regions: {regions}, steps }};")?;
+        write!(f, "    assert_eq!(run(&script).err(), None);\n}}")
     }
 }

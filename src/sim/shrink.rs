@@ -43,3 +43,71 @@ fn fewer_ops(best: &mut Script, said: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::Name;
+    use super::super::script::Op;
+    use super::*;
+    use crate::mutant::{self, Mutant};
+
+    #[test]
+    fn a_failing_run_becomes_a_test_in_which_every_step_matters() {
+        mutant::set(Some(Mutant::DeltaIgnoresDeletes));
+        let fails = |seed| run(&Script::random(seed)).err().map(|error| (seed, error));
+        let (seed, error) = (1..400).find_map(fails).expect("the bug is found");
+        let (short, error) = shrink(&Script::random(seed), error);
+        assert_eq!(run(&short).err(), Some(error));
+        assert!(short.steps.len() <= 10, "{short}");
+        for at in 0..short.steps.len() {
+            let mut shorter = short.clone();
+            shorter.steps.remove(at);
+            assert!(run(&shorter).is_ok(), "step {at} does not matter: {short}");
+        }
+        mutant::set(None);
+        assert_eq!(run(&short).err(), None, "without the bug it holds");
+    }
+
+    /// What the one above prints, as it was printed.
+    fn printed() -> Script {
+        let steps = vec![
+            Step::Commit {
+                region: 2,
+                ops: vec![Op::Write {
+                    table: Name::Delta,
+                    id: 1,
+                    a: Some(11),
+                    b: None,
+                    n: 0,
+                    u: 0,
+                }],
+            },
+            Step::Commit {
+                region: 1,
+                ops: vec![Op::Write {
+                    table: Name::Delta,
+                    id: 1,
+                    a: Some(14),
+                    b: Some(71),
+                    n: -2,
+                    u: 2,
+                }],
+            },
+            Step::Commit { region: 1, ops: vec![Op::Delete { table: Name::Delta, id: 1 }] },
+        ];
+        Script { regions: 4, steps }
+    }
+
+    #[test]
+    fn a_printed_script_is_a_test_as_it_is() {
+        let script = printed();
+        assert_eq!(run(&script).err(), None);
+        mutant::set(Some(Mutant::DeltaIgnoresDeletes));
+        assert!(run(&script).is_err_and(|error| error.starts_with("convergence")));
+        mutant::set(None);
+        let text = script.to_string();
+        let step =
+            "Step::Commit { region: 1, ops: vec![Op::Delete { table: Name::Delta, id: 1 }] },";
+        assert!(text.starts_with("#[test]\nfn ") && text.contains(step), "{text}");
+    }
+}
