@@ -280,17 +280,32 @@ async fn a_link_goes_on_where_its_inbox_ends() {
     assert_eq!(read(&here, "in", place(1, 850), 900).await, wanted[850..]);
 }
 
-/// Offset at the source and payload of each record, in the target's order. A link that
-/// starts anew may copy again what came before, never skip.
-fn copies(kafka: &Kafka, topic: &str) -> Vec<(i64, Vec<u8>)> {
-    let mut copies: Vec<(i64, Vec<u8>)> = Vec::new();
+/// Offset at the source, trace context and payload of a record.
+type Copied = (i64, String, Vec<u8>);
+
+/// The records in the target's order. A link that starts anew may copy again what came
+/// before, never skip.
+fn copies(kafka: &Kafka, topic: &str) -> Vec<Copied> {
+    let mut copies: Vec<Copied> = Vec::new();
     for record in kafka.records(topic) {
         let at = record.copied.unwrap();
-        if copies.last().is_none_or(|&(last, _)| at > last) {
-            copies.push((at, record.payload));
+        if copies.last().is_none_or(|&(last, ..)| at > last) {
+            copies.push((at, record.trace.unwrap(), record.payload));
         }
     }
     copies
+}
+
+/// `00`, trace id, parent id and flags, as W3C's Trace Context has them (2.2): neither id
+/// is all zeros.
+#[track_caller]
+fn is_trace_context(text: &str) {
+    let parts: Vec<_> = text.split('-').collect();
+    let widths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    assert_eq!((parts[0], &widths[..]), ("00", &[2, 32, 16, 2][..]), "{text}");
+    let lower = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    assert!(parts.concat().chars().all(lower), "{text}");
+    assert!(parts[1..3].iter().all(|id| id.chars().any(|c| c != '0')), "{text}");
 }
 
 /// The peer's datacenter is cut off and its Kafka dies; when both are back, it has more.
@@ -337,8 +352,14 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
         cancel.cancel();
     };
     tokio::join!(async { link.await.unwrap() }, story);
-    let shipped = there.records("out").into_iter().map(|record| (record.offset, record.payload));
-    assert_eq!(copies(&here, "in"), shipped.collect::<Vec<_>>());
+    let shipped = there.records("out").into_iter();
+    let shipped: Vec<Copied> = shipped
+        .map(|record| (record.offset, record.trace.unwrap(), record.payload))
+        .inspect(|(_, trace, _)| is_trace_context(trace))
+        .collect();
+    let traces: std::collections::BTreeSet<_> = shipped.iter().map(|(_, trace, _)| trace).collect();
+    assert_eq!(traces.len(), shipped.len(), "each transaction has its own");
+    assert_eq!(copies(&here, "in"), shipped);
 }
 
 /// However many records it is, and wherever a reader begins.

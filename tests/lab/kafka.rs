@@ -25,6 +25,8 @@ pub struct Held {
     pub offset: i64,
     /// Where it stood in the outbox that it was copied from, by its header.
     pub copied: Option<i64>,
+    /// Its W3C trace context.
+    pub trace: Option<String>,
     /// What it holds.
     pub payload: Vec<u8>,
 }
@@ -116,16 +118,18 @@ impl Kafka {
         let mut next = low;
         while next < high {
             let message = consumer.poll(PATIENCE).unwrap().unwrap();
-            let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-            let copied: Vec<i64> = headers
-                .filter(|header| header.key == "causeway-offset")
-                .map(|header| std::str::from_utf8(header.value.unwrap()).unwrap().parse().unwrap())
-                .collect();
-            assert!(copied.len() <= 1, "{copied:?}");
+            let header = |name: &str| -> Option<String> {
+                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+                let mut held = headers.filter(|header| header.key == name);
+                let value = held.next().map(|header| header.value.unwrap().to_vec());
+                assert!(held.next().is_none(), "two headers {name}");
+                value.map(|value| String::from_utf8(value).unwrap())
+            };
             let payload = message.payload().unwrap().to_vec();
             records.push(Held {
                 offset: message.offset(),
-                copied: copied.first().copied(),
+                copied: header("causeway-offset").map(|offset| offset.parse().unwrap()),
+                trace: header("traceparent"),
                 payload,
             });
             next = message.offset() + 1;
