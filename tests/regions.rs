@@ -10,10 +10,13 @@ mod scenario;
 
 use std::time::Duration;
 
+use causeway::status::{AgentStatus, StreamState};
 use lab::db::{Database, Flavour};
 use lab::load::{Load, SCHEMA, TABLES};
 use lab::region::Lab;
 use lab::{PATIENCE, wait_until};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 
 async fn started(flavours: &[Flavour]) -> Lab {
     let mut lab = Lab::start(flavours).await;
@@ -72,6 +75,92 @@ async fn a_row_written_everywhere_at_once_is_the_same_everywhere() {
         })
         .await;
     }
+}
+
+/// The batch in flight is finished or left whole, and the next start loses nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_told_to_stop_under_load_leaves_with_0() {
+    let mut lab = started(&[Flavour::MariaDb; 2]).await;
+    let load = Load::start(&lab.databases(), 4, 11, Duration::ZERO);
+    for round in 1..=3 {
+        wait_until("writers are at work", PATIENCE, || async { load.committed() > round * 500 })
+            .await;
+        let proc = &mut lab.regions[1].agent().proc;
+        proc.signal("TERM");
+        let told = std::time::Instant::now();
+        let code = loop {
+            if let Some(code) = proc.exit_code() {
+                break code;
+            }
+            assert!(told.elapsed() < PATIENCE, "it does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        // Its grace is 10 s; where it is idle it leaves at once.
+        assert_eq!(code, 0, "after {:?}", told.elapsed());
+        assert!(told.elapsed() < Duration::from_secs(12), "{:?}", told.elapsed());
+        proc.again();
+        lab.regions[1].agent().ready().await;
+    }
+    load.finish().await;
+    lab.converge(&TABLES, PATIENCE).await;
+}
+
+async fn stream(lab: &Lab, at: usize, from: &str) -> Option<(StreamState, String, String)> {
+    let (_, text) = lab.regions[at].agent.as_ref()?.get("/status").await?;
+    let status: AgentStatus = serde_json::from_str(&text).ok()?;
+    let stream = status.streams.get(from)?;
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    Some((stream.state, text(&stream.reason), text(&stream.advice)))
+}
+
+/// The peer's disk is full: its stream says so, and goes on by itself once there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_holds_the_stream_and_loses_nothing() {
+    let mut lab = Lab::start(&[Flavour::MariaDb; 2]).await;
+    // All tables in one file that does not grow.
+    let full = &mut lab.regions[1].db;
+    full.proc.kill();
+    full.proc.add_args(&["--innodb-file-per-table=0", "--innodb-data-file-path=ibdata1:12M"]);
+    full.proc.again();
+    full.ready().await;
+    lab.exec_everywhere(
+        "CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, v LONGBLOB);\n\
+         CREATE DATABASE other;\nCREATE TABLE other.filler (id INT PRIMARY KEY, v LONGBLOB);\n",
+    )
+    .await;
+    lab.start_agents().await;
+    let (r1, r2) = (&lab.regions[0].db, &lab.regions[1].db);
+    let mut conn = Conn::new(r2.opts()).await.unwrap();
+    let mut filled = 0;
+    let refused = loop {
+        let sql = format!("INSERT INTO other.filler VALUES ({filled}, REPEAT('x', 100000))");
+        match conn.query_drop(sql).await {
+            Ok(()) => filled += 1,
+            Err(error) => break error.to_string(),
+        }
+        assert!(filled < 1_000, "the file grows");
+    };
+    assert!(filled > 1 && refused.contains("full"), "{filled}: {refused}");
+    for id in 0..10 {
+        r1.exec(&format!("INSERT INTO shop.t VALUES ({id}, REPEAT('y', 200000))")).await;
+    }
+    wait_until("the stream says that the disk is full", PATIENCE, || async {
+        stream(&lab, 1, "r1").await.is_some_and(|(state, reason, advice)| {
+            state == StreamState::Retrying
+                && reason.contains("1114 (the table is full)")
+                && advice.contains("free space")
+        })
+    })
+    .await;
+    drop(conn);
+    let full = &mut lab.regions[1].db;
+    full.proc.kill();
+    full.proc.add_args(&["--innodb-data-file-path=ibdata1:12M;ibdata2:64M"]);
+    full.proc.again();
+    full.ready().await;
+    lab.converge(&["shop.t"], PATIENCE).await;
+    let told = stream(&lab, 1, "r1").await.unwrap();
+    assert_eq!(told, (StreamState::Running, String::new(), String::new()));
 }
 
 /// With the way from r3 to r1's Kafka cut, r1 and r2 go on with each other, r3's rows

@@ -117,9 +117,8 @@ fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {
             let advice = "check the clocks: causeway doctor measures their offsets".to_owned();
             (StreamState::Retrying, Some(text), Some(advice))
         }
-        Applying::Retrying { reason } => {
-            let advice = "look at capture and outbox above: they say what they need";
-            (StreamState::Retrying, Some((*reason).to_owned()), Some(advice.to_owned()))
+        Applying::Retrying { reason, advice } => {
+            (StreamState::Retrying, Some(reason.clone()), Some(advice.clone()))
         }
         Applying::Unfit { reason, advice } => {
             (StreamState::Held, Some(reason.clone()), Some(advice.clone()))

@@ -276,6 +276,7 @@ pub(super) async fn write_rows(
 }
 
 const CAPTURE_BEHIND: &str = "capture has not read the local binlog up to its end";
+pub(super) const SHUT_ADVICE: &str = "look at capture and outbox above: they say what they need";
 const OUTBOX_BEHIND: &str = "a local write is not durable in the outbox yet";
 
 /// Why no batch takes locks at present, for people.

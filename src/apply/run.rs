@@ -18,9 +18,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::advice::plan_advice;
 use super::batch::{self, Batch, BatchLimits, Gathered};
-use super::gate::{Gate, Miss, SharedIndex, Written, finish, lock, miss_text, shut_text, write};
+use super::gate::{
+    Gate, Miss, SHUT_ADVICE, SharedIndex, Written, finish, lock, miss_text, shut_text, write,
+};
 use super::redo::Care;
 use super::stream::{Arrival, Item, Stream, StreamState, arrival};
+use super::tell::Trouble;
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Gone, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
@@ -55,6 +58,7 @@ pub(super) struct Applier {
     /// Batches of a single transaction still to come, to find the one that fails.
     alone: usize,
     failures: u32,
+    pub(super) trouble: Option<Trouble>,
     /// Committed batches that are still to be told of, with the time of the commit.
     pub(super) done: Vec<(Batch, u64)>,
 }
@@ -198,6 +202,7 @@ impl Applier {
             tried: 0,
             alone: 0,
             failures: 0,
+            trouble: None,
             done: Vec::new(),
             config,
         }
@@ -223,9 +228,11 @@ impl Applier {
             return true;
         }
         if let Some(shut) = self.gate.shut.as_ref().filter(|shut| shut.since.elapsed() > TOLD) {
-            let reason = shut_text(&shut.until);
+            let reason = shut_text(&shut.until).to_owned();
+            let advice = SHUT_ADVICE.to_owned();
+            let state = StreamState::Retrying { reason, advice };
             for stream in self.streams.values_mut().filter(|stream| !stream.is_stopped()) {
-                stream.state = StreamState::Retrying { reason };
+                stream.state = state.clone();
             }
         }
         false
@@ -252,6 +259,7 @@ impl Applier {
 
     /// Waits until there may be something to do.
     async fn idle(&mut self, orders: &mut mpsc::Receiver<Order>, cancel: &CancellationToken) {
+        self.trouble = None;
         self.account().await;
         tokio::select! {
             () = cancel.cancelled() => {}
@@ -438,7 +446,7 @@ impl Applier {
         }
         let pause_ms = match miss {
             Miss::Stale | Miss::Altered | Miss::CaptureBehind(_) | Miss::OutboxBehind(_) => 0,
-            Miss::Database(error) | Miss::Commit(error) => match error.kind() {
+            Miss::Database(error) | Miss::Commit(error) => match self.in_trouble(error) {
                 ErrorKind::Retry => 5 * u64::from(self.failures.min(40)),
                 ErrorKind::Full => 1000,
                 ErrorKind::Row => {
@@ -456,6 +464,7 @@ impl Applier {
 
     pub(super) fn committed_batch(&mut self, batch: Batch) {
         self.failures = 0;
+        self.trouble = None;
         self.gate.stood = 0;
         self.limits.rows =
             (self.limits.rows + self.limits.rows / 4 + 1).min(self.config.limits.rows);

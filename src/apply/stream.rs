@@ -127,10 +127,13 @@ pub enum StreamState {
         /// By how much, microseconds.
         ahead_us: u64,
     },
-    /// Capture or outbox does not go on, so no batch takes locks; it goes on by itself.
+    /// Capture or outbox does not go on, so no batch takes locks, or the database takes
+    /// none; it goes on by itself.
     Retrying {
-        /// What is waited for.
-        reason: &'static str,
+        /// What is waited for, or what is wrong.
+        reason: String,
+        /// What to do.
+        advice: String,
     },
     /// The table here does not take the next transaction; until it does.
     Unfit {

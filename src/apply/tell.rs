@@ -1,11 +1,55 @@
 //! What the applier tells: committed batches, conflicts, the streams' states.
 
+use std::time::{Duration, Instant};
+
 use super::gate::lock;
 use super::run::Applier;
-use super::stream::Body;
-use super::{AppliedTxn, Report};
+use super::stream::{Body, StreamState};
+use super::{AppliedTxn, ApplyError, ErrorKind, Report};
+
+/// How long the database may refuse batches for what passes by itself, before the
+/// streams say so: a deadlock is no news.
+const TOLD: Duration = Duration::from_secs(1);
+
+/// Why the database takes no batch. Set by one that fails for what is nobody's row, until
+/// one commits or there is none to write; the streams' states tell of it.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    since: Instant,
+    kind: ErrorKind,
+    reason: String,
+    advice: String,
+}
 
 impl Applier {
+    /// Notes that the database has refused a batch, and why; gives how to go on.
+    pub(super) fn in_trouble(&mut self, error: &ApplyError) -> ErrorKind {
+        let kind = error.kind();
+        if !matches!(kind, ErrorKind::Full | ErrorKind::Retry) {
+            return kind;
+        }
+        let held = self.trouble.take();
+        let (reason, advice) = (error.to_string(), error.advice());
+        if kind == ErrorKind::Full && held.as_ref().is_none_or(|held| held.kind != kind) {
+            tracing::error!(reason, advice, "the database takes no batch");
+        }
+        let since = held.map_or_else(Instant::now, |held| held.since);
+        self.trouble = Some(Trouble { since, kind, reason, advice });
+        kind
+    }
+
+    /// What a stream is told to do: what it does, unless no batch can be written.
+    fn shown(&self, state: &StreamState) -> StreamState {
+        let lasts =
+            |trouble: &&Trouble| trouble.kind == ErrorKind::Full || trouble.since.elapsed() > TOLD;
+        match (self.trouble.as_ref().filter(lasts), state) {
+            (Some(Trouble { reason, advice, .. }), StreamState::Running) => {
+                StreamState::Retrying { reason: reason.clone(), advice: advice.clone() }
+            }
+            _ => state.clone(),
+        }
+    }
+
     /// Tells of the committed batches, and lets go what they made stable.
     pub(super) async fn account(&mut self) {
         for (batch, at_us) in std::mem::take(&mut self.done) {
@@ -42,8 +86,9 @@ impl Applier {
     pub(super) async fn tell_states(&mut self) {
         let mut changed = Vec::new();
         for (&origin, stream) in &self.streams {
-            if self.told.get(&origin) != Some(&stream.state) {
-                changed.push((origin, stream.state.clone()));
+            let state = self.shown(&stream.state);
+            if self.told.get(&origin) != Some(&state) {
+                changed.push((origin, state));
             }
         }
         for (origin, state) in changed {

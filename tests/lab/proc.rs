@@ -162,6 +162,11 @@ impl Proc {
         self.env.extend(value.map(|v| (name.to_owned(), v.to_owned())));
     }
 
+    /// Options for its next start.
+    pub fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(|&arg| arg.to_owned()));
+    }
+
     /// Whether it runs.
     pub fn alive(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
