@@ -12,7 +12,7 @@ use mysql_async::{Conn, Opts};
 
 use super::own::away;
 use super::{AgentError, Shared};
-use crate::doctor::{Severity, collect};
+use crate::doctor::{Finding, Severity, collect};
 
 /// Old servers open every table for it.
 const EVERY: Duration = Duration::from_secs(30);
@@ -25,25 +25,34 @@ pub(super) async fn watch(shared: Arc<Shared>, opts: Opts) -> AgentError {
         match check(&shared, &mut conn).await {
             Err(error @ AgentError::Unfit(_)) => return error,
             Err(error) => tracing::debug!(%error, "the tables were not looked at"),
-            Ok(()) => drop(conn.disconnect().await),
+            Ok(_) => drop(conn.disconnect().await),
         }
     }
 }
 
-/// Looks at the tables as they are.
+/// Looks for the first time, and says what the account may not see.
+///
+/// # Errors
+/// As [`check`].
+pub(super) async fn first_look(shared: &Shared, conn: &mut Conn) -> Result<(), AgentError> {
+    for finding in check(shared, conn).await? {
+        let table = finding.subject.as_deref().unwrap_or_default();
+        let fix = finding.fix.as_deref().unwrap_or_default();
+        tracing::warn!(check = finding.check, table, fix, "{}", finding.found);
+    }
+    Ok(())
+}
+
+/// Looks at the tables as they are; gives what the account may not see.
 ///
 /// # Errors
 /// [`AgentError::Unfit`] names them.
-pub(super) async fn check(shared: &Shared, conn: &mut Conn) -> Result<(), AgentError> {
+pub(super) async fn check(shared: &Shared, conn: &mut Conn) -> Result<Vec<Finding>, AgentError> {
     let found = collect::refused(conn, &shared.setup.topology).await.map_err(away)?;
     let (unfit, unseen): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|finding| finding.severity == Severity::Fail);
     if !unfit.is_empty() {
         return Err(AgentError::Unfit(unfit));
     }
-    for finding in unseen {
-        let table = finding.subject.as_deref().unwrap_or_default();
-        tracing::warn!(check = finding.check, table, "{}", finding.found);
-    }
-    Ok(())
+    Ok(unseen)
 }

@@ -33,7 +33,7 @@ pub(super) struct Owned {
 pub(super) async fn own(shared: &Shared) -> Result<(Owned, Outbox, Tail), AgentError> {
     let (opts, flavor) = find(shared).await?;
     let mut conn = Conn::new(opts.clone()).await.map_err(away)?;
-    fit::check(shared, &mut conn).await?;
+    fit::first_look(shared, &mut conn).await?;
     apply::bootstrap(&mut conn).await?;
     if let Some(epoch) = shared.board.snapshot(wall_us()).epoch {
         apply::still_owns(&mut conn, epoch).await?;

@@ -38,6 +38,7 @@ pub(crate) async fn read(
     let config =
         InboxConfig { cluster: shared.cluster(&inbox), topic: inbox.name, origin: peer.id, after };
     let room = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX));
+    let here = shared.setup.topology.fingerprint();
     let mut forwarding = Forwarding {
         shared,
         peer,
@@ -46,6 +47,7 @@ pub(crate) async fn read(
         told: (0, 0),
         told_us: 0,
         halted: None,
+        here,
         settled: None,
         differs: None,
     };
@@ -67,6 +69,8 @@ struct Forwarding {
     told_us: u64,
     /// Why the stream can't go on, as the status says it.
     halted: Option<String>,
+    /// The fingerprint of the topology here.
+    here: u32,
     /// An epoch under another topology, whose region has the same as this one by now.
     settled: Option<u64>,
     /// What the last Start record said, where it was not what is said here.
@@ -146,8 +150,7 @@ impl Forwarding {
     /// one. What it wrote before it did may be applied then: its database resolves what
     /// is to come as this one does.
     async fn agree(&mut self, record: &Record, config: &InboxConfig) {
-        let topology = &self.shared.setup.topology;
-        let here = topology.fingerprint();
+        let (topology, here) = (&self.shared.setup.topology, self.here);
         if let RecordBody::Start(start) = &record.body {
             self.differs = topology.differs_from(&start.topology).map(|why| (record.topology, why));
         }
@@ -158,7 +161,7 @@ impl Forwarding {
         loop {
             match newest_topology(config).await {
                 Ok(Some(newest)) if !alike(newest) => {
-                    self.disagrees(here, newest);
+                    self.disagrees(newest);
                     tokio::time::sleep(HALTED_PAUSE).await;
                 }
                 Ok(_) => break,
@@ -170,8 +173,8 @@ impl Forwarding {
 
     /// Says that the regions have different topologies, and where they differ if a Start
     /// record has told.
-    fn disagrees(&mut self, here: u32, there: u32) {
-        let name = &self.peer.name;
+    fn disagrees(&mut self, there: u32) {
+        let (name, here) = (&self.peer.name, self.here);
         let told = self.differs.as_ref().filter(|(of, _)| *of == there);
         let told = told.map(|(_, why)| format!(": {why}")).unwrap_or_default();
         let reason = format!(
