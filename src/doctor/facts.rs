@@ -15,6 +15,8 @@ pub struct Facts {
     pub clock_offset_us_max: u64,
     /// How long a peer may be away, seconds: binlogs and topics must reach back so far.
     pub outage_s_max: u64,
+    /// The fingerprint of the topology here.
+    pub topology: u32,
     /// The largest record that the agent writes, bytes.
     pub record_bytes_max: u64,
     /// The region's own database.
@@ -254,4 +256,6 @@ pub struct Newest {
     /// How long ago the last record was written to it, seconds, by the record's time in
     /// Kafka, from which Kafka counts its retention; none when all were purged.
     pub age_s: Option<u64>,
+    /// The fingerprint of its region's topology, where the record says one.
+    pub topology: Option<u32>,
 }

@@ -13,6 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::super::{KafkaFacts, Newest, TopicFacts};
 use super::Plan;
+use crate::change::Record;
 use crate::clock::wall_us;
 use crate::topology::{Region, Topic};
 
@@ -133,9 +134,12 @@ pub(super) async fn newest(
         let config = reading(config(plan, &topic.brokers));
         let name = topic.name.clone();
         // librdkafka answers this by blocking.
-        let age = tokio::task::spawn_blocking(move || newest_age(&config, &name)).await;
+        let age = tokio::task::spawn_blocking(move || last(&config, &name)).await;
         let found = match age {
-            Ok(Ok(Some(age_s))) => Ok(Newest { topic: topic.name, age_s }),
+            Ok(Ok(Some(last))) => {
+                let (age_s, print_of) = last.unzip();
+                Ok(Newest { topic: topic.name, age_s, topology: print_of.flatten() })
+            }
             Ok(Ok(None)) => continue,
             Ok(Err(error)) => Err(format!("{}: {error}", topic.name)),
             Err(error) => Err(error.to_string()),
@@ -170,9 +174,12 @@ fn reading(mut config: ClientConfig) -> ClientConfig {
     config
 }
 
-/// Seconds since the last record, none of a topic whose records are all purged; nothing
-/// at all of one that never held any.
-fn newest_age(config: &ClientConfig, topic: &str) -> Result<Option<Option<u64>>, String> {
+/// How old the last record is in seconds, and by which topology it was written.
+type Last = (u64, Option<u32>);
+
+/// The last record, none of a topic whose records are all purged; nothing at all of one
+/// that never held any.
+fn last(config: &ClientConfig, topic: &str) -> Result<Option<Option<Last>>, String> {
     let said = |error: KafkaError| error.to_string();
     let consumer: BaseConsumer = config.create().map_err(said)?;
     let (low, high) = consumer.fetch_watermarks(topic, 0, PATIENCE).map_err(said)?;
@@ -186,13 +193,22 @@ fn newest_age(config: &ClientConfig, topic: &str) -> Result<Option<Option<u64>>,
     let mut problem = format!("no record within {} s", PATIENCE.as_secs());
     while asked.elapsed() < PATIENCE {
         match consumer.poll(PATIENCE.saturating_sub(asked.elapsed())) {
-            Some(Ok(message)) => return age(&message).map(|age_s| Some(Some(age_s))),
+            Some(Ok(message)) => {
+                let age_s = age(&message)?;
+                return Ok(Some(Some((age_s, topology(&message)))));
+            }
             // Another broker of the cluster may be away.
             Some(Err(error)) => problem = error.to_string(),
             None => {}
         }
     }
     Err(problem)
+}
+
+/// By which topology its region resolves conflicts.
+fn topology(message: &BorrowedMessage<'_>) -> Option<u32> {
+    let record = Record::decode(message.payload()?.to_vec().into()).ok()?;
+    Some(record.topology).filter(|&print_of| print_of != 0)
 }
 
 /// Seconds since it was written, by its own time.

@@ -12,6 +12,8 @@ const IN_SYNC: &str = "with acks=all a record is safe once the in-sync replicas 
 const UNCLEAN: &str = "a replica that lags may become leader, and acknowledged records go";
 const AWAY: &str = "what a region that is away has not seen is kept for `retention`; of one that is \
                     gone for longer nothing is held, and it can't catch up";
+const AGREES: &str = "every region decides conflicts by its own topology; streams between \
+                      regions whose regions or tables differ are held";
 const GUIDE: &str = "docs/OPERATIONS.md, A region that was away for too long";
 
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
@@ -33,8 +35,22 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     for (peer, newest) in &facts.newest {
         findings.push(region_away(peer, newest.as_ref(), facts.outage_s_max).on(peer));
+        let there = newest.as_ref().ok().and_then(|newest| newest.topology);
+        findings.extend(there.map(|there| agrees(there, facts.topology).on(peer)));
     }
     findings
+}
+
+fn agrees(there: u32, here: u32) -> Finding {
+    const CHECK: &str = "topology_agrees";
+    if there == here {
+        return Finding::pass(CHECK, AGREES, format!("its fingerprint is {here:08x}, as here"));
+    }
+    let found = format!("its newest record has the fingerprint {there:08x}, this file {here:08x}");
+    Finding::fail(CHECK, AGREES, found).fix(
+        "run the same regions and tables everywhere (causeway topology validate prints the \
+         fingerprint of a file)",
+    )
 }
 
 /// A region that lives writes a heartbeat at least each minute.

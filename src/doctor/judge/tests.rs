@@ -99,7 +99,7 @@ fn topic() -> TopicFacts {
 }
 
 fn newest(age_s: Option<u64>) -> Result<Newest, String> {
-    Ok(Newest { topic: "causeway.outbox.us".to_owned(), age_s })
+    Ok(Newest { topic: "causeway.outbox.us".to_owned(), age_s, topology: Some(7) })
 }
 
 /// A region in which everything is as it should be.
@@ -116,6 +116,7 @@ fn good() -> Facts {
     };
     Facts {
         region: "eu".to_owned(),
+        topology: 7,
         clock_offset_us_max: 500_000,
         outage_s_max: 604_800,
         record_bytes_max: 524_288,
@@ -459,5 +460,7 @@ fn a_region_that_is_away_is_told_before_it_is_too_late() {
         f.newest.insert("us".to_owned(), Err("not allowed to read".to_owned()));
     });
     // Nothing came of it yet.
+    check("topology_agrees", Pass, |_| {});
+    check("topology_agrees", Fail, |f| f.topology = 8);
     check("topic_retention", Pass, |f| f.newest.clear());
 }
