@@ -5,6 +5,8 @@ mod restore;
 
 pub use restore::{Restore, Restored, restore, write};
 
+use std::cmp::Ordering;
+
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, TxOpts};
 use serde::Serialize;
@@ -52,7 +54,7 @@ pub enum LogError {
     #[error("the conflict log can't be read")]
     Database(#[from] mysql_async::Error),
     /// No such entry.
-    #[error("there is no entry {0}: it may have been removed by age or number")]
+    #[error("there is no entry {0}: it may have been removed by age, number or size")]
     Missing(u64),
     /// The entry can't be written back.
     #[error("entry {0} can't be restored: {1}")]
@@ -158,7 +160,7 @@ pub async fn stats(conn: &mut Conn) -> Result<Vec<Count>, LogError> {
 pub struct Verified {
     /// Entries looked at.
     pub entries: u64,
-    /// The first of them; later than 1 where older ones were removed by age or number.
+    /// The first of them; later than 1 where older ones were removed.
     pub first: Option<u64>,
     /// What is wrong, with the number of the entry; none when the log is whole.
     pub problem: Option<String>,
@@ -204,9 +206,10 @@ async fn walk(conn: &mut Conn, mut seen: impl FnMut(u64)) -> Result<Verified, Lo
         }
     }
     if (id, &hash) != (last_id, &last_hash) {
-        found.problem = Some(match id < last_id {
-            true => format!("entries {} to {last_id} are missing", id + 1),
-            false => format!("the log ends at entry {id}, and its head says {last_id}"),
+        found.problem = Some(match id.cmp(&last_id) {
+            Ordering::Less => format!("entries {} to {last_id} are missing", id + 1),
+            Ordering::Equal => format!("entry {id} was altered"),
+            Ordering::Greater => format!("the log ends at entry {id}, its head at {last_id}"),
         });
     }
     Ok(found)
@@ -248,14 +251,13 @@ pub async fn prune(conn: &mut Conn, keep: &Keep) -> Result<u64, LogError> {
     let young: Option<Option<u64>> = conn.exec_first(young, (keep.since_us,)).await?;
     let by_age = young.flatten().unwrap_or(last_id);
     let by_number = (last_id + 1).saturating_sub(keep.entries);
-    let by_bytes = match bytes_total.checked_sub(keep.bytes) {
-        Some(over) if over > 0 => {
-            let ends = "SELECT MIN(id) FROM causeway.conflicts WHERE bytes_total >= ?";
-            let ends: Option<Option<u64>> = conn.exec_first(ends, (over,)).await?;
-            ends.flatten().map_or(0, |id| id + 1)
-        }
-        _ => 0,
-    };
+    let mut by_bytes = 0;
+    let over = bytes_total.saturating_sub(keep.bytes);
+    if over > 0 {
+        let ends = "SELECT MIN(id) FROM causeway.conflicts WHERE bytes_total >= ?";
+        let ends: Option<Option<u64>> = conn.exec_first(ends, (over,)).await?;
+        by_bytes = ends.flatten().map_or(0, |id| id + 1);
+    }
     let first_kept = by_age.max(by_number).max(by_bytes).min(last_id);
     let mut removed = 0;
     loop {

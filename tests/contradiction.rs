@@ -64,6 +64,12 @@ async fn a_region_with_another_topology_is_held_until_all_have_the_same() {
     is_held(r3, "r2", "region r2 runs another topology").await;
     is_held(r2, "r1", "region r1 runs another topology").await;
     is_held(r2, "r3", "region r3 runs another topology").await;
+    let (_, report, _) = lab.causeway(1, &["doctor", "-o", "json"]).await;
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let findings = report["findings"].as_array().unwrap().iter();
+    let agrees: Vec<_> = findings.filter(|finding| finding["check"] == "topology_agrees").collect();
+    assert_eq!(agrees.len(), 2, "{report}");
+    assert!(agrees.iter().all(|finding| finding["severity"] == "fail"), "{agrees:?}");
     write(&lab, 2).await;
     lab::wait_until("the others go on", PATIENCE, || async {
         let sql = "SELECT COUNT(*) FROM shop.t WHERE id >= 20";

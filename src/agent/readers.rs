@@ -133,14 +133,20 @@ impl Forwarding {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
+        self.stops(StreamState::Halted, reason, error.advice()).await;
+    }
+
+    /// Says why the inbox is not read on, and waits until it is time to look again. The
+    /// applier keeps the stream's place; the reason stays in the status.
+    async fn stops(&mut self, state: StreamState, reason: String, advice: &str) {
+        let name = &self.peer.name;
         if self.halted.as_ref() != Some(&reason) {
-            tracing::error!(reason, advice = error.advice(), peer = name, "inbox can't be read");
+            tracing::error!(reason, advice, peer = name, "inbox is not read on");
         }
-        // The applier keeps the stream's place; the reason stays in the status.
         self.shared.board.stream(name, |stream| {
-            stream.state = StreamState::Halted;
+            stream.state = state;
             stream.reason = Some(reason.clone());
-            stream.advice = Some(error.advice().to_owned());
+            stream.advice = Some(advice.to_owned());
         });
         self.halted = Some(reason);
         tokio::time::sleep(HALTED_PAUSE).await;
@@ -160,10 +166,7 @@ impl Forwarding {
         }
         loop {
             match newest_topology(config).await {
-                Ok(Some(newest)) if !alike(newest) => {
-                    self.disagrees(newest);
-                    tokio::time::sleep(HALTED_PAUSE).await;
-                }
+                Ok(Some(newest)) if !alike(newest) => self.disagrees(newest).await,
                 Ok(_) => break,
                 Err(error) => self.failed(&error).await,
             }
@@ -173,7 +176,7 @@ impl Forwarding {
 
     /// Says that the regions have different topologies, and where they differ if a Start
     /// record has told.
-    fn disagrees(&mut self, there: u32) {
+    async fn disagrees(&mut self, there: u32) {
         let (name, here) = (&self.peer.name, self.here);
         let told = self.differs.as_ref().filter(|(of, _)| *of == there);
         let told = told.map(|(_, why)| format!(": {why}")).unwrap_or_default();
@@ -184,15 +187,7 @@ impl Forwarding {
         let advice = "start the agents of all regions with the same regions and tables in the \
             topology (causeway topology validate prints its fingerprint); the stream then goes on \
             by itself";
-        if self.halted.as_ref() != Some(&reason) {
-            tracing::error!(reason, advice, peer = name, "topologies differ");
-        }
-        self.shared.board.stream(name, |stream| {
-            stream.state = StreamState::Held;
-            stream.reason = Some(reason.clone());
-            stream.advice = Some(advice.to_owned());
-        });
-        self.halted = Some(reason);
+        self.stops(StreamState::Held, reason, advice).await;
     }
 
     /// Takes back what a halt has said, unless the applier has said more since.

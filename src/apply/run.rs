@@ -23,14 +23,11 @@ use super::gate::{
 };
 use super::redo::Care;
 use super::stream::{Arrival, Item, Stream, StreamState, arrival};
-use super::tell::Trouble;
+use super::tell::{TOLD, Trouble};
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Gone, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
 use crate::version::{BatchId, Heads};
-
-/// After how long a shut gate shows in the streams' state.
-const TOLD: Duration = Duration::from_secs(1);
 
 pub(super) struct Applier {
     pub(super) config: ApplyConfig,

@@ -7,9 +7,9 @@ use super::run::Applier;
 use super::stream::{Body, StreamState};
 use super::{AppliedTxn, ApplyError, ErrorKind, Report};
 
-/// How long the database may refuse batches for what passes by itself, before the
-/// streams say so: a deadlock is no news.
-const TOLD: Duration = Duration::from_secs(1);
+/// After how long the streams' states say that the gate is shut, or that the database
+/// refuses batches for what passes by itself: a deadlock is no news.
+pub(super) const TOLD: Duration = Duration::from_secs(1);
 
 /// Why the database takes no batch. Set by one that fails for what is nobody's row, until
 /// one commits or there is none to write; the streams' states tell of it.

@@ -59,6 +59,13 @@ const LANGUAGES: &[&str] = &[
 const CODES: &[&str] =
     &["cs", "de_pb", "eo", "es", "et", "is", "pl", "ro", "ru", "sk", "sl", "sv", "vi"];
 
+/// Languages of MySQL 8.0 that make other letters of the 26, but tell all texts apart
+/// where accents and case count.
+const CASED: &[&str] = &["da", "es_trad", "hr", "hu", "ja", "la", "lt", "lv", "tr"];
+
+/// Whether accents and case count, at the end of a name.
+const FORMS: &[&str] = &["ai_ci", "as_ci", "ai_cs", "as_cs"];
+
 /// Character sets whose `general` or `swedish` folds more or less than letters.
 const ODD: &[&str] = &["cp866", "geostd8", "koi8u", "latin7", "macce", "swe7"];
 
@@ -75,16 +82,18 @@ impl Equality {
         let padded = |name: &'a str| name.strip_suffix("_nopad").unwrap_or(name);
         let language = |name: &'a str| if name == "nopad" { "" } else { padded(name) };
         if let Some(name) = name.strip_prefix("uca1400_") {
-            let (base, rest) = name.split_at(name.len().saturating_sub("ai_ci".len()));
+            let form = FORMS.iter().find_map(|form| Some((name.strip_suffix(form)?, *form)));
+            let Some((base, form)) = form else { return Self::Unknown };
             let language = language(base.trim_end_matches('_'));
             let known = language.is_empty() || LANGUAGES.contains(&language);
-            return Self::by_case(rest, known, known);
+            return Self::by_case(form, known, known);
         }
         if let Some((code, rest)) = name.split_once("0900_") {
             let code = code.trim_end_matches('_');
             // The Japanese one tells the two scripts of its syllables apart.
             let rest = rest.trim_end_matches("_ks");
-            return Self::by_case(rest, code.is_empty() || CODES.contains(&code), true);
+            let folds = code.is_empty() || CODES.contains(&code);
+            return Self::by_case(rest, folds, folds || CASED.contains(&code));
         }
         let tailored = charset.starts_with("utf") || charset == "ucs2";
         match (name.strip_suffix("_ci").map(padded), name) {
@@ -143,7 +152,12 @@ mod tests {
         );
         check(
             Equality::Ascii,
-            &["utf8mb4_0900_as_cs", "utf8mb4_ja_0900_as_cs_ks", "latin1_general_cs"],
+            &[
+                "utf8mb4_0900_as_cs",
+                "utf8mb4_tr_0900_as_cs",
+                "utf8mb4_ja_0900_as_cs_ks",
+                "latin1_general_cs",
+            ],
         );
         check(
             Equality::Unknown,
@@ -157,6 +171,11 @@ mod tests {
                 "latin1_danish_ci",
                 "cp866_general_ci",
                 "gbk_chinese_ci",
+                "utf8mb4_xx_0900_as_cs",
+                "utf8mb4_uca1400_",
+                "utf8mb4_uca1400_ééé",
+                "utf8mb4_uca1400_ci",
+                "utf8mb4_0900_é",
                 "nonsense",
             ],
         );

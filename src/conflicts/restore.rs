@@ -289,6 +289,36 @@ mod tests {
     }
 
     #[test]
+    fn of_a_row_that_merges_only_what_both_wrote_was_lost() {
+        let rules = "policy: latest, columns: [{ columns: [a, b], policy: latest }, \
+            { columns: [n], policy: delta }]";
+        let topology = crate::topology::parse(&format!(
+            "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"d:1\"], kafka: k }} }}\n\
+             kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: s.t, {rules} }}]\n"
+        ))
+        .expect("a sound topology");
+        let row = |a, v, n| json!({"id": 1, "a": a, "b": 0, "v": v, "n": n});
+        let mut entry = json!({
+            "kind": "update_update",
+            "incoming": {"before": row(0, 0, 0), "after": row(1, 0, 5)},
+            "existing": {"before": row(0, 0, 0), "after": row(2, 3, 6)},
+        });
+        let names = |entry: &Json, rule| {
+            let all = ["A", "b", "v", "n"];
+            all.into_iter().filter(|name| lost(rule, entry, name)).collect::<Vec<_>>()
+        };
+        let rule = topology.rule("s", "t");
+        assert_eq!(names(&entry, rule), ["A", "b"], "their group is one");
+        assert_eq!(names(&entry, None), ["A", "b", "v", "n"]);
+        entry["existing"]["before"] = Json::Null;
+        assert_eq!(names(&entry, rule), ["A", "b"], "an insert writes all of it");
+        entry["incoming"]["before"] = Json::Null;
+        assert_eq!(names(&entry, rule), ["A", "b", "v"]);
+        entry["kind"] = json!("repair");
+        assert_eq!(names(&entry, rule), ["A", "b", "v", "n"]);
+    }
+
+    #[test]
     fn a_shortened_entry_says_that_its_row_was_not_kept() {
         let entry = json!({
             "winner": "incoming", "table": "s.t", "key": {"id": 1},

@@ -40,6 +40,14 @@ pub struct MergeRow {
     pub add: Vec<(usize, Number)>,
 }
 
+impl MergeRow {
+    /// Whether it makes the row or changes it: else there is nothing to run.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        self.insert || !self.set.is_empty() || !self.add.is_empty()
+    }
+}
+
 /// The operations on one table: at most one per key, so their order is free.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TablePlan {

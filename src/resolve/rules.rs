@@ -96,7 +96,9 @@ mod tests {
             unique_keys: if keys { vec![UniqueKey { columns: vec![2] }] } else { vec![] },
             foreign_keys: Vec::new(),
         };
-        Policy::clone(&book(&topology).of(&table).1)
+        let policy = Policy::clone(&book(&topology).of(&table).1);
+        assert!(Policy::NAMES.contains(&policy.name()), "{}", policy.name());
+        policy
     }
 
     #[test]
@@ -106,6 +108,10 @@ mod tests {
         let delta = check("policy: delta, delta_columns: [N]", false);
         assert_eq!(delta.merge.map(|merge| merge.deltas), Some(vec![1]));
         assert_eq!(check("policy: latest, timestamp_column: v", false).order, Order::Column(2));
+        let group = "policy: latest, columns: [{ columns: [n], policy: POLICY }]";
+        for (policy, name) in [("latest", "columns"), ("delta", "delta")] {
+            assert_eq!(check(&group.replace("POLICY", policy), false).name(), name);
+        }
         assert_eq!(check("on_conflict: transaction", false).atomic, Some(0));
         assert_eq!(check("policy: insert_only", true).unfit, None);
     }

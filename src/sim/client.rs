@@ -188,14 +188,9 @@ pub(super) fn run_plan(rows: &mut Rows, plan: &Plan) -> Result<(), String> {
             }
             rows.insert(key(row), row.clone());
         }
-        for merge in &table.merges {
+        for merge in table.merges.iter().filter(|merge| merge.writes()) {
             match rows.get_mut(&key(&merge.row)) {
-                // As src/apply/sql/merge.rs: what neither makes the row nor changes it is no
-                // statement.
-                None if merge.insert || !merge.set.is_empty() || !merge.add.is_empty() => {
-                    rows.insert(key(&merge.row), merge.row.clone());
-                }
-                None => {}
+                None => drop(rows.insert(key(&merge.row), merge.row.clone())),
                 Some(held) => {
                     for &at in &merge.set {
                         held.values[at] = merge.row.values[at].clone();

@@ -170,6 +170,11 @@ pub(crate) async fn commands(lab: &Lab) {
     let (code, out, _) = lab.conflicts(2, &["verify"]).await;
     assert!(code == 0 && out.contains("100 entries"), "{code}: {out}");
     let last = lab.regions[2].db.number("SELECT MAX(id) FROM causeway.conflicts").await;
+    let head = "UPDATE causeway.conflict_head SET hash = REVERSE(hash) WHERE id = 1";
+    lab.regions[2].db.exec(head).await;
+    let (code, out, _) = lab.conflicts(2, &["verify"]).await;
+    assert!(code == 1 && out.contains(&format!("entry {last} was altered")), "{code}: {out}");
+    lab.regions[2].db.exec(head).await;
     lab.regions[2].db.exec(&format!("DELETE FROM causeway.conflicts WHERE id = {last}")).await;
     let (code, out, _) = lab.conflicts(2, &["verify"]).await;
     assert!(code == 1 && out.contains("are missing"), "{code}: {out}");

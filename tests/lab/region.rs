@@ -160,9 +160,13 @@ impl Lab {
 
     /// Runs `causeway conflicts` on region `n`: exit status, stdout and stderr.
     pub async fn conflicts(&self, n: usize, arguments: &[&str]) -> (i32, String, String) {
+        self.causeway(n, &[&["conflicts"], arguments].concat()).await
+    }
+
+    /// Runs a command on region `n`: exit status, stdout and stderr.
+    pub async fn causeway(&self, n: usize, arguments: &[&str]) -> (i32, String, String) {
         let (topology, conf) = self.files(n);
         let output = tokio::process::Command::new(program())
-            .arg("conflicts")
             .args(arguments)
             .arg("--topology")
             .arg(topology)

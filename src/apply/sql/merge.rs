@@ -9,8 +9,7 @@ use crate::resolve::MergeRow;
 /// Appends one statement for each row: it inserts the row, or where one is there sets
 /// the columns that the write won and adds to those that add up.
 pub(super) fn merge(out: &mut Script, mapping: &Mapping, rows: &[MergeRow]) {
-    let writes = |merge: &&MergeRow| merge.insert || !merge.set.is_empty() || !merge.add.is_empty();
-    for merge in rows.iter().filter(writes) {
+    for merge in rows.iter().filter(|merge| merge.writes()) {
         out.add("INSERT INTO ");
         out.add(&mapping.name);
         for (n, column) in mapping.columns.iter().enumerate() {

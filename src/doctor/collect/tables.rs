@@ -20,11 +20,9 @@ pub(super) async fn replicated(
     conn: &mut Conn,
     topology: &Topology,
 ) -> Result<Tables, mysql_async::Error> {
-    let mut tables = names(conn, topology).await?;
+    let mut tables = effects(conn, topology).await?;
     columns(conn, &mut tables).await?;
     keys(conn, &mut tables).await?;
-    triggers(conn, &mut tables).await?;
-    foreign_keys(conn, &mut tables).await?;
     Ok(tables)
 }
 
