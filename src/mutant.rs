@@ -42,6 +42,8 @@ pub(crate) enum Mutant {
     DeltaSets,
     /// A delete leaves what was added before it.
     DeltaIgnoresDeletes,
+    /// What hid a row elsewhere is forgotten when its batch is written.
+    HiddenForgotten,
     /// Of a parent that goes the rows that reference it are not looked for.
     OrphanOneWay,
     /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
@@ -75,7 +77,7 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
@@ -94,6 +96,7 @@ impl Mutant {
         Self::PriorityWithoutSiblings,
         Self::DeltaSets,
         Self::DeltaIgnoresDeletes,
+        Self::HiddenForgotten,
         Self::OrphanOneWay,
     ];
 }

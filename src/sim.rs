@@ -33,6 +33,7 @@ struct Tally {
     conflicts: BTreeMap<&'static str, usize>,
     crashes: usize,
     stale: usize,
+    found: usize,
 }
 
 /// Runs a script to its end. An error names the invariant that does not hold.
@@ -60,6 +61,7 @@ impl Tally {
         self.txns += other.txns;
         self.crashes += other.crashes;
         self.stale += other.stale;
+        self.found += other.found;
         for (kind, count) in other.conflicts {
             *self.conflicts.entry(kind).or_default() += count;
         }
@@ -104,10 +106,13 @@ fn regions_converge() {
     });
     let seeds = end - first;
     println!(
-        "{} transactions over {seeds} seeds, {} crashes, {} stale batches, conflicts {:?}",
-        sum.txns, sum.crashes, sum.stale, sum.conflicts
+        "{} transactions over {seeds} seeds, {} crashes, {} stale batches, {} rows found, conflicts {:?}",
+        sum.txns, sum.crashes, sum.stale, sum.found, sum.conflicts
     );
-    assert!(seeds < 100 || sum.conflicts.len() >= 9 && sum.stale > 0, "the runs are too tame");
+    assert!(
+        seeds < 100 || sum.conflicts.len() >= 9 && sum.stale > 0 && 10 * sum.found > sum.txns,
+        "the runs are too tame"
+    );
 }
 
 /// Seeds within which each deliberate bug must show.

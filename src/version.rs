@@ -11,12 +11,14 @@
 
 mod foreign;
 mod heads;
+mod hidden;
 mod index;
 mod key;
 mod unstable;
 
 pub use foreign::{Foreign, Register, Released, Role};
 pub use heads::{Heads, Reread, Span};
+pub use hidden::Hidden;
 pub use index::{BatchId, Index, Seen};
 pub use key::{KeyError, RowKey, Touch};
 

@@ -18,7 +18,7 @@ use causeway::apply::{
 };
 use causeway::change::{Column, ColumnType, Dot, Kind, Place, RegionId, Row, Seq, Table, Value};
 use causeway::clock::Hlc;
-use causeway::resolve::{MergeRow, TablePlan};
+use causeway::resolve::{Found, MergeRow, Number, TablePlan};
 use lab::db::{Database, Flavour, Settings};
 use mysql_async::prelude::Queryable as _;
 
@@ -106,11 +106,11 @@ fn row(values: Vec<Value>) -> Row {
 }
 
 fn puts(table: &Table, rows: Vec<Row>) -> TablePlan {
-    TablePlan { table: table.clone(), removes: vec![], puts: rows, merges: vec![] }
+    TablePlan { puts: rows, ..TablePlan::new(table.clone()) }
 }
 
 fn removes(table: &Table, rows: Vec<Row>) -> TablePlan {
-    TablePlan { table: table.clone(), removes: rows, puts: vec![], merges: vec![] }
+    TablePlan { removes: rows, ..TablePlan::new(table.clone()) }
 }
 
 macro_rules! on_all {
@@ -140,6 +140,7 @@ on_all! {
     character_sets_are_converted_or_refused => super::character_sets;
     further_unique_keys_never_cost_another_row => super::unique_keys;
     a_row_of_nothing_but_sums_is_made_with_zeros => super::zero_sums;
+    a_row_that_is_missing_shows => super::missing_rows;
     an_older_epoch_writes_nothing => super::fence;
     the_marker_row_comes_first_in_the_binlog => super::marker_first;
     a_lost_commit_is_known_afterwards => super::lost_commit;
@@ -218,12 +219,74 @@ async fn zero_sums(flavour: Flavour) {
         set: vec![],
         add: vec![],
     };
-    let plan = |merges| TablePlan { table: shape.clone(), removes: vec![], puts: vec![], merges };
+    let plan = |merges| TablePlan { merges, ..TablePlan::new(shape.clone()) };
     b.apply(&[plan(vec![merge(1, 0, true), merge(2, 7, false)])]).await.unwrap();
     b.db.exec("UPDATE s.account SET cents = 5").await;
     b.apply(&[plan(vec![merge(1, 0, true)])]).await.unwrap();
     let all = "SELECT CONCAT(id, ' ', cents) FROM s.account";
     assert_eq!(b.db.rows::<String>(all).await, ["1 5"], "made once, and added nothing");
+}
+
+/// The server's count of rows says whether a row was there, of one row and of many, also
+/// where it was as it will be.
+async fn missing_rows(flavour: Flavour) {
+    let mut b = Bench::start(flavour, &[]).await;
+    b.db.exec(
+        "CREATE TABLE s.t (id INT PRIMARY KEY, n INT);\n\
+         CREATE TABLE s.u (id INT PRIMARY KEY, n INT UNIQUE);\n",
+    )
+    .await;
+    let columns = || vec![column("id", ColumnType::Int, 1), column("n", ColumnType::Int, 0)];
+    let with = |id, n| row(vec![int(id), int(n)]);
+    let (two, many) = ([with(1, 10), with(2, 99)], (1..=1_500).map(|id| with(id, id + 1)));
+    let cases = [two[..1].to_vec(), two[1..].to_vec(), two.to_vec(), many.collect::<Vec<_>>()];
+    for (name, rows) in ["t", "u"].into_iter().flat_map(|name| cases.each_ref().map(|c| (name, c)))
+    {
+        let rows = || rows.clone();
+        let none = TablePlan::new(table(name, columns()));
+        let all = rows().len();
+        let merge = |row: Row| {
+            let add = vec![(1, Number::of(&int(1)).unwrap())];
+            MergeRow { row, insert: false, set: vec![], add }
+        };
+        let mut plans = vec![
+            TablePlan {
+                removes: rows(),
+                found: Found { removes: all, ..none.found },
+                ..none.clone()
+            },
+            TablePlan { puts: rows(), found: Found { puts: all, ..none.found }, ..none.clone() },
+        ];
+        if name == "t" {
+            let merged = rows().into_iter().map(merge).collect();
+            let found = Found { merges: all, ..none.found };
+            plans.push(TablePlan { merges: merged, found, ..none.clone() });
+        }
+        for plan in plans {
+            for missing in [None, Some(1), Some(2), Some(1_400)] {
+                b.db.exec(&format!("DELETE FROM s.{name}")).await;
+                b.apply(&[puts(&none.table, (1..=1_500).map(|id| with(id, id * 10)).collect())])
+                    .await
+                    .unwrap();
+                if let Some(id) = missing {
+                    b.db.exec(&format!("DELETE FROM s.{name} WHERE id = {id}")).await;
+                }
+                let (slot, mark) = (b.slot(), b.mark());
+                b.session.begin(slot, &[mark]).await.unwrap();
+                let (_, found) =
+                    b.session.write_and_count(std::slice::from_ref(&plan)).await.unwrap();
+                b.session.rollback().await.unwrap();
+                let gone =
+                    plan.found().any(|row| Some(&row.values[0]) == missing.map(int).as_ref());
+                assert_eq!(found, !gone, "{name} {missing:?} of {all} rows");
+                // What is not known to be there is not looked for.
+                let plan = TablePlan { found: none.found, ..plan.clone() };
+                b.session.begin(slot, &[mark]).await.unwrap();
+                assert!(b.session.write_and_count(&[plan]).await.unwrap().1);
+                b.session.rollback().await.unwrap();
+            }
+        }
+    }
 }
 
 async fn fence(flavour: Flavour) {

@@ -13,6 +13,8 @@ mod commands;
 mod lab;
 #[path = "conflicts/log.rs"]
 mod log;
+#[path = "conflicts/missing.rs"]
+mod missing;
 #[path = "conflicts/policies.rs"]
 mod policies;
 
@@ -251,6 +253,9 @@ async fn every_policy_converges_and_all_logs_name_the_same_winners() {
         }
         run.in_turn(case).await;
         run.at_once(case, Duration::from_secs_f64(seconds)).await;
+    }
+    if only.is_empty() || only == "missing" {
+        missing::missing(&run.lab).await;
     }
     if only.is_empty() {
         commands::commands(&run.lab).await;

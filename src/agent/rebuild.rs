@@ -76,6 +76,7 @@ pub(crate) async fn index(
     }
     writes.sort_by_key(|write| write.version.rank());
     let mut index = Index::default();
+    index.hidden.begin(topics.iter().map(|(&origin, &(_, seq))| Dot { origin, seq }).collect());
     tracing::info!(versions = writes.len(), "index rebuilt");
     for write in &writes {
         index.restore(write);

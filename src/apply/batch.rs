@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashSet;
+
 use super::Mark;
 use super::stream::{Body, Item, Stream};
 use crate::change::{RegionId, Vector};
-use crate::resolve::{Incoming, Plan, PlanError, Planner, Rulebook};
-use crate::version::{BatchId, Index};
+use crate::resolve::{self, Conflict, Incoming, Plan, PlanError, Planner, Rulebook};
+use crate::version::{BatchId, Index, RowKey};
 
 /// Bounds of one batch.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,9 @@ impl Batch {
     /// Gives its writes to the index, before it takes a lock.
     pub(super) fn stage(&mut self, index: &mut Index) {
         let marks = self.marks().into_iter().map(|mark| mark.dot).collect();
+        for (row, by) in self.plan.hidden.drain(..) {
+            index.hidden.hide(row, by);
+        }
         index.stage(self.id, marks, std::mem::take(&mut self.plan.writes));
     }
 
@@ -139,6 +144,20 @@ pub(super) fn plan(
         planner.add(&incoming(item, changes)).map_err(|error| (at, error))?;
     }
     Ok(planner.finish())
+}
+
+/// What is told of rows that these items had to find, and did not.
+pub(super) fn missing(book: &Rulebook, items: &[Item], absent: HashSet<RowKey>) -> Vec<Conflict> {
+    if absent.is_empty() {
+        return Vec::new();
+    }
+    tracing::warn!(rows = absent.len(), "rows are missing here: the conflict log has them");
+    let txns = items.iter().filter_map(|item| match &item.body {
+        Body::Whole(changes) | Body::Part { changes, .. } => Some(incoming(item, changes)),
+        Body::Heartbeat | Body::Void => None,
+    });
+    // They were planned: each of their rows has an identity.
+    resolve::missing(book, txns, absent).unwrap_or_default()
 }
 
 fn incoming<'a>(item: &'a Item, changes: &'a [crate::change::TableChange]) -> Incoming<'a> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use hashbrown::HashSet;
 use mysql_async::Row as SqlRow;
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Map, Value as Json, json};
@@ -10,7 +11,8 @@ use super::session::Session;
 use super::{ApplyError, ErrorKind, sql};
 use crate::change::{Column, ColumnType, Dot, RegionId, Table};
 use crate::clock::wall_us;
-use crate::resolve::{Chain, Conflict, entry, text};
+use crate::resolve::{Chain, Conflict, TablePlan, entry, text};
+use crate::version::RowKey;
 
 /// Rows read for the entries of one batch; of those beyond, the row that stood is in
 /// its region's outbox alone.
@@ -110,6 +112,43 @@ impl Session {
         }
         answers.drop_result().await.map_err(failed)?;
         Ok(found)
+    }
+}
+
+impl Session {
+    /// Which of the rows that the plan has to find are not there, under locks: nobody makes
+    /// them before it does.
+    ///
+    /// # Errors
+    /// The batch must be rolled back.
+    pub(super) async fn absent(
+        &mut self,
+        tables: &[TablePlan],
+    ) -> Result<HashSet<RowKey>, ApplyError> {
+        self.flush().await?;
+        let mut absent = HashSet::new();
+        for plan in tables {
+            self.ensure_mapping(&plan.table).await?;
+            let (_, mapping) =
+                &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
+            let (rows, key) = (plan.found().collect::<Vec<_>>(), plan.table.key_columns());
+            for rows in rows.chunks(READ_MAX) {
+                let asked = rows.iter().flat_map(|row| {
+                    let mut sql = sql::select(mapping, row);
+                    sql.extend_from_slice(b" FOR UPDATE;");
+                    sql
+                });
+                let sql: Vec<u8> = asked.collect();
+                let mut answers = self.conn.query_iter(sql).await.map_err(failed)?;
+                for row in rows {
+                    let held: Vec<SqlRow> = answers.collect().await.map_err(failed)?;
+                    let gone = RowKey::of(&plan.table, &key, row).ok().filter(|_| held.is_empty());
+                    absent.extend(gone);
+                }
+                answers.drop_result().await.map_err(failed)?;
+            }
+        }
+        Ok(absent)
     }
 }
 

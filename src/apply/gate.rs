@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::batch::Batch;
+use super::batch::{self, Batch};
 use super::{ApplyError, ErrorKind, Session, redo};
 use crate::change::{BinlogPoint, RegionId, Seq};
 use crate::failpoint;
@@ -244,35 +244,76 @@ pub(super) async fn finish(
     passed
 }
 
-/// Writes a batch and reads the point of the binlog under its locks.
+/// Writes a batch and reads the point of the binlog under its locks. Where rows are
+/// missing it begins anew: to tell of them it looks before it writes.
 pub(super) async fn write(
     session: &mut Session,
-    region: RegionId,
-    batch: Option<&Batch>,
+    gate: &Gate,
+    batch: Option<&mut Batch>,
 ) -> Result<BinlogPoint, ApplyError> {
     let Some(batch) = batch.filter(|batch| !batch.is_idle()) else {
         return Ok(BinlogPoint::Domains(BTreeMap::new()));
     };
     failpoint::pause(failpoint::PLANNED).await;
+    begin(session, batch).await?;
+    if let Some(point) = write_rows(session, gate, batch, false).await? {
+        return Ok(point);
+    }
+    session.rollback().await?;
+    begin(session, batch).await?;
+    looking(session, gate, batch).await
+}
+
+async fn begin(session: &mut Session, batch: &Batch) -> Result<(), ApplyError> {
     session.begin(batch.slot(), &batch.marks()).await?;
     if batch.care {
         session.savepoint();
     }
-    write_rows(session, region, batch).await
+    Ok(())
 }
 
-/// The same after the marker rows.
-pub(super) async fn write_rows(
+/// Writes a batch once more, after its marker rows.
+pub(super) async fn rewrite(
     session: &mut Session,
-    region: RegionId,
-    batch: &Batch,
+    gate: &Gate,
+    batch: &mut Batch,
 ) -> Result<BinlogPoint, ApplyError> {
-    let own = |dot| batch.items.iter().any(|item| item.dot == dot);
-    let conflicts = &batch.plan.conflicts;
-    let stood = session.standing(conflicts, &own).await?;
-    let point = session.write_and_point(&batch.plan.tables).await?;
-    session.log_conflicts(region, conflicts, stood).await?;
-    Ok(point)
+    if let Some(point) = write_rows(session, gate, batch, false).await? {
+        return Ok(point);
+    }
+    session.take_back().await?;
+    looking(session, gate, batch).await
+}
+
+async fn looking(
+    session: &mut Session,
+    gate: &Gate,
+    batch: &mut Batch,
+) -> Result<BinlogPoint, ApplyError> {
+    let point = write_rows(session, gate, batch, true).await?;
+    point.ok_or_else(|| ApplyError::Again("rows went while they were looked at".to_owned()))
+}
+
+/// None when rows were missing that were not looked for.
+async fn write_rows(
+    session: &mut Session,
+    gate: &Gate,
+    batch: &mut Batch,
+    look: bool,
+) -> Result<Option<BinlogPoint>, ApplyError> {
+    let items = &batch.items;
+    let own = |dot| items.iter().any(|item| item.dot == dot);
+    let stood = session.standing(&batch.plan.conflicts, &own).await?;
+    if look {
+        let absent = session.absent(&batch.plan.tables).await?;
+        batch.plan.conflicts.extend(batch::missing(&gate.book, items, absent));
+    }
+    let (point, found) = session.write_and_count(&batch.plan.tables).await?;
+    if !found && !look {
+        return Ok(None);
+    }
+    session.log_conflicts(gate.region, &batch.plan.conflicts, stood).await?;
+    Ok(Some(point))
 }
 
 const CAPTURE_BEHIND: &str = "capture has not read the local binlog up to its end";

@@ -13,10 +13,29 @@ use super::gate::{Written, finish, lock, miss_text};
 use super::run::{Applier, halt};
 use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
-use crate::change::RegionId;
+use crate::change::{BinlogPoint, RegionId};
 use crate::failpoint;
-use crate::resolve::Plan;
+use crate::resolve::{Plan, Rulebook, TablePlan};
 use crate::version::BatchId;
+
+/// Writes a part, and tells of the rows that are missing.
+async fn write_part(
+    session: &mut Session,
+    book: &Rulebook,
+    part: &[Item],
+    tables: &[TablePlan],
+    whole: &mut Plan,
+) -> Result<BinlogPoint, ApplyError> {
+    session.savepoint();
+    let (point, found) = session.write_and_count(tables).await?;
+    if found {
+        return Ok(point);
+    }
+    session.take_back().await?;
+    let absent = session.absent(tables).await?;
+    whole.conflicts.extend(batch::missing(book, part, absent));
+    session.write_and_point(tables).await
+}
 
 impl Applier {
     /// Applies the large transaction at the front of a stream.
@@ -32,11 +51,11 @@ impl Applier {
         let slot = u8::try_from(id.0 % 8).expect("a remainder of 8 fits");
         let mark = Mark { dot: item.dot, epoch: item.epoch, hlc: item.hlc };
         session.begin(slot, &[mark]).await?;
-        let schema = self.schema;
+        let (schema, book) = (self.schema, self.gate.book.clone());
         let mut whole = Plan::default();
         let point = loop {
             let part = std::slice::from_ref(&item);
-            let plan = batch::plan(&lock(&self.index), &self.gate.book, part);
+            let plan = batch::plan(&lock(&self.index), &book, part);
             let mut plan = match plan {
                 Ok(plan) => plan,
                 Err((_, error)) => {
@@ -48,7 +67,7 @@ impl Applier {
             };
             let tables = std::mem::take(&mut plan.tables);
             whole.join(plan);
-            let point = match session.write_and_point(&tables).await {
+            let point = match write_part(session, &book, part, &tables, &mut whole).await {
                 Ok(point) => point,
                 Err(error) => {
                     session.rollback().await?;

@@ -13,7 +13,7 @@
 
 use super::Session;
 use super::batch::{self, BatchLimits};
-use super::gate::{Gate, Miss, Written, lock, write_rows};
+use super::gate::{Gate, Miss, Written, lock, rewrite};
 
 /// How many batches in a row must pass at once before two are in flight again.
 const CARE: u32 = 16;
@@ -75,8 +75,7 @@ async fn again(gate: &Gate, session: &mut Session, written: &mut Written) -> Res
     session.take_back().await.map_err(Miss::Database)?;
     plan(gate, written)?;
     tracing::debug!("batch done again under its locks");
-    written.point =
-        write_rows(session, gate.region, &written.batch).await.map_err(Miss::Database)?;
+    written.point = rewrite(session, gate, &mut written.batch).await.map_err(Miss::Database)?;
     written.redone = true;
     Ok(())
 }

@@ -112,11 +112,11 @@ pub async fn run(
             }
             Gathered::Nothing | Gathered::Large(_) => ready.take(),
         };
-        let gate = applier.gate.clone();
+        let (gate, planned) = (applier.gate.clone(), batch.is_some());
         let (finished, point, ahead) = tokio::join!(
             Box::pin(finish(&gate, &mut first, written.as_mut())),
-            Box::pin(write(&mut second, gate.region, batch.as_ref())),
-            Box::pin(applier.ahead(batch.is_some()))
+            Box::pin(write(&mut second, &gate, batch.as_mut())),
+            Box::pin(applier.ahead(planned))
         );
         ready = ahead;
         let older = written.take();

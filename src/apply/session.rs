@@ -9,7 +9,7 @@ use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
 use super::bootstrap::{self, Flavor};
 use super::schema::{self, Mapping};
-use super::sql::{self, Dialect, Script};
+use super::sql::{self, Dialect, Expects, Script, Statement};
 use super::{ApplyError, ErrorKind};
 use crate::change::{BinlogPoint, Dot, Table};
 use crate::clock::Hlc;
@@ -175,6 +175,17 @@ impl Session {
         &mut self,
         tables: &[TablePlan],
     ) -> Result<BinlogPoint, ApplyError> {
+        self.write_and_count(tables).await.map(|(point, _)| point)
+    }
+
+    /// The same; says also whether all rows were there that the plan had to find.
+    ///
+    /// # Errors
+    /// The batch must be rolled back.
+    pub async fn write_and_count(
+        &mut self,
+        tables: &[TablePlan],
+    ) -> Result<(BinlogPoint, bool), ApplyError> {
         let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
         for plan in tables {
             // A batch may hold one table in two shapes: each is mapped when it is written.
@@ -201,12 +212,13 @@ impl Session {
     }
 
     /// Sends what is pending; the last statement gives the point.
-    async fn send(&mut self) -> Result<BinlogPoint, ApplyError> {
+    async fn send(&mut self) -> Result<(BinlogPoint, bool), ApplyError> {
         let script = std::mem::take(&mut self.pending);
         let answer = self.send_all(&script).await;
         self.pending = script;
         self.pending.clear();
-        let row = answer?.ok_or_else(|| ApplyError::Away("the binlog is off".to_owned()))?;
+        let (row, found) = answer?;
+        let row = row.ok_or_else(|| ApplyError::Away("the binlog is off".to_owned()))?;
         let name = row.get_opt::<String, _>(0).and_then(Result::ok).unwrap_or_default();
         let point = match self.flavor {
             Flavor::MariaDb => BinlogPoint::from_mariadb(&name),
@@ -215,41 +227,50 @@ impl Session {
                 offset.and_then(|offset| BinlogPoint::from_file(&name, offset))
             }
         };
-        point.ok_or_else(|| ApplyError::Away("the binlog's position is not readable".to_owned()))
+        let unread = || ApplyError::Away("the binlog's position is not readable".to_owned());
+        Ok((point.ok_or_else(unread)?, found))
     }
 
-    /// As many statements at once as a packet takes; gives the last row of all.
-    async fn send_all(&mut self, script: &Script) -> Result<Option<Row>, ApplyError> {
-        let (mut from, mut sent, mut last) = (0, 0, None);
+    /// As many statements at once as a packet takes; gives the last row of all, and
+    /// whether each statement found what it expects.
+    async fn send_all(&mut self, script: &Script) -> Result<(Option<Row>, bool), ApplyError> {
+        let (mut from, mut sent, mut last, mut found) = (0, 0, None, true);
         while sent < script.statements.len() {
             let mut upto = sent + 1;
             while upto < script.statements.len()
-                && script.statements[upto].0 - from <= self.packet_bytes_max
+                && script.statements[upto].end - from <= self.packet_bytes_max
             {
                 upto += 1;
             }
-            let end = script.statements[upto - 1].0;
+            let end = script.statements[upto - 1].end;
             if end - from >= self.row_bytes_max {
-                return Err(ApplyError::too_large(&script.statements[sent].1));
+                return Err(ApplyError::too_large(&script.statements[sent].table));
             }
-            match self.ask(&script.text[from..end]).await {
-                Ok(row) => last = row.or(last),
+            match self.ask(&script.text[from..end], &script.statements[sent..upto]).await {
+                Ok((row, all)) => (last, found) = (row.or(last), found && all),
                 Err((at, error)) => {
                     let at = (sent + at).min(upto - 1);
-                    return Err(self.refused(&error, &script.statements[at].1));
+                    return Err(self.refused(&error, &script.statements[at].table));
                 }
             }
             (from, sent) = (end, upto);
         }
-        Ok(last)
+        Ok((last, found))
     }
 
-    /// Runs statements; gives the last row, or which statement failed.
-    async fn ask(&mut self, text: &[u8]) -> Result<Option<Row>, (usize, mysql_async::Error)> {
-        let mut done = 0;
+    /// Runs statements; gives the last row and whether all found what they expect, or
+    /// which statement failed.
+    async fn ask(
+        &mut self,
+        text: &[u8],
+        statements: &[Statement],
+    ) -> Result<(Option<Row>, bool), (usize, mysql_async::Error)> {
+        let (mut done, mut found) = (0, true);
         let mut result = self.conn.query_iter(text).await.map_err(|error| (done, error))?;
         let mut last = None;
         loop {
+            let expects = statements.get(done).map_or(Expects::Nothing, |one| one.expects);
+            found &= expects.holds(result.affected_rows(), &result.info());
             done += 1;
             let rows: Vec<Row> = result.collect().await.map_err(|error| (done, error))?;
             last = rows.into_iter().next().or(last);
@@ -259,7 +280,7 @@ impl Session {
         }
         // The driver keeps the error of a later statement back until here.
         result.drop_result().await.map_err(|error| (done, error))?;
-        Ok(last)
+        Ok((last, found))
     }
 
     fn refused(&mut self, error: &mysql_async::Error, table: &Arc<str>) -> ApplyError {

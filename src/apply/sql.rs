@@ -23,13 +23,50 @@ const DELETE_ROWS_MAX: usize = 500;
 /// is larger (`range_optimizer_max_mem_size`).
 const COMPOSITE_ROWS_MAX: usize = 200;
 
-/// Statements to send, in order, with the table that each one writes.
+/// Statements to send, in order.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     /// Each statement ends with its semicolon.
     pub(super) text: Vec<u8>,
-    /// Where each ends, and what it writes.
-    pub(super) statements: Vec<(usize, Arc<str>)>,
+    pub(super) statements: Vec<Statement>,
+}
+
+#[derive(Debug)]
+pub(super) struct Statement {
+    /// Where it ends in the text.
+    pub(super) end: usize,
+    /// What it writes.
+    pub(super) table: Arc<str>,
+    pub(super) expects: Expects,
+}
+
+/// What the server's count of rows says where all rows of a statement are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expects {
+    Nothing,
+    /// No row is inserted.
+    NoInsert,
+    /// So many rows are deleted.
+    Deletes(u64),
+}
+
+impl Expects {
+    /// Whether the answer says so: its count of rows, and its text, `Records: 2
+    /// Duplicates: 1  Warnings: 0` in the server's language, which a statement of one row
+    /// does not have. Of an upsert a row counts 1 when it is inserted, 2 and as a duplicate
+    /// when it is changed, and not when it is as it was.
+    pub(super) fn holds(self, rows: u64, text: &str) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Deletes(wanted) => rows == wanted,
+            Self::NoInsert if text.is_empty() => rows != 1,
+            Self::NoInsert => {
+                let digits = |c: char| !c.is_ascii_digit();
+                let mut numbers = text.split(digits).filter_map(|n| n.parse::<u64>().ok());
+                numbers.nth(1).is_none_or(|changed| rows == 2 * changed)
+            }
+        }
+    }
 }
 
 impl Script {
@@ -42,12 +79,13 @@ impl Script {
     /// Adds a whole statement, without its semicolon.
     pub(super) fn push(&mut self, statement: &str, table: &Arc<str>) {
         self.text.extend_from_slice(statement.as_bytes());
-        self.end(table);
+        self.end(table, Expects::Nothing);
     }
 
-    fn end(&mut self, table: &Arc<str>) {
+    fn end(&mut self, table: &Arc<str>, expects: Expects) {
         self.text.push(b';');
-        self.statements.push((self.text.len(), Arc::clone(table)));
+        let (end, table) = (self.text.len(), Arc::clone(table));
+        self.statements.push(Statement { end, table, expects });
     }
 
     fn add(&mut self, text: &str) {
@@ -71,17 +109,26 @@ pub(super) struct Dialect {
 /// deleted by primary key first and inserted anew: a swap of unique values applies,
 /// and a collision with a row outside is an error, never an overwrite.
 pub(super) fn table(out: &mut Script, dialect: Dialect, mapping: &Mapping, plan: &TablePlan) {
-    delete(out, dialect, mapping, &plan.removes);
+    let (found, other) = plan.removes.split_at(plan.found.removes);
+    delete(out, dialect, mapping, (found, true));
+    delete(out, dialect, mapping, (other, false));
+    let (found, other) = plan.puts.split_at(plan.found.puts);
     if mapping.unique {
-        delete(out, dialect, mapping, &plan.puts);
+        delete(out, dialect, mapping, (found, true));
+        delete(out, dialect, mapping, (other, false));
+        insert(out, dialect, mapping, (&plan.puts, false));
+    } else {
+        insert(out, dialect, mapping, (found, true));
+        insert(out, dialect, mapping, (other, false));
     }
-    insert(out, dialect, mapping, &plan.puts);
-    merge::merge(out, mapping, &plan.merges);
+    let (found, other) = plan.merges.split_at(plan.found.merges);
+    merge::merge(out, mapping, (found, true));
+    merge::merge(out, mapping, (other, false));
 }
 
 /// By primary key. The index is forced, so that no plan ever scans, and locks, the
 /// whole table.
-fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
+fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, (rows, found): (&[Row], bool)) {
     let single = mapping.key.len() == 1;
     let rows_max = if single { DELETE_ROWS_MAX } else { COMPOSITE_ROWS_MAX };
     let mut rows = rows.iter().peekable();
@@ -120,7 +167,8 @@ fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
         if single {
             out.add(")");
         }
-        out.end(&mapping.full);
+        let expects = if found { Expects::Deletes(written as u64) } else { Expects::Nothing };
+        out.end(&mapping.full, expects);
     }
 }
 
@@ -160,7 +208,7 @@ fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
     }
 }
 
-fn insert(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
+fn insert(out: &mut Script, dialect: Dialect, mapping: &Mapping, (rows, found): (&[Row], bool)) {
     let mut rows = rows.iter().peekable();
     while rows.peek().is_some() {
         let start = out.text.len();
@@ -187,7 +235,7 @@ fn insert(out: &mut Script, dialect: Dialect, mapping: &Mapping, rows: &[Row]) {
         if !mapping.unique {
             on_duplicate(out, dialect.flavor, mapping);
         }
-        out.end(&mapping.full);
+        out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
     }
 }
 

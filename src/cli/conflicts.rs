@@ -78,7 +78,7 @@ pub(super) struct FilterArguments {
     /// Only of this table, `schema.table`
     #[arg(long)]
     table: Option<String>,
-    /// Only of this kind: what was here, then what came; or `unique_key`, `foreign_key`, `repair`
+    /// Only of this kind: what was here, then what came; or `unique_key`, `foreign_key`, `row_missing`, `repair`
     #[arg(long, value_parser = PossibleValuesParser::new(conflicts::kinds()), hide_possible_values = true)]
     kind: Option<String>,
     /// Only those that this policy decided

@@ -161,6 +161,9 @@ fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
         _ => return Err(LogError::Lost(id, "nothing was lost")),
     };
     let lost = &entry[side];
+    if lost.is_null() {
+        return Err(LogError::Lost(id, "nothing was lost"));
+    }
     let (row, known) = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
         (Some("delete"), _, Json::Object(before)) => (None, before),
         (_, Json::Object(after), _) => (Some(after.clone()), after),

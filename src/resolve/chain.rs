@@ -107,8 +107,9 @@ fn shorten(entry: &mut Json) {
         ("existing", "before"),
         ("existing", "after"),
     ] {
-        let held = &mut entry[side][image];
-        if !held.is_null() {
+        // A row that is missing has no other side.
+        let held = entry[side].get_mut(image).filter(|held| !held.is_null());
+        if let Some(held) = held {
             *held = json!({ "omitted_bytes": held.to_string().len() });
         }
     }

@@ -19,6 +19,9 @@ pub enum ConflictKind {
     UniqueKey,
     /// One row references another that is gone.
     ForeignKey,
+    /// The row that a write had found is not here, and nothing that its author had not
+    /// seen took it away.
+    RowMissing,
 }
 
 impl ConflictKind {
@@ -32,7 +35,7 @@ impl ConflictKind {
             .flat_map(|existing| all.map(|incoming| Self::Row { existing, incoming }))
             // Two concurrent deletes are none.
             .filter(|kind| *kind != Self::Row { existing: Delete, incoming: Delete });
-        rows.chain([Self::UniqueKey, Self::ForeignKey]).map(Self::name).collect()
+        rows.chain([Self::UniqueKey, Self::ForeignKey, Self::RowMissing]).map(Self::name).collect()
     }
 
     /// Its name in logs and metrics: what was here, then what came.
@@ -42,6 +45,7 @@ impl ConflictKind {
         match self {
             Self::UniqueKey => "unique_key",
             Self::ForeignKey => "foreign_key",
+            Self::RowMissing => "row_missing",
             Self::Row { existing, incoming } => match (existing, incoming) {
                 (Insert, Insert) => "insert_insert",
                 (Insert, Update) => "insert_update",
@@ -86,7 +90,7 @@ pub struct Orphan {
 }
 
 /// Two concurrent writes of one row, of one unique value, or of a row and of one that it
-/// references.
+/// references; or a write of a row that is missing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conflict {
     /// The incoming row's table.
@@ -97,7 +101,7 @@ pub struct Conflict {
     pub policy: &'static str,
     /// The write that came.
     pub incoming: Side,
-    /// The best that was here.
+    /// The best that was here; of [`ConflictKind::RowMissing`] nothing, and it says no more.
     pub existing: Side,
     /// Whether the incoming one stands.
     pub incoming_wins: bool,
@@ -118,7 +122,8 @@ impl Conflict {
     /// key. None when it is known, or gone.
     #[must_use]
     pub fn unread(&self) -> Option<(&Arc<Table>, &Row)> {
-        if self.existing.after.is_some() || self.existing.version.action == Action::Delete {
+        let known = self.existing.after.is_some() || self.kind == ConflictKind::RowMissing;
+        if known || self.existing.version.action == Action::Delete {
             return None;
         }
         match &self.orphan {

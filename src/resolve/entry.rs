@@ -35,7 +35,12 @@ fn told(
         "winner": conflict.winner(),
         "why": why(conflict),
         "incoming": side(incoming, &conflict.incoming),
-        "existing": side(existing, &conflict.existing),
+        "existing": match conflict.kind {
+            ConflictKind::RowMissing => Json::Null,
+            ConflictKind::Row { .. } | ConflictKind::UniqueKey | ConflictKind::ForeignKey => {
+                side(existing, &conflict.existing)
+            }
+        },
     })
 }
 
@@ -90,6 +95,12 @@ fn why(conflict: &Conflict) -> String {
         let (schema, table) = (&orphan.key.schema, &orphan.key.table);
         return format!(
             "region {child}'s row references one of {schema}.{table} that region {parent} took away"
+        );
+    }
+    if conflict.kind == ConflictKind::RowMissing {
+        return format!(
+            "region {w} had the row, which is not here: something took it away outside the \
+             binlog, or it never came"
         );
     }
     if conflict.merged {

@@ -59,6 +59,37 @@ pub struct TablePlan {
     pub puts: Vec<Row>,
     /// Rows that change relative to what is there.
     pub merges: Vec<MergeRow>,
+    /// How many of the first of each find their row.
+    pub found: Found,
+}
+
+/// How many of the first operations find a row with their key: its author had found it,
+/// and nothing that he had not seen was written where it stands. One that is not there was
+/// taken away by no write that anybody knows of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Of the removes.
+    pub removes: usize,
+    /// Of the puts.
+    pub puts: usize,
+    /// Of the merges.
+    pub merges: usize,
+}
+
+impl TablePlan {
+    /// No operation yet.
+    #[must_use]
+    pub const fn new(table: Table) -> Self {
+        let found = Found { removes: 0, puts: 0, merges: 0 };
+        Self { table, removes: Vec::new(), puts: Vec::new(), merges: Vec::new(), found }
+    }
+
+    /// The rows that are found.
+    pub fn found(&self) -> impl Iterator<Item = &Row> {
+        let Found { removes, puts, merges } = self.found;
+        let merges = self.merges[..merges].iter().map(|merge| &merge.row);
+        self.removes[..removes].iter().chain(&self.puts[..puts]).chain(merges)
+    }
 }
 
 /// What a batch does.
@@ -72,6 +103,8 @@ pub struct Plan {
     pub conflicts: Vec<Conflict>,
     /// [`Index::local_writes`] when the plan was made.
     pub local_writes: u64,
+    /// Rows that go because of a write that is not theirs, and because of which.
+    pub hidden: Vec<(RowKey, Dot)>,
     /// Places of which nothing was known: in a large transaction nearly all.
     pub(super) fresh: Vec<RowKey>,
     /// Per other place the transactions that were here.
@@ -126,6 +159,7 @@ impl Plan {
         }
         self.writes.extend(part.writes);
         self.conflicts.extend(part.conflicts);
+        self.hidden.extend(part.hidden);
         self.fresh.extend(part.fresh);
         self.basis.extend(part.basis);
         for (row, dots) in part.parents {

@@ -17,12 +17,20 @@ struct Place {
     seen: Seen,
     /// Where its operation is: table, place.
     op: Option<(usize, usize)>,
+    /// Whether the batch finds a row here; unknown before its first write of it.
+    found: Option<bool>,
+}
+
+#[derive(Debug)]
+struct Op {
+    effect: Effect,
+    found: bool,
 }
 
 #[derive(Debug)]
 struct TableOps {
     table: Arc<Table>,
-    ops: Vec<Option<Effect>>,
+    ops: Vec<Option<Op>>,
 }
 
 /// Why a row is worked out again.
@@ -87,9 +95,11 @@ impl<'a> Planner<'a> {
             let key = one.write.key;
             let plain = one.write.body.is_none() && self.places.seen(key).history.is_empty();
             if plain {
+                self.expect(one);
                 self.plain(one);
             } else {
                 self.victims(&one.write, &mut shows);
+                self.expect(one);
                 shows.push((key, Cause::Came(n)));
             }
             if self.is_dropped(one) {
@@ -118,13 +128,24 @@ impl<'a> Planner<'a> {
     #[must_use]
     pub fn finish(mut self) -> Plan {
         for TableOps { table, ops } in self.tables {
-            let table = Table::clone(&table);
-            let mut plan = TablePlan { table, removes: vec![], puts: vec![], merges: vec![] };
-            for op in ops.into_iter().flatten() {
-                match op {
-                    Effect::Put(row) => plan.puts.push(row),
-                    Effect::Remove(row) => plan.removes.push(row),
-                    Effect::Merge(row) => plan.merges.push(row),
+            let mut plan = TablePlan::new(Table::clone(&table));
+            let ops: Vec<Op> = ops.into_iter().flatten().collect();
+            let (found, other): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| op.found);
+            for Op { effect, found } in found.into_iter().chain(other) {
+                let count = usize::from(found);
+                match effect {
+                    Effect::Put(row) => {
+                        plan.puts.push(row);
+                        plan.found.puts += count;
+                    }
+                    Effect::Remove(row) => {
+                        plan.removes.push(row);
+                        plan.found.removes += count;
+                    }
+                    Effect::Merge(row) => {
+                        plan.merges.push(row);
+                        plan.found.merges += count;
+                    }
                 }
             }
             if plan.puts.len() + plan.removes.len() + plan.merges.len() > 0 {
@@ -154,7 +175,7 @@ impl<'a> Planner<'a> {
         } else {
             self.plan.basis.push((place, dots));
         }
-        self.places.insert(place, Place { seen, op: None });
+        self.places.insert(place, Place { seen, op: None, found: None });
     }
 
     fn check_shape(&self, table: &Table) -> Result<(), PlanError> {
@@ -354,7 +375,8 @@ impl<'a> Planner<'a> {
             Some(Shown::Row(row)) => {
                 self.operate(&self.shape(&table, key, &row), key, Effect::Put(row));
             }
-            Some(Shown::Nothing(row)) => {
+            Some(Shown::Nothing(row, by)) => {
+                self.plan.hidden.extend(by.map(|by| (key, by)));
                 self.operate(&self.shape(&table, key, &row), key, Effect::Remove(row));
             }
             Some(Shown::As(version)) => {
@@ -380,7 +402,7 @@ impl<'a> Planner<'a> {
         let held = self.places.get(&key).and_then(|place| place.op);
         let earlier = held.and_then(|(table, at)| self.tables[table].ops[at].take());
         let effect = match earlier {
-            Some(earlier) => merge::join(earlier, later)
+            Some(earlier) => merge::join(earlier.effect, later)
                 .ok_or_else(|| PlanError::Sum(table.full_name().to_string()))?,
             None => later,
         };
@@ -391,6 +413,7 @@ impl<'a> Planner<'a> {
     /// The operation on a row, in place of an earlier one.
     fn operate(&mut self, table: &Arc<Table>, key: RowKey, effect: Effect) {
         let place = self.places.get_mut(&key).expect("a row is loaded before it is decided");
+        let effect = Op { effect, found: *place.found.get_or_insert(false) };
         let same = |ops: &TableOps| Arc::ptr_eq(&ops.table, table) || ops.table.same_shape(table);
         if let Some((held, at)) = place.op.take() {
             if same(&self.tables[held]) {
@@ -422,6 +445,7 @@ fn own(one: &Touched<'_>) -> Effect {
     }
 }
 
+mod found;
 mod orphan;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! with further unique keys it goes, since its old values may be taken.
 
 use super::{Order, Policy};
-use crate::change::Row;
+use crate::change::{Dot, Row};
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, RowKey, Seen, Version, Write};
 
@@ -16,8 +16,8 @@ use crate::version::{Body, RowKey, Seen, Version, Write};
 pub(super) enum Shown {
     /// This row.
     Row(Row),
-    /// Nothing; a row with the key, to find it by.
-    Nothing(Row),
+    /// Nothing; a row with the key, to find it by, and which write elsewhere took it away.
+    Nothing(Row, Option<Dot>),
     /// What the version's own write left.
     As(Version),
 }
@@ -53,7 +53,8 @@ pub(super) fn shown(policy: &Policy, places: &impl Places, key: RowKey) -> Optio
     else {
         return Some(Shown::As(*version));
     };
-    let row = if !is_void(places, write, body) {
+    let void = voider(places, write, body);
+    let row = if void.is_none() {
         body.after.as_ref()
     } else if body.table.unique_keys.is_empty() {
         body.before.as_ref()
@@ -64,28 +65,34 @@ pub(super) fn shown(policy: &Policy, places: &impl Places, key: RowKey) -> Optio
         Some(row) => Shown::Row(row.clone()),
         None => {
             let known = body.after.as_ref().or(body.before.as_ref());
-            Shown::Nothing(known.expect("a kept write has a row").clone())
+            Shown::Nothing(known.expect("a kept write has a row").clone(), void)
         }
     })
 }
 
 /// Whether the write can't stand, for its unique values or for its group.
 pub(super) fn is_void(places: &impl Places, write: &Write, body: &Body) -> bool {
+    voider(places, write, body).is_some()
+}
+
+/// A write for which this one can't stand.
+fn voider(places: &impl Places, write: &Write, body: &Body) -> Option<Dot> {
     let lost = |half: &Write| {
-        half.body.iter().flat_map(|body| &body.claims).any(|&claim| {
-            places
-                .seen(claim)
-                .history
-                .iter()
-                .any(|other| beats(other, half) && other.key != half.key)
+        half.body.iter().flat_map(|body| &body.claims).find_map(|&claim| {
+            let mut others = places.seen(claim).history.iter();
+            others.find(|other| beats(other, half) && other.key != half.key)
         })
     };
-    let Some(group) = &body.group else { return lost(write) };
-    group.iter().any(|&member| {
+    let beaten = |&member: &RowKey| {
         let history = &places.seen(member).history;
-        let half = history.iter().find(|held| held.version.dot == write.version.dot);
-        half.is_some_and(|half| lost(half) || history.iter().any(|other| beats(other, half)))
-    })
+        let half = history.iter().find(|held| held.version.dot == write.version.dot)?;
+        lost(half).or_else(|| history.iter().find(|other| beats(other, half)))
+    };
+    let found = match &body.group {
+        Some(group) => group.iter().find_map(beaten),
+        None => lost(write),
+    };
+    found.map(|other| other.version.dot)
 }
 
 /// Whether `write` is concurrent with the other and later.

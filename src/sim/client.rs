@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::invariants::rows_found;
 use super::region::{Key, Region};
 use super::schema::{self, A, B, ID, N, Name, U};
 use super::script::Op;
@@ -172,6 +173,7 @@ pub(super) fn run_plan(rows: &mut Rows, plan: &Plan) -> Result<(), String> {
     for table in &plan.tables {
         let name = schema::of(&table.table);
         let key = |row: &Row| (name, schema::int(row, ID).expect("a key"));
+        rows_found::check(rows, table)?;
         for row in &table.removes {
             rows.remove(&key(row));
         }

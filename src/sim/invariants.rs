@@ -1,4 +1,4 @@
-//! What must hold at the end of every run, one in each file.
+//! What must hold at the end of every run, one in each file; `rows_found` before each batch.
 
 mod clock_bound;
 mod convergence;
@@ -6,6 +6,7 @@ mod exact_conflicts;
 mod exactly_once;
 mod explained;
 mod orphans;
+pub(super) mod rows_found;
 mod sums;
 
 use super::oracle;

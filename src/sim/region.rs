@@ -92,6 +92,8 @@ pub(super) struct Region {
     pub(super) ahead_us: u64,
     pub(super) crashes: usize,
     pub(super) stale: usize,
+    /// Rows that batches had to find.
+    pub(super) found: usize,
 }
 
 impl Region {
@@ -126,6 +128,7 @@ impl Region {
             ahead_us: 0,
             crashes: 0,
             stale: 0,
+            found: 0,
             peers,
         };
         region.start();
@@ -286,6 +289,9 @@ impl Region {
             planner.add(&incoming).map_err(|error| format!("the planner refuses: {error}"))?;
         }
         let plan = planner.finish();
+        for &(row, by) in &plan.hidden {
+            self.agent.index.hidden.hide(row, by);
+        }
         self.agent.batches += 1;
         let id = BatchId(self.agent.batches);
         self.agent.index.stage(id, marks(&items).into_keys().collect(), plan.writes.clone());
@@ -315,6 +321,7 @@ impl Region {
             }
             return Ok(());
         }
+        self.found += batch.plan.tables.iter().map(|table| table.found().count()).sum::<usize>();
         super::client::run_plan(&mut self.rows, &batch.plan)?;
         self.conflicts.extend(batch.plan.conflicts);
         for item in &batch.items {
@@ -384,6 +391,9 @@ impl Region {
         }
         writes.sort_by_key(|write| write.version.rank());
         let mut index = Index::default();
+        index
+            .hidden
+            .begin(self.applied.iter().chain([Dot { origin: self.id, seq: own }]).collect());
         for write in &writes {
             index.restore(write);
         }

@@ -111,6 +111,7 @@ impl World {
         for region in &self.regions {
             tally.crashes += region.crashes;
             tally.stale += region.stale;
+            tally.found += region.found;
             for conflict in &region.conflicts {
                 *tally.conflicts.entry(conflict.kind.name()).or_default() += 1;
             }

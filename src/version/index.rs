@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::unstable::Unstable;
-use super::{Action, Register, Role, RowKey, Version, Versions, Write};
+use super::{Action, Hidden, Register, Role, RowKey, Version, Versions, Write};
 use crate::change::{Dot, Vector};
 use crate::mutant::{self, Mutant};
 
@@ -137,6 +137,8 @@ pub struct Index {
     /// The places that hold something of a transaction.
     unstable: Unstable<RowKey>,
     register: Register,
+    /// Rows that are not where their authors left them.
+    pub hidden: Hidden,
     stable: Vector,
     local_writes: u64,
 }
@@ -243,9 +245,7 @@ impl Index {
 
     /// The batch was rolled back.
     pub fn abandon(&mut self, id: BatchId) {
-        let Some(at) = self.staged.iter().position(|batch| batch.id == id) else {
-            return;
-        };
+        let Some(at) = self.staged.iter().position(|batch| batch.id == id) else { return };
         let batch = self.staged.remove(at).expect("the position was just found");
         self.register.abandon(id);
         for key in batch.keys {
@@ -259,9 +259,7 @@ impl Index {
         let same = |batch: &Staged| {
             batch.marks.len() == marks.len() && batch.marks.iter().all(|m| marks.contains(m))
         };
-        let Some(at) = self.staged.iter().position(same) else {
-            return;
-        };
+        let Some(at) = self.staged.iter().position(same) else { return };
         let batch = self.staged.remove(at).expect("the position was just found");
         self.register.settle(batch.id);
         for key in batch.keys {
@@ -280,6 +278,7 @@ impl Index {
             self.stable.raise(dot.origin, dot.seq);
         }
         self.register.collect(&self.stable);
+        self.hidden.collect(&self.stable);
         let mut places = self.unstable.take(&self.stable);
         places.sort_unstable();
         places.dedup();

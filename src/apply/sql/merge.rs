@@ -2,13 +2,13 @@
 
 use std::io::Write as _;
 
-use super::{Script, value};
+use super::{Expects, Script, value};
 use crate::apply::schema::Mapping;
 use crate::resolve::MergeRow;
 
 /// Appends one statement for each row: it inserts the row, or where one is there sets
 /// the columns that the write won and adds to those that add up.
-pub(super) fn merge(out: &mut Script, mapping: &Mapping, rows: &[MergeRow]) {
+pub(super) fn merge(out: &mut Script, mapping: &Mapping, (rows, found): (&[MergeRow], bool)) {
     for merge in rows.iter().filter(|merge| merge.writes()) {
         out.add("INSERT INTO ");
         out.add(&mapping.name);
@@ -54,6 +54,6 @@ pub(super) fn merge(out: &mut Script, mapping: &Mapping, rows: &[MergeRow]) {
             out.add("=");
             out.add(key);
         }
-        out.end(&mapping.full);
+        out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
     }
 }
