@@ -59,6 +59,8 @@ pub struct Metrics {
     pub verify_chunks: IntCounterVec,
     /// Records sent to Kafka.
     pub outbox_records: IntCounterVec,
+    /// Parts of local transactions that every peer halts at, by table.
+    pub capture_refused: IntCounterVec,
     /// `origin`: records copied.
     pub link_records: IntCounterVec,
     /// `origin`: bytes copied.
@@ -119,6 +121,12 @@ impl Metrics {
             capture_recognised: counter(r, "capture_recognised_txns_total", RECOGNISED, &[]),
             capture_repairs: counter(r, "capture_repairs_total", REPAIRS, &[]),
             verify_chunks: counter(r, "verify_chunks_total", "Key ranges compared.", &[]),
+            capture_refused: counter(
+                r,
+                "capture_refused_total",
+                "Parts of local transactions that changed rows of an insert_only table: peers halt.",
+                &["table"],
+            ),
             outbox_records: counter(r, "outbox_records_total", "Records sent to Kafka.", &[]),
             link_records: counter(r, "link_records_total", "Records copied.", origin),
             link_bytes: counter(r, "link_bytes_total", "Bytes copied.", origin),

@@ -221,6 +221,9 @@ pub struct CaptureStatus {
     pub recognised_txns: u64,
     /// Age of the last event read, microseconds.
     pub behind_us: Option<u64>,
+    /// The `insert_only` table that a local transaction changed last since the start:
+    /// every peer halts at it.
+    pub refused: Option<String>,
 }
 
 /// The region's own topic.

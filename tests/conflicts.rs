@@ -233,6 +233,35 @@ impl Run {
             assert_eq!(n, own, "at {}", region.name);
         }
     }
+
+    /// A row that may only be inserted is changed: all peers stop, and the region that did
+    /// it says so too.
+    async fn refused(&self) {
+        let third = &self.lab.regions[2];
+        third.db.write("UPDATE shop.journal SET v = v + 1 LIMIT 1").await;
+        let agent = third.agent.as_ref().unwrap();
+        wait_until("it is told where it was done", PATIENCE, || async {
+            let (_, text) = agent.get("/status").await.unwrap_or_default();
+            let status: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            status["capture"]["refused"] == "shop.journal"
+        })
+        .await;
+        let (_, metrics) = agent.get("/metrics").await.unwrap();
+        let told = |line: &str| {
+            line.starts_with("causeway_capture_refused_total") && line.contains("shop.journal")
+        };
+        assert!(metrics.lines().any(told), "{metrics}");
+        for region in &self.lab.regions[..2] {
+            wait_until("the stream has stopped", PATIENCE, || async {
+                let answer = region.agent.as_ref().unwrap().get("/status").await;
+                let status = answer.map_or_else(String::new, |(_, text)| text);
+                let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+                let stream = &status["streams"]["r3"];
+                stream["state"] == "halted" && stream.to_string().contains("shop.journal")
+            })
+            .await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,6 +288,7 @@ async fn every_policy_converges_and_all_logs_name_the_same_winners() {
     }
     if only.is_empty() {
         commands::commands(&run.lab).await;
+        run.refused().await;
         run.alarm().await;
     }
 }

@@ -375,8 +375,18 @@ impl Stamping {
             self.shared.board.update(|status| status.capture.behind_us = Some(behind));
         }
         stamped.records.extend(self.stamper.take(event, now)?);
+        if let Some(table) = self.stamper.refused() {
+            self.refused(&table);
+        }
         stamped.after = after.or(stamped.after.take());
         Ok(())
+    }
+
+    /// A local transaction that every peer halts at: the region that wrote it says so too.
+    fn refused(&self, table: &str) {
+        tracing::error!(table, "a row of an insert_only table was changed: every peer halts at it");
+        self.shared.metrics.capture_refused.with_label_values(&[table]).inc();
+        self.shared.board.update(|status| status.capture.refused = Some(table.to_owned()));
     }
 
     /// Sends what is stamped, then says how far capture has come.

@@ -38,6 +38,8 @@ pub(crate) struct Stamper {
     index: SharedIndex,
     book: Rulebook,
     open: Option<Open>,
+    /// Set by each part: a table whose policy refuses what it does to a row.
+    refused: Option<String>,
 }
 
 impl Stamper {
@@ -59,7 +61,14 @@ impl Stamper {
             index,
             book,
             open: None,
+            refused: None,
         }
+    }
+
+    /// The table that the last part changed against its policy, given once: every peer
+    /// halts at it.
+    pub(crate) const fn refused(&mut self) -> Option<String> {
+        self.refused.take()
     }
 
     /// Takes the next event: gives the record to send, if there is one.
@@ -106,6 +115,8 @@ impl Stamper {
             changes: &part.changes,
         };
         let touched = touched(&self.book, &incoming)?;
+        let refused = touched.iter().find(|one| one.is_refused());
+        self.refused = refused.map(|one| one.table.full_name().to_string());
         open.writes.extend(touched.into_iter().map(|one| one.write));
         if part.last {
             self.position = part.after.position;

@@ -151,7 +151,6 @@ pub(super) fn missing(book: &Rulebook, items: &[Item], absent: HashSet<RowKey>) 
     if absent.is_empty() {
         return Vec::new();
     }
-    tracing::warn!(rows = absent.len(), "rows are missing here: the conflict log has them");
     let txns = items.iter().filter_map(|item| match &item.body {
         Body::Whole(changes) | Body::Part { changes, .. } => Some(incoming(item, changes)),
         Body::Heartbeat | Body::Void => None,

@@ -27,6 +27,7 @@ use super::tell::{TOLD, Trouble};
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Gone, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
+use crate::resolve::{Conflict, ConflictKind};
 use crate::version::{BatchId, Heads};
 
 pub(super) struct Applier {
@@ -467,6 +468,11 @@ impl Applier {
             (self.limits.rows + self.limits.rows / 4 + 1).min(self.config.limits.rows);
         for item in &batch.items {
             self.committed.raise(item.dot.origin, item.dot.seq);
+        }
+        let missing = |conflict: &&Conflict| conflict.kind == ConflictKind::RowMissing;
+        let rows = batch.plan.conflicts.iter().filter(missing).count();
+        if rows > 0 {
+            tracing::warn!(rows, "rows were missing here: the conflict log names them");
         }
         self.done.push((batch, wall_us()));
     }

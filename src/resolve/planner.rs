@@ -196,7 +196,7 @@ impl<'a> Planner<'a> {
         if let Some(why) = policy.unfit.clone() {
             return Err(PlanError::Unfit { table: table.full_name().to_string(), why });
         }
-        if policy.allow == Allow::Inserts && action != Action::Insert {
+        if one.is_refused() {
             let table = table.full_name().to_string();
             return Err(PlanError::NotInsert { table, action: action.name() });
         }

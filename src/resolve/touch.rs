@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
-use super::{Incoming, Policy, Rulebook};
+use super::{Allow, Incoming, Policy, Rulebook};
 use crate::change::{Row, Table};
 use crate::version::{Action, Body, Foreign, KeyError, Released, RowKey, Touch, Version, Write};
 
@@ -23,6 +23,14 @@ pub struct Touched<'a> {
     pub before: Option<&'a Row>,
     /// The row after, if it is there.
     pub after: Option<&'a Row>,
+}
+
+impl Touched<'_> {
+    /// Whether the table's policy takes no such write from anybody.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.policy.allow == Allow::Inserts && self.write.version.action != Action::Insert
+    }
 }
 
 /// Which rows of a transaction win or lose together.

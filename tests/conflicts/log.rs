@@ -76,6 +76,8 @@ impl Logs {
     /// Where two regions saw the same two transactions meet, they name the same winner.
     /// Gives how often that was, and the places where anything met.
     pub(crate) fn agree(&self) -> (usize, BTreeSet<String>) {
+        let missing = |entry: &&Json| text(entry, "kind") == "row_missing";
+        assert_eq!(self.0.iter().flatten().find(missing), None, "nobody took a row away");
         let logs: Vec<Winners> = self.0.iter().map(|log| winners(log)).collect();
         let mut told = BTreeSet::new();
         let mut shared = 0;

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::change::{BinlogPoint, Column, Kind, Row, RowChange, Table, Value};
+use crate::resolve::{Allow, Policy};
 
 fn at(trusted_us: u64) -> Now {
     Now { trusted_us, source_off_us: 0 }
@@ -13,6 +14,10 @@ fn region(id: u8) -> RegionId {
 }
 
 fn stamper() -> Stamper {
+    stamper_by(Rulebook::default())
+}
+
+fn stamper_by(book: Rulebook) -> Stamper {
     let tail = Tail {
         seq: Seq(4),
         hlc: Hlc(100),
@@ -20,13 +25,7 @@ fn stamper() -> Stamper {
         position: Position("0-1-4".into()),
     };
     let index = Arc::new(Mutex::new(Index::default()));
-    Stamper::new(
-        (region(1), 0),
-        2,
-        &tail,
-        Clock::new(tail.hlc, 500_000),
-        (index, Rulebook::default()),
-    )
+    Stamper::new((region(1), 0), 2, &tail, Clock::new(tail.hlc, 500_000), (index, book))
 }
 
 fn after(seq: u64) -> Checkpoint {
@@ -50,6 +49,25 @@ fn changes(part: u32, last: bool, id: i64) -> CaptureEvent {
         }],
         after: after(5),
     }
+}
+
+#[test]
+fn a_change_of_a_row_that_may_only_be_inserted_is_told_once() {
+    let policy = Policy { allow: Allow::Inserts, ..Policy::default() };
+    let mut stamper = stamper_by(Rulebook::new(move |_| policy.clone()));
+    stamper.take(changes(0, true, 1), at(0)).unwrap();
+    assert_eq!(stamper.refused(), None);
+    let CaptureEvent::Changes { gtid, commit, part, last, mut changes, after } =
+        changes(0, true, 1)
+    else {
+        unreachable!()
+    };
+    let row = &mut changes[0].rows[0];
+    row.before = row.after.take();
+    let gone = CaptureEvent::Changes { gtid, commit, part, last, changes, after };
+    assert!(stamper.take(gone, at(0)).unwrap().is_some(), "it is committed: it is shipped");
+    assert_eq!(stamper.refused(), Some("s.t".to_owned()));
+    assert_eq!(stamper.refused(), None);
 }
 
 #[test]

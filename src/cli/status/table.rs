@@ -44,6 +44,11 @@ pub(super) fn text(status: &AgentStatus) -> String {
         known(capture.gtid.as_ref()),
     ));
     noted(&mut line, capture.reason.as_deref(), capture.advice.as_deref());
+    if let Some(table) = &capture.refused {
+        let reason = format!("a local transaction changed rows of {table}, which is insert_only");
+        let advice = "peers halt at it: give the table another policy in all regions, then resume";
+        noted(&mut line, Some(&reason), Some(advice));
+    }
     let outbox = &status.outbox;
     line(format!(
         "outbox   {}  sent {}  acknowledged {}",
