@@ -43,6 +43,7 @@ mod event {
     pub(super) const HEARTBEAT: u8 = 27;
     pub(super) const GTID: u8 = 33;
     pub(super) const ANONYMOUS_GTID: u8 = 34;
+    pub(super) const TAGGED_GTID: u8 = 42;
     pub(super) const PREVIOUS_GTIDS: u8 = 35;
     pub(super) const XA_PREPARE: u8 = 38;
     pub(super) const PARTIAL_UPDATE: u8 = 39;
@@ -174,6 +175,7 @@ impl Assembler {
                 Ok(None)
             }
             event::ANONYMOUS_GTID => Err(CaptureError::Anonymous),
+            event::TAGGED_GTID => Err(CaptureError::Tagged),
             event::INCIDENT => Err(CaptureError::Incident),
             event::BEGIN_LOAD | event::EXECUTE_LOAD => {
                 Err(CaptureError::Statement("LOAD DATA".to_owned()))

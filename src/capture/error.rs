@@ -54,6 +54,10 @@ pub enum CaptureError {
     /// A transaction without a GTID.
     #[error("a transaction has no GTID")]
     Anonymous,
+    /// A GTID with a tag between uuid and number, which MySQL gives from 8.3 on when it is
+    /// asked to.
+    #[error("a transaction has a GTID with a tag")]
+    Tagged,
     /// The source noted that events are missing.
     #[error("the source's binlog has an incident: events are missing")]
     Incident,
@@ -98,6 +102,7 @@ impl CaptureError {
             | Self::Statement(_)
             | Self::Xa
             | Self::Anonymous
+            | Self::Tagged
             | Self::Incident
             | Self::Type { .. }
             | Self::CutKey { .. }
@@ -129,6 +134,10 @@ impl CaptureError {
             }
             Self::Xa => "do not use XA transactions on replicated tables",
             Self::Anonymous => "set gtid_mode=ON",
+            Self::Tagged => {
+                "let no session set a tag (gtid_next=AUTOMATIC:tag; who may is who has \
+                 TRANSACTION_GTID_TAG), then seed this region anew from a peer"
+            }
             Self::Type { .. } => "exclude the table in the topology, or change the column's type",
             Self::CutKey { .. } => {
                 "exclude the table in the topology, or let its primary key cover whole columns in \

@@ -57,6 +57,12 @@ pub(super) struct GtidSet(BTreeMap<String, Vec<(u64, u64)>>);
 
 impl GtidSet {
     /// Reads `uuid:1-5:7,uuid:…`.
+    /// Whether a set that can't be parsed has tags between uuids and numbers.
+    pub(super) fn is_tagged(text: &str) -> bool {
+        let mut pieces = text.split(',').flat_map(|part| part.split(':').skip(1));
+        pieces.any(|piece| piece.trim().starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+    }
+
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut set = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -129,7 +135,8 @@ mod tests {
         }
         set.enter("bb", 1);
         assert_eq!(set.position().0, "aa:1-9,bb:1");
-        assert!(GtidSet::parse("aa:5-3").is_none());
+        assert!(GtidSet::parse("aa:5-3").is_none() && !GtidSet::is_tagged("aa:5-3,bb:1"));
+        assert!(GtidSet::parse("aa:1:tag:5").is_none() && GtidSet::is_tagged("aa:1:tag:5"));
     }
 
     #[test]

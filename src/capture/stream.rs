@@ -340,7 +340,10 @@ async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler, boo
     for setting in settings {
         conn.query_drop(setting).await.map_err(|e| away(&e))?;
     }
-    let bad = CaptureError::Corrupt("the position in the outbox can't be read");
+    let bad = match !mariadb && GtidSet::is_tagged(&config.from.0) {
+        true => CaptureError::Tagged,
+        false => CaptureError::Corrupt("the position in the outbox can't be read"),
+    };
     let (source, request) = if mariadb {
         let request = BinlogStreamRequest::new(config.server_id).with_pos(4_u64);
         (Source::MariaDb(config.from.clone()), request)

@@ -80,6 +80,12 @@ fn positions_inside_a_payload_do_not_move_the_stream() {
     assert_eq!(assembler.checkpoint().point, wanted);
 }
 
+#[test]
+fn a_gtid_with_a_tag_is_refused_by_name() {
+    let said = mysql().event(42, (1, 1, 900), Bytes::from_static(&[2; 40]));
+    assert_eq!(said, Err(CaptureError::Tagged));
+}
+
 /// An idle MySQL's binlog ends behind its last transaction; the applier waits for it.
 #[test]
 fn an_idle_stream_says_how_far_it_has_come() {
