@@ -56,13 +56,13 @@ impl Domains {
 pub(super) struct GtidSet(BTreeMap<String, Vec<(u64, u64)>>);
 
 impl GtidSet {
-    /// Reads `uuid:1-5:7,uuid:…`.
     /// Whether a set that can't be parsed has tags between uuids and numbers.
     pub(super) fn is_tagged(text: &str) -> bool {
         let mut pieces = text.split(',').flat_map(|part| part.split(':').skip(1));
         pieces.any(|piece| piece.trim().starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
     }
 
+    /// Reads `uuid:1-5:7,uuid:…`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut set = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
