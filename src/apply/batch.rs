@@ -44,9 +44,7 @@ impl Batch {
     /// Gives its writes to the index, before it takes a lock.
     pub(super) fn stage(&mut self, index: &mut Index) {
         let marks = self.marks().into_iter().map(|mark| mark.dot).collect();
-        for (row, by) in self.plan.hidden.drain(..) {
-            index.hidden.hide(row, by);
-        }
+        index.hidden.hide(self.plan.hidden.drain(..));
         index.stage(self.id, marks, std::mem::take(&mut self.plan.writes));
     }
 

@@ -14,7 +14,7 @@ use crate::clock::wall_us;
 use crate::resolve::{Chain, Conflict, TablePlan, entry, text};
 use crate::version::RowKey;
 
-/// Rows read for the entries of one batch; of those beyond, the row that stood is in
+/// Rows read at once, and for the entries of one batch; of those beyond, the row that stood is in
 /// its region's outbox alone.
 const READ_MAX: usize = 500;
 
@@ -74,7 +74,7 @@ impl Session {
         for (n, conflict) in conflicts.iter().enumerate() {
             let unread = conflict.unread().filter(|_| !own(conflict.existing.version.dot));
             let Some((table, row)) = unread else { continue };
-            if asked.len() >= READ_MAX {
+            if asked.len() >= READ_MAX || sql.len() >= self.packet_bytes_max {
                 break;
             }
             match self.ensure_mapping(table).await {
@@ -113,10 +113,8 @@ impl Session {
         answers.drop_result().await.map_err(failed)?;
         Ok(found)
     }
-}
 
-impl Session {
-    /// Which of the rows that the plan has to find are not there, under locks: nobody makes
+    /// Which of the rows that the plan has to find, and writes, are not there, under locks: nobody makes
     /// them before it does.
     ///
     /// # Errors
@@ -131,19 +129,25 @@ impl Session {
             self.ensure_mapping(&plan.table).await?;
             let (_, mapping) =
                 &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
-            let (rows, key) = (plan.found().collect::<Vec<_>>(), plan.table.key_columns());
-            for rows in rows.chunks(READ_MAX) {
-                let asked = rows.iter().flat_map(|row| {
-                    let mut sql = sql::select(mapping, row);
-                    sql.extend_from_slice(b" FOR UPDATE;");
-                    sql
-                });
-                let sql: Vec<u8> = asked.collect();
+            let key = plan.table.key_columns();
+            let mut asked: Vec<(Vec<u8>, Vec<Option<RowKey>>)> = Vec::new();
+            for row in plan.counted() {
+                let full = |(sql, rows): &(Vec<u8>, Vec<_>)| {
+                    rows.len() >= READ_MAX || sql.len() >= self.packet_bytes_max
+                };
+                if asked.last().is_none_or(full) {
+                    asked.push(Default::default());
+                }
+                let (sql, rows) = asked.last_mut().expect("one was just made");
+                sql.extend(sql::select(mapping, row));
+                sql.extend_from_slice(b" FOR UPDATE;");
+                rows.push(RowKey::of(&plan.table, &key, row).ok());
+            }
+            for (sql, rows) in asked {
                 let mut answers = self.conn.query_iter(sql).await.map_err(failed)?;
                 for row in rows {
                     let held: Vec<SqlRow> = answers.collect().await.map_err(failed)?;
-                    let gone = RowKey::of(&plan.table, &key, row).ok().filter(|_| held.is_empty());
-                    absent.extend(gone);
+                    absent.extend(row.filter(|_| held.is_empty()));
                 }
                 answers.drop_result().await.map_err(failed)?;
             }

@@ -156,14 +156,12 @@ struct Lost {
 /// The version that lost.
 fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
     let side = match entry["winner"].as_str() {
-        Some("incoming") => "existing",
+        // A row that was missing has no other side.
+        Some("incoming") if !entry["existing"].is_null() => "existing",
         Some("existing") => "incoming",
         _ => return Err(LogError::Lost(id, "nothing was lost")),
     };
     let lost = &entry[side];
-    if lost.is_null() {
-        return Err(LogError::Lost(id, "nothing was lost"));
-    }
     let (row, known) = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
         (Some("delete"), _, Json::Object(before)) => (None, before),
         (_, Json::Object(after), _) => (Some(after.clone()), after),

@@ -86,9 +86,19 @@ impl TablePlan {
 
     /// The rows that are found.
     pub fn found(&self) -> impl Iterator<Item = &Row> {
+        self.found_by(|_| true)
+    }
+
+    /// Those that a statement counts: a merge that leaves its row as it is runs none.
+    pub fn counted(&self) -> impl Iterator<Item = &Row> {
+        self.found_by(MergeRow::writes)
+    }
+
+    fn found_by(&self, merged: fn(&MergeRow) -> bool) -> impl Iterator<Item = &Row> {
         let Found { removes, puts, merges } = self.found;
-        let merges = self.merges[..merges].iter().map(|merge| &merge.row);
-        self.removes[..removes].iter().chain(&self.puts[..puts]).chain(merges)
+        let merges = self.merges[..merges].iter().filter(move |merge| merged(merge));
+        let rows = self.removes[..removes].iter().chain(&self.puts[..puts]);
+        rows.chain(merges.map(|merge| &merge.row))
     }
 }
 

@@ -289,9 +289,7 @@ impl Region {
             planner.add(&incoming).map_err(|error| format!("the planner refuses: {error}"))?;
         }
         let plan = planner.finish();
-        for &(row, by) in &plan.hidden {
-            self.agent.index.hidden.hide(row, by);
-        }
+        self.agent.index.hidden.hide(plan.hidden.iter().copied());
         self.agent.batches += 1;
         let id = BatchId(self.agent.batches);
         self.agent.index.stage(id, marks(&items).into_keys().collect(), plan.writes.clone());

@@ -23,11 +23,14 @@ impl Hidden {
         self.begun = begun;
     }
 
-    /// The row went because of that transaction.
-    pub fn hide(&mut self, row: RowKey, by: Dot) {
-        let held = self.rows.entry(row).or_default();
-        if !held.contains(&by) && !mutant::is(Mutant::HiddenForgotten) {
-            held.push(by);
+    /// Each row goes because of that transaction. One whose batch is given up stays here
+    /// until that is stable: it is then not expected, no more.
+    pub fn hide(&mut self, rows: impl IntoIterator<Item = (RowKey, Dot)>) {
+        for (row, by) in rows.into_iter().filter(|_| !mutant::is(Mutant::HiddenForgotten)) {
+            let held = self.rows.entry(row).or_default();
+            if !held.contains(&by) {
+                held.push(by);
+            }
         }
     }
 
