@@ -46,6 +46,8 @@ pub(crate) enum Mutant {
     HiddenForgotten,
     /// Of a parent that goes the rows that reference it are not looked for.
     OrphanOneWay,
+    /// Of a row whose columns are resolved apart a write that lost them is told as an orphan.
+    OrphanOfLoser,
     /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
     #[cfg(test)]
     RepairFreshStamp,
@@ -77,7 +79,7 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
@@ -98,5 +100,6 @@ impl Mutant {
         Self::DeltaIgnoresDeletes,
         Self::HiddenForgotten,
         Self::OrphanOneWay,
+        Self::OrphanOfLoser,
     ];
 }

@@ -6,7 +6,7 @@
 //! order.
 
 use super::plan::MergeRow;
-use super::{ColumnGroup, Merge, Number, Policy};
+use super::{ColumnGroup, Merge, Number, Order, Policy};
 use crate::change::{Row, Table, Value};
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, Write};
@@ -191,6 +191,39 @@ fn winner<'a>(group: &ColumnGroup, held: &[Held<'a>]) -> Option<Held<'a>> {
     };
     let survivors = touching.iter().copied().filter(|(w, _)| survives(w));
     survivors.max_by_key(|(w, body)| group.order.rank(&w.version, Some(body)))
+}
+
+/// Whether a write that no later delete took away does not show in some of these columns,
+/// nor will: a later one wins their group, and leaves other values there. What an earlier
+/// one left there may go with a delete between the two that is yet to come, and a group
+/// whose order does not follow causality may yet fall back to a write that touched it.
+pub(super) fn loses(
+    merge: &Merge,
+    table: &Table,
+    (history, (write, body)): (&[Write], Held<'_>),
+    columns: &[usize],
+) -> bool {
+    let Some(after) = body.after.as_ref().filter(|_| !mutant::is(Mutant::OrphanOfLoser)) else {
+        return false;
+    };
+    let held: Vec<Held<'_>> =
+        history.iter().filter_map(|w| w.body.as_deref().map(|body| (w, body))).collect();
+    let gone = held.iter().filter(|(_, body)| body.after.is_none());
+    let floor = gone.map(|(w, _)| w.version.rank()).max();
+    let live: Vec<Held<'_>> =
+        held.iter().copied().filter(|(w, _)| Some(w.version.rank()) > floor).collect();
+    let mut groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
+    groups.any(|group| {
+        let shared: Vec<usize> =
+            group.columns.iter().copied().filter(|at| columns.contains(at)).collect();
+        let settled = group.order == Order::Latest || !touches(body, &group.columns);
+        // As `effect`: above a delete the last write makes the row.
+        let last = live.iter().copied().filter(|_| floor.is_some());
+        let winner = winner(&group, &live).or_else(|| last.max_by_key(|(w, _)| w.version.rank()));
+        let winner = winner.filter(|(w, _)| w.version.rank() > write.version.rank());
+        let left = winner.and_then(|(_, body)| body.after.as_ref());
+        settled && left.is_some_and(|left| !Policy::same(left, after, &shared))
+    })
 }
 
 /// Joins a later effect on a row with an earlier one of the same batch. `None` when a

@@ -1,4 +1,5 @@
-//! What must hold at the end of every run, one in each file; `rows_found` before each batch.
+//! What must hold at the end of every run, one in each file; `rows_found` before each batch,
+//! `orphans_shown` after it.
 
 mod clock_bound;
 mod convergence;
@@ -6,6 +7,7 @@ mod exact_conflicts;
 mod exactly_once;
 mod explained;
 mod orphans;
+pub(super) mod orphans_shown;
 pub(super) mod rows_found;
 mod sums;
 

@@ -98,6 +98,15 @@ pub(super) fn rows(history: &History) -> BTreeMap<Key, Row> {
     shown.collect()
 }
 
+/// The write that a row has a column's value by; none where it shows no write of its own.
+pub(super) fn standing_at(history: &History, key: Key, at: usize) -> Option<&Wrote> {
+    if !key.0.merges() {
+        return standing(history, key);
+    }
+    let live = live(&history[&key]);
+    winner(&live, key.0, at).or_else(|| live.into_iter().max_by_key(|w| w.rank()))
+}
+
 /// The write that a row stands by; none of a row that shows no write of its own.
 pub(super) fn standing(history: &History, key: Key) -> Option<&Wrote> {
     let all = &history[&key];
@@ -134,7 +143,7 @@ fn shown(history: &History, key: Key) -> Option<Row> {
             };
             survivors(all).max_by_key(|w| (value(w), w.rank()))?.after.clone()
         }
-        Name::Delta | Name::Groups => merged(all, key.0),
+        Name::Delta | Name::Groups | Name::Line | Name::Member => merged(all, key.0),
     }
 }
 
@@ -161,8 +170,7 @@ fn partners<'a>(history: &'a History, key: Key, wrote: &'a Wrote) -> Vec<(Key, &
 }
 
 fn groups(name: Name) -> bool {
-    use Name::{Delta, Groups, Priority, Timestamp, Ward};
-    !matches!(name, Priority | Ward | Timestamp | Delta | Groups)
+    !name.merges() && !matches!(name, Name::Priority | Name::Ward | Name::Timestamp)
 }
 
 fn is_void(history: &History, key: Key, wrote: &Wrote) -> bool {
@@ -182,34 +190,43 @@ fn claim_lost(history: &History, key: Key, half: &Wrote) -> bool {
         .any(|(_, all)| all.iter().any(|other| other.int(U) == Some(value) && other.beats(half)))
 }
 
-fn merged(all: &[Wrote], name: Name) -> Option<Row> {
+/// The writes above the last delete.
+fn live(all: &[Wrote]) -> Vec<&Wrote> {
     let floor = all.iter().filter(|w| w.after.is_none()).map(Wrote::rank).max();
-    let live: Vec<&Wrote> = all.iter().filter(|w| Some(w.rank()) > floor).collect();
+    all.iter().filter(|w| Some(w.rank()) > floor).collect()
+}
+
+/// The groups of columns of a row whose columns are resolved apart.
+fn column_groups(name: Name) -> &'static [&'static [usize]] {
+    if matches!(name, Name::Delta | Name::Line) { &[&[A, B, U]] } else { &[&[A], &[B], &[U]] }
+}
+
+/// Of the live writes the one that a column's group takes its values from.
+fn winner<'a>(live: &[&'a Wrote], name: Name, at: usize) -> Option<&'a Wrote> {
+    let group = *column_groups(name).iter().find(|group| group.contains(&at))?;
+    let touches = |w: &&&Wrote| match (&w.before, &w.after) {
+        (Some(before), Some(after)) => {
+            group.iter().any(|&at| before.values[at] != after.values[at])
+        }
+        (before, _) => before.is_none(),
+    };
+    let touching: Vec<&Wrote> = live.iter().filter(touches).copied().collect();
+    let open = |w: &&Wrote| !touching.iter().any(|other| other.dot != w.dot && other.saw(w));
+    let priority = matches!(name, Name::Groups | Name::Member) && at == A;
+    let survive = touching.iter().copied().filter(open);
+    survive.max_by_key(|w| (if priority { strength(w) } else { 0 }, w.rank()))
+}
+
+fn merged(all: &[Wrote], name: Name) -> Option<Row> {
+    let live = live(all);
     let mut row = live.iter().max_by_key(|w| w.rank())?.after.clone()?;
     let held = |row: &Option<Row>, at| row.as_ref().and_then(|row| schema::int(row, at));
     let sum: i64 =
         live.iter().map(|w| held(&w.after, N).unwrap_or(0) - held(&w.before, N).unwrap_or(0)).sum();
     row.values[N] = crate::change::Value::new(crate::change::Kind::Int(sum));
-    let columns: &[&[usize]] =
-        if name == Name::Delta { &[&[A, B, U]] } else { &[&[A], &[B], &[U]] };
-    for columns in columns {
-        let touches = |w: &&&Wrote| match (&w.before, &w.after) {
-            (Some(before), Some(after)) => {
-                columns.iter().any(|&at| before.values[at] != after.values[at])
-            }
-            (before, _) => before.is_none(),
-        };
-        let touching: Vec<&Wrote> = live.iter().filter(touches).copied().collect();
-        let mut survive = touching
-            .iter()
-            .filter(|w| !touching.iter().any(|other| other.dot != w.dot && other.saw(w)))
-            .collect::<Vec<_>>();
-        let priority = name == Name::Groups && columns == &[A];
-        survive.sort_by_key(|w| (if priority { strength(w) } else { 0 }, w.rank()));
-        if let Some(winner) = survive.last() {
-            for &at in *columns {
-                row.values[at] = winner.after.as_ref()?.values[at].clone();
-            }
+    for &at in column_groups(name).iter().copied().flatten() {
+        if let Some(winner) = winner(&live, name, at) {
+            row.values[at] = winner.after.as_ref()?.values[at].clone();
         }
     }
     Some(row)

@@ -22,9 +22,13 @@ pub(super) enum Name {
     Child,
     /// References `priority.id` by `a` and `parent.id` by `b`.
     Ward,
+    /// References `parent.id` by `a` and `unique.u` by `b`, in one group of columns.
+    Line,
+    /// References `parent.id` by `a` and `priority.id` by `b`, each a group of its own.
+    Member,
 }
 
-pub(super) const ALL: [Name; 12] = [
+pub(super) const ALL: [Name; 14] = [
     Name::Latest,
     Name::Unique,
     Name::Priority,
@@ -37,6 +41,8 @@ pub(super) const ALL: [Name; 12] = [
     Name::Parent,
     Name::Child,
     Name::Ward,
+    Name::Line,
+    Name::Member,
 ];
 
 pub(super) const ID: usize = 0;
@@ -81,7 +87,8 @@ impl Name {
     /// Its foreign keys: by which column, which table and which column there.
     pub(super) const fn references(self) -> &'static [(usize, Self, usize)] {
         match self {
-            Self::Child => &[(A, Self::Parent, ID), (B, Self::Unique, U)],
+            Self::Child | Self::Line => &[(A, Self::Parent, ID), (B, Self::Unique, U)],
+            Self::Member => &[(A, Self::Parent, ID), (B, Self::Priority, ID)],
             Self::Ward => &[(A, Self::Priority, ID), (B, Self::Parent, ID)],
             Self::Latest
             | Self::Unique
@@ -96,6 +103,11 @@ impl Name {
         }
     }
 
+    /// Whether its columns are resolved apart.
+    pub(super) const fn merges(self) -> bool {
+        matches!(self, Self::Delta | Self::Groups | Self::Line | Self::Member)
+    }
+
     /// What the regions' policy is: of three to five regions the odd ids come first.
     pub(super) fn policy(self) -> Policy {
         let regions = [3, 5, 1, 4, 2].map(|id| RegionId::new(id).expect("a small id"));
@@ -105,11 +117,11 @@ impl Name {
             Self::Latest | Self::Unique | Self::Parent | Self::Child => plain,
             Self::Priority | Self::Ward => Policy { order: priority(), ..plain },
             Self::Timestamp => Policy { order: Order::Column(B), ..plain },
-            Self::Delta => {
+            Self::Delta | Self::Line => {
                 let merge = Merge { deltas: vec![N], groups: vec![] };
                 Policy { merge: Some(merge), ..plain }
             }
-            Self::Groups => {
+            Self::Groups | Self::Member => {
                 let groups = vec![
                     ColumnGroup { columns: vec![A], order: priority() },
                     ColumnGroup { columns: vec![B], order: Order::Latest },

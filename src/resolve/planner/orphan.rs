@@ -15,7 +15,7 @@ use crate::change::{Dot, ForeignKey, Table};
 use crate::mutant::{self, Mutant};
 use crate::resolve::conflict::Orphan;
 use crate::resolve::stand::{self, Places as _};
-use crate::resolve::{Conflict, ConflictKind, Order, Policy, Side, Touched};
+use crate::resolve::{Conflict, ConflictKind, Order, Policy, Side, Touched, merge};
 use crate::version::{Action, BatchId, Body, Foreign, Role, RowKey, Version, Write};
 
 /// Every batch.
@@ -36,7 +36,7 @@ impl Planner<'_> {
             for &(number, value) in &foreign.references {
                 let Some(key) = one.table.foreign_keys.get(number) else { continue };
                 for parent in self.gone(write, key, value) {
-                    if self.shows_child(write, &one.table) {
+                    if self.shows_child(write, &one.table, key) {
                         self.child_came(one, gtid, (key, parent));
                     }
                 }
@@ -145,8 +145,9 @@ impl Planner<'_> {
         best.is_some_and(|version| version.dot == dot)
     }
 
-    /// Whether a row shows this write of it, or may come to show it.
-    fn shows_child(&mut self, write: &Write, table: &Table) -> bool {
+    /// Whether a row shows this write of it, or may come to show it: of a row whose columns
+    /// are resolved apart, in the columns of the key.
+    fn shows_child(&mut self, write: &Write, table: &Table, key: &ForeignKey) -> bool {
         let dot = write.version.dot;
         self.load_groups(own_places(write.key));
         let (_, policy) = self.book.of(table);
@@ -157,9 +158,14 @@ impl Planner<'_> {
         if mine.action == Action::Delete {
             return false;
         }
-        if policy.merge.is_some() {
+        if let Some(merge) = &policy.merge {
             let over = |v: &Version| v.action == Action::Delete && v.rank() > mine.rank();
-            return !seen.versions.iter().any(over);
+            let held = seen.history.iter().find(|held| held.version.dot == dot);
+            let held = held.and_then(|held| Some((held, held.body.as_deref()?)));
+            let columns: Vec<usize> =
+                key.columns.iter().filter_map(|&at| usize::try_from(at).ok()).collect();
+            let loses = |held| merge::loses(merge, table, (&seen.history, held), &columns);
+            return !seen.versions.iter().any(over) && !held.is_some_and(loses);
         }
         if policy.order != Order::Latest {
             return true;
@@ -210,11 +216,11 @@ impl Planner<'_> {
         }
         for child in children {
             let Some(foreign) = child.foreign.clone() else { continue };
-            if !self.shows_child(&child, &foreign.table) {
-                continue;
-            }
             for (number, _) in foreign.references.iter().filter(|(_, held)| *held == value) {
                 let Some(key) = foreign.table.foreign_keys.get(*number) else { continue };
+                if !self.shows_child(&child, &foreign.table, key) {
+                    continue;
+                }
                 let held = self.held(child.key, child.version);
                 self.parent_went(one, gtid, (key, &foreign, held));
             }
@@ -283,156 +289,4 @@ impl Planner<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::change::pb::UniqueKey;
-    use crate::change::{Column, Kind, Row, RowChange, Seq, TableChange, Value, Vector};
-    use crate::clock::Hlc;
-    use crate::resolve::{Incoming, Plan, Rulebook};
-    use crate::version::Index;
-
-    type Rows = Vec<(Option<Row>, Option<Row>)>;
-
-    fn dot(origin: u8, seq: u64) -> Dot {
-        Dot { origin: crate::change::RegionId::new(origin).unwrap(), seq: Seq(seq) }
-    }
-
-    fn row(id: i64, to: Option<i64>) -> Row {
-        let to = to.map_or(Value::NULL, |n| Value::new(Kind::Int(n)));
-        Row { values: vec![Value::new(Kind::Int(id)), to] }
-    }
-
-    fn change(name: &str, rows: Rows) -> TableChange {
-        let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
-        let key = ForeignKey {
-            columns: vec![1],
-            schema: "s".into(),
-            table: "parent".into(),
-            referenced: vec!["id".into()],
-            unique: false,
-        };
-        let table = Table {
-            schema: "s".into(),
-            name: name.into(),
-            columns: vec![column("id", 1), column("to", 0)],
-            unique_keys: vec![],
-            foreign_keys: if name == "child" { vec![key] } else { vec![] },
-        };
-        let rows = rows.into_iter().map(|(before, after)| RowChange { before, after });
-        TableChange { table: Some(table), rows: rows.collect() }
-    }
-
-    fn parent(before: bool, after: bool) -> Vec<TableChange> {
-        let of = |there: bool| there.then(|| row(7, None));
-        vec![change("parent", vec![(of(before), of(after))])]
-    }
-
-    fn child(to: Option<i64>) -> Vec<TableChange> {
-        vec![change("child", vec![(None, Some(row(1, to)))])]
-    }
-
-    fn plan(index: &Index, name: Dot, deps: &[Dot], changes: &[TableChange]) -> Plan {
-        let (book, deps) = (Rulebook::default(), Arc::new(deps.iter().copied().collect()));
-        let mut planner = Planner::new(index, &book);
-        let hlc = Hlc(name.seq.0);
-        planner.add(&Incoming { dot: name, hlc, deps: &deps, gtid: "", changes }).unwrap();
-        planner.finish()
-    }
-
-    fn enter(index: &mut Index, seq: u64, changes: &[TableChange]) {
-        for write in plan(&Index::default(), dot(1, seq), &[], changes).writes {
-            index.enter_local(&write);
-        }
-    }
-
-    /// What is told when the first is here and the second comes, having seen it or not.
-    #[track_caller]
-    fn check(first: &[TableChange], second: &[TableChange], wanted: usize) {
-        let mut index = Index::default();
-        enter(&mut index, 1, first);
-        assert_eq!(plan(&index, dot(2, 1), &[], second).conflicts.len(), wanted);
-        assert!(plan(&index, dot(2, 1), &[dot(1, 1)], second).conflicts.is_empty(), "it was seen");
-        index.collect(&[dot(1, 1)].into_iter().collect::<Vector>());
-        assert!(index.is_empty(), "it is forgotten");
-    }
-
-    #[test]
-    fn the_pair_is_told_whichever_comes_first() {
-        check(&parent(true, false), &child(Some(7)), 1);
-        check(&child(Some(7)), &parent(true, false), 1);
-        for (parent, child) in [
-            (parent(true, true), child(Some(7))),
-            (parent(true, false), child(Some(8))),
-            (parent(true, false), child(None)),
-            // Deleted and put back by one transaction.
-            ([parent(true, false), parent(false, true)].concat(), child(Some(7))),
-            // Written twice by one transaction.
-            (
-                parent(true, false),
-                [
-                    child(Some(7)),
-                    vec![change("child", vec![(Some(row(1, Some(7))), Some(row(1, Some(8))))])],
-                ]
-                .concat(),
-            ),
-        ] {
-            check(&parent, &child, 0);
-            check(&child, &parent, 0);
-        }
-    }
-
-    #[test]
-    fn of_two_references_to_one_row_both_are_told() {
-        let mut child = child(Some(7));
-        let table = child[0].table.as_mut().unwrap();
-        table.columns.push(Column { name: "also".into(), ..Column::default() });
-        let also = ForeignKey { columns: vec![2], ..table.foreign_keys[0].clone() };
-        table.foreign_keys.push(also);
-        let row = child[0].rows[0].after.as_mut().unwrap();
-        row.values.push(Value::new(Kind::Int(7)));
-        check(&parent(true, false), &child, 2);
-        check(&child, &parent(true, false), 2);
-    }
-
-    /// Row 1 of a parent with a unique column, which children reference.
-    fn coded(before: Option<i64>, after: Option<i64>) -> Vec<TableChange> {
-        let of = |code: Option<i64>| code.map(|code| row(1, Some(code)));
-        let mut change = change("parent", vec![(of(before), of(after))]);
-        change.table.as_mut().unwrap().unique_keys = vec![UniqueKey { columns: vec![1] }];
-        vec![change]
-    }
-
-    #[test]
-    fn a_value_let_go_is_gone_after_later_writes_of_its_row() {
-        let mut child = child(Some(5));
-        let key = &mut child[0].table.as_mut().unwrap().foreign_keys[0];
-        (key.referenced, key.unique) = (vec!["to".into()], true);
-        for (second, wanted) in [
-            (coded(Some(6), Some(6)), 1),
-            (coded(Some(6), Some(8)), 1),
-            (coded(Some(6), None), 1),
-            (coded(Some(6), Some(5)), 0),
-        ] {
-            let mut index = Index::default();
-            enter(&mut index, 1, &coded(Some(5), Some(6)));
-            enter(&mut index, 2, &second);
-            assert_eq!(plan(&index, dot(2, 1), &[], &child).conflicts.len(), wanted);
-        }
-    }
-
-    #[test]
-    fn a_child_or_an_end_under_the_batch_makes_the_plan_stale_and_an_update_does_not() {
-        let stale = |changes: &[TableChange], local: &[TableChange]| {
-            let mut index = Index::default();
-            let plan = plan(&index, dot(2, 1), &[], changes);
-            index.stage(BatchId(1), vec![dot(2, 1)], plan.writes.clone());
-            enter(&mut index, 1, local);
-            plan.is_stale(&index, BatchId(1))
-        };
-        assert!(stale(&child(Some(7)), &parent(true, false)));
-        assert!(!stale(&child(Some(7)), &parent(true, true)));
-        assert!(stale(&parent(true, false), &child(Some(7))));
-        assert!(!stale(&parent(true, false), &child(Some(8))));
-        assert!(!stale(&child(Some(7)), &[change("child", vec![(None, Some(row(2, Some(7))))])]));
-    }
-}
+mod tests;

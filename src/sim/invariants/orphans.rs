@@ -55,10 +55,17 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
             if rows.iter().any(holds) {
                 continue;
             }
-            let Some(child) = oracle::standing(history, key) else { continue };
+            let Some(child) = oracle::standing_at(history, key, at) else { continue };
+            // Of a row whose columns are resolved apart, one of the writes that left the value.
+            let left =
+                |w: &&Wrote| w.after.as_ref().and_then(|r| schema::int(r, at)) == Some(value);
+            let all = history[&key].iter().filter(left).filter(|_| key.0.merges());
+            let children: Vec<Dot> = all.chain([child]).map(|w| w.dot).collect();
             let ends = ends(history, parent, column, value);
             for (region, log) in &logs {
-                let logged = |end: &&Wrote| log.contains(&(key, at, child.dot, end.dot));
+                let logged = |end: &&Wrote| {
+                    children.iter().any(|&child| log.contains(&(key, at, child, end.dot)))
+                };
                 let missing = match column {
                     ID => ends.iter().any(|end| end.is_concurrent(child) && !logged(end)),
                     // Of several rows that held a value one is enough.

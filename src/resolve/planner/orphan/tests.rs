@@ -1,0 +1,197 @@
+use super::*;
+use crate::change::pb::UniqueKey;
+use crate::change::{Column, Kind, Row, RowChange, Seq, TableChange, Value, Vector};
+use crate::clock::Hlc;
+use crate::resolve::{Incoming, Merge, Plan, Rulebook};
+use crate::version::Index;
+
+type Rows = Vec<(Option<Row>, Option<Row>)>;
+
+fn dot(origin: u8, seq: u64) -> Dot {
+    Dot { origin: crate::change::RegionId::new(origin).unwrap(), seq: Seq(seq) }
+}
+
+fn row(id: i64, to: Option<i64>) -> Row {
+    let to = to.map_or(Value::NULL, |n| Value::new(Kind::Int(n)));
+    Row { values: vec![Value::new(Kind::Int(id)), to] }
+}
+
+fn change(name: &str, rows: Rows) -> TableChange {
+    let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
+    let key = ForeignKey {
+        columns: vec![1],
+        schema: "s".into(),
+        table: "parent".into(),
+        referenced: vec!["id".into()],
+        unique: false,
+    };
+    let table = Table {
+        schema: "s".into(),
+        name: name.into(),
+        columns: vec![column("id", 1), column("to", 0)],
+        unique_keys: vec![],
+        foreign_keys: if name == "child" { vec![key] } else { vec![] },
+    };
+    let rows = rows.into_iter().map(|(before, after)| RowChange { before, after });
+    TableChange { table: Some(table), rows: rows.collect() }
+}
+
+fn parent(before: bool, after: bool) -> Vec<TableChange> {
+    let of = |there: bool| there.then(|| row(7, None));
+    vec![change("parent", vec![(of(before), of(after))])]
+}
+
+fn child(to: Option<i64>) -> Vec<TableChange> {
+    vec![change("child", vec![(None, Some(row(1, to)))])]
+}
+
+fn plan(index: &Index, name: Dot, deps: &[Dot], changes: &[TableChange]) -> Plan {
+    plan_by(&Rulebook::default(), index, (name, deps), changes)
+}
+
+fn plan_by(
+    book: &Rulebook,
+    index: &Index,
+    (name, deps): (Dot, &[Dot]),
+    changes: &[TableChange],
+) -> Plan {
+    let deps = Arc::new(deps.iter().copied().collect());
+    let mut planner = Planner::new(index, book);
+    let hlc = Hlc(name.seq.0);
+    planner.add(&Incoming { dot: name, hlc, deps: &deps, gtid: "", changes }).unwrap();
+    planner.finish()
+}
+
+fn enter(index: &mut Index, seq: u64, changes: &[TableChange]) {
+    for write in plan(&Index::default(), dot(1, seq), &[], changes).writes {
+        index.enter_local(&write);
+    }
+}
+
+/// What is told when the first is here and the second comes, having seen it or not.
+#[track_caller]
+fn check(first: &[TableChange], second: &[TableChange], wanted: usize) {
+    let mut index = Index::default();
+    enter(&mut index, 1, first);
+    assert_eq!(plan(&index, dot(2, 1), &[], second).conflicts.len(), wanted);
+    assert!(plan(&index, dot(2, 1), &[dot(1, 1)], second).conflicts.is_empty(), "it was seen");
+    index.collect(&[dot(1, 1)].into_iter().collect::<Vector>());
+    assert!(index.is_empty(), "it is forgotten");
+}
+
+#[test]
+fn the_pair_is_told_whichever_comes_first() {
+    check(&parent(true, false), &child(Some(7)), 1);
+    check(&child(Some(7)), &parent(true, false), 1);
+    for (parent, child) in [
+        (parent(true, true), child(Some(7))),
+        (parent(true, false), child(Some(8))),
+        (parent(true, false), child(None)),
+        // Deleted and put back by one transaction.
+        ([parent(true, false), parent(false, true)].concat(), child(Some(7))),
+        // Written twice by one transaction.
+        (
+            parent(true, false),
+            [
+                child(Some(7)),
+                vec![change("child", vec![(Some(row(1, Some(7))), Some(row(1, Some(8))))])],
+            ]
+            .concat(),
+        ),
+    ] {
+        check(&parent, &child, 0);
+        check(&child, &parent, 0);
+    }
+}
+
+#[test]
+fn of_two_references_to_one_row_both_are_told() {
+    let mut child = child(Some(7));
+    let table = child[0].table.as_mut().unwrap();
+    table.columns.push(Column { name: "also".into(), ..Column::default() });
+    let also = ForeignKey { columns: vec![2], ..table.foreign_keys[0].clone() };
+    table.foreign_keys.push(also);
+    let row = child[0].rows[0].after.as_mut().unwrap();
+    row.values.push(Value::new(Kind::Int(7)));
+    check(&parent(true, false), &child, 2);
+    check(&child, &parent(true, false), 2);
+}
+
+/// Row 1 of a parent with a unique column, which children reference.
+fn coded(before: Option<i64>, after: Option<i64>) -> Vec<TableChange> {
+    let of = |code: Option<i64>| code.map(|code| row(1, Some(code)));
+    let mut change = change("parent", vec![(of(before), of(after))]);
+    change.table.as_mut().unwrap().unique_keys = vec![UniqueKey { columns: vec![1] }];
+    vec![change]
+}
+
+#[test]
+fn a_value_let_go_is_gone_after_later_writes_of_its_row() {
+    let mut child = child(Some(5));
+    let key = &mut child[0].table.as_mut().unwrap().foreign_keys[0];
+    (key.referenced, key.unique) = (vec!["to".into()], true);
+    for (second, wanted) in [
+        (coded(Some(6), Some(6)), 1),
+        (coded(Some(6), Some(8)), 1),
+        (coded(Some(6), None), 1),
+        (coded(Some(6), Some(5)), 0),
+    ] {
+        let mut index = Index::default();
+        enter(&mut index, 1, &coded(Some(5), Some(6)));
+        enter(&mut index, 2, &second);
+        assert_eq!(plan(&index, dot(2, 1), &[], &child).conflicts.len(), wanted);
+    }
+}
+
+/// Two regions gave a row of one group of columns another parent; the one of them goes.
+#[test]
+fn of_columns_resolved_apart_a_write_that_lost_them_references_nothing() {
+    let book = Rulebook::new(|table| {
+        let merges = table.name == "child";
+        Policy { merge: merges.then(Merge::default), ..Policy::default() }
+    });
+    let moved = |to| vec![change("child", vec![(Some(row(1, Some(6))), Some(row(1, Some(to))))])];
+    for (theirs, wanted) in [(4, 1), (9, 0)] {
+        let mut index = Index::default();
+        for (name, deps, changes) in [
+            (dot(1, 1), &[][..], child(Some(6))),
+            (dot(1, 5), &[], moved(7)),
+            (dot(3, theirs), &[dot(1, 1)], moved(8)),
+        ] {
+            for write in plan_by(&book, &Index::default(), (name, deps), &changes).writes {
+                index.enter_local(&write);
+            }
+        }
+        let parent = parent(true, false);
+        let told = plan_by(&book, &index, (dot(2, 1), &[]), &parent).conflicts;
+        assert_eq!(told.len(), wanted);
+        // And as the child comes last.
+        let mut index = Index::default();
+        let writes = [
+            plan_by(&book, &index, (dot(1, 1), &[]), &child(Some(6))).writes,
+            plan_by(&book, &index, (dot(3, theirs), &[dot(1, 1)]), &moved(8)).writes,
+            plan_by(&book, &index, (dot(2, 1), &[]), &parent).writes,
+        ];
+        for write in writes.iter().flatten() {
+            index.enter_local(write);
+        }
+        let told = plan_by(&book, &index, (dot(1, 5), &[]), &moved(7)).conflicts;
+        assert_eq!(told.iter().filter(|told| told.orphan.is_some()).count(), wanted);
+    }
+}
+
+#[test]
+fn a_child_or_an_end_under_the_batch_makes_the_plan_stale_and_an_update_does_not() {
+    let stale = |changes: &[TableChange], local: &[TableChange]| {
+        let mut index = Index::default();
+        let plan = plan(&index, dot(2, 1), &[], changes);
+        index.stage(BatchId(1), vec![dot(2, 1)], plan.writes.clone());
+        enter(&mut index, 1, local);
+        plan.is_stale(&index, BatchId(1))
+    };
+    assert!(stale(&child(Some(7)), &parent(true, false)));
+    assert!(!stale(&child(Some(7)), &parent(true, true)));
+    assert!(stale(&parent(true, false), &child(Some(7))));
+    assert!(!stale(&parent(true, false), &child(Some(8))));
+    assert!(!stale(&child(Some(7)), &[change("child", vec![(None, Some(row(2, Some(7))))])]));
+}
