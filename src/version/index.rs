@@ -339,7 +339,9 @@ impl Index {
         let dot = write.version.dot;
         if write.body.is_none() && !self.kept.contains_key(&place) {
             let gone = write.version.action == Action::Delete && mutant::is(Mutant::NoTombstones);
-            if self.stable.covers(dot) || gone {
+            let won = |v: &Version| !self.stable.covers(v.dot) && v.rank() < write.version.rank();
+            let wins = self.rows.get(&place).is_some_and(|held| held.iter().any(won));
+            if self.stable.covers(dot) && !wins || gone {
                 return;
             }
             write.enter(self.rows.entry(place).or_default());

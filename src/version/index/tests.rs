@@ -128,4 +128,12 @@ fn what_won_is_known_as_long_as_what_it_won_over() {
     assert_eq!(dots(&index), [dot(2, 2), dot(3, 3)]);
     index.collect(&[dot(2, 2)].into_iter().collect());
     assert!(index.is_empty());
+    // Also where it takes its place when it is stable already.
+    index.enter_local(&write(1, 4, &[]));
+    index.stage(BatchId(1), vec![dot(2, 5)], vec![write(2, 5, &[])]);
+    index.collect(&[dot(2, 5)].into_iter().collect());
+    index.marker(&[dot(2, 5)]);
+    assert_eq!(dots(&index), [dot(1, 4), dot(2, 5)]);
+    index.collect(&[dot(1, 4)].into_iter().collect());
+    assert!(index.is_empty());
 }
