@@ -22,6 +22,22 @@ pub(super) enum Effect {
 /// A kept write with its body.
 type Held<'a> = (&'a Write, &'a Body);
 
+fn held(history: &[Write]) -> Vec<Held<'_>> {
+    history.iter().filter_map(|write| Some((write, write.body.as_deref()?))).collect()
+}
+
+/// The last delete, by stamp.
+fn last_delete<'a>(held: &[Held<'a>]) -> Option<Held<'a>> {
+    let deletes = held.iter().copied().filter(|(_, body)| body.after.is_none());
+    deletes.max_by_key(|(write, _)| write.version.rank())
+}
+
+/// What is later than that.
+fn above<'a>(held: &[Held<'a>], (floor, _): Held<'_>) -> Vec<Held<'a>> {
+    let rank = floor.version.rank();
+    held.iter().copied().filter(|(write, _)| write.version.rank() > rank).collect()
+}
+
 /// What `write`, which `history` holds with all others of its row, makes of it. `None`
 /// when a sum has too many digits or a column is no exact number.
 pub(super) fn effect(
@@ -30,20 +46,16 @@ pub(super) fn effect(
     history: &[Write],
     write: Held<'_>,
 ) -> Option<Effect> {
-    let held: Vec<Held<'_>> =
-        history.iter().filter_map(|w| w.body.as_deref().map(|body| (w, body))).collect();
-    let floor = held.iter().filter(|(_, body)| body.after.is_none());
-    let floor = floor
-        .max_by_key(|(w, _)| w.version.rank())
+    let held = held(history);
+    let floor = last_delete(&held)
         .filter(|_| !(mutant::is(Mutant::DeltaIgnoresDeletes) && write.1.after.is_some()));
     let groups = || merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
-    let Some((floor, gone)) = floor else {
+    let Some(floor) = floor else {
         return relative(merge, groups(), &held, write).map(Effect::Merge);
     };
-    let live: Vec<Held<'_>> =
-        held.iter().copied().filter(|(w, _)| w.version.rank() > floor.version.rank()).collect();
+    let live = above(&held, floor);
     let Some((_, last)) = live.iter().max_by_key(|(w, _)| w.version.rank()) else {
-        return Some(Effect::Remove(gone.before.clone()?));
+        return Some(Effect::Remove(floor.1.before.clone()?));
     };
     let mut row = last.after.clone()?;
     for &at in &merge.deltas {
@@ -95,8 +107,7 @@ pub(super) fn onto(
     (_, base): Held<'_>,
     unseen: impl Fn(&&Write) -> bool,
 ) -> Option<Row> {
-    let held: Vec<Held<'_>> =
-        history.iter().filter_map(|w| w.body.as_deref().map(|body| (w, body))).collect();
+    let held = held(history);
     let rest: Vec<&Body> = held.iter().filter(|(w, _)| unseen(w)).map(|&(_, body)| body).collect();
     let mut row = base.after.clone()?;
     let groups = merge.groups.iter().cloned().chain([Policy::rest(merge, &base.table)]);
@@ -206,20 +217,18 @@ pub(super) fn loses(
     let Some(after) = body.after.as_ref().filter(|_| !mutant::is(Mutant::OrphanOfLoser)) else {
         return false;
     };
-    let held: Vec<Held<'_>> =
-        history.iter().filter_map(|w| w.body.as_deref().map(|body| (w, body))).collect();
-    let gone = held.iter().filter(|(_, body)| body.after.is_none());
-    let floor = gone.map(|(w, _)| w.version.rank()).max();
-    let live: Vec<Held<'_>> =
-        held.iter().copied().filter(|(w, _)| Some(w.version.rank()) > floor).collect();
+    let held = held(history);
+    let floor = last_delete(&held);
+    let live = floor.map_or_else(|| held.clone(), |floor| above(&held, floor));
+    // As in `effect`: above a delete the last write makes the row.
+    let last = live.iter().copied().filter(|_| floor.is_some());
+    let last = last.max_by_key(|(w, _)| w.version.rank());
     let mut groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
     groups.any(|group| {
         let shared: Vec<usize> =
             group.columns.iter().copied().filter(|at| columns.contains(at)).collect();
         let settled = group.order == Order::Latest || !touches(body, &group.columns);
-        // As `effect`: above a delete the last write makes the row.
-        let last = live.iter().copied().filter(|_| floor.is_some());
-        let winner = winner(&group, &live).or_else(|| last.max_by_key(|(w, _)| w.version.rank()));
+        let winner = winner(&group, &live).or(last);
         let winner = winner.filter(|(w, _)| w.version.rank() > write.version.rank());
         let left = winner.and_then(|(_, body)| body.after.as_ref());
         settled && left.is_some_and(|left| !Policy::same(left, after, &shared))

@@ -7,7 +7,7 @@ use super::region::{Key, Region};
 use super::schema::{self, A, B, ID, N, Name, U};
 use super::script::Op;
 use crate::change::{Kind, Row, RowChange, TableChange, Value};
-use crate::resolve::{Number, Plan};
+use crate::resolve::{MergeRow, Number, Plan};
 
 type Rows = BTreeMap<Key, Row>;
 
@@ -167,6 +167,19 @@ fn swap(rows: &mut Rows, locks: &Locks, id: i64, with: i64) -> Vec<TableChange> 
     ]
 }
 
+/// The row that a merge leaves; `None` when a sum does not fit.
+pub(super) fn merged(held: Option<&Row>, merge: &MergeRow) -> Option<Row> {
+    let Some(mut row) = held.cloned() else { return Some(merge.row.clone()) };
+    for &at in &merge.set {
+        row.values[at] = merge.row.values[at].clone();
+    }
+    for &(at, add) in &merge.add {
+        let sum = Number::of(&row.values[at])?.plus(add)?;
+        row.values[at] = sum.to_value(&Value::new(Kind::Int(0)))?;
+    }
+    Some(row)
+}
+
 /// Runs a plan as the applier's statements would. An error is what the server would
 /// refuse.
 pub(super) fn run_plan(rows: &mut Rows, plan: &Plan) -> Result<(), String> {
@@ -191,19 +204,9 @@ pub(super) fn run_plan(rows: &mut Rows, plan: &Plan) -> Result<(), String> {
             rows.insert(key(row), row.clone());
         }
         for merge in table.merges.iter().filter(|merge| merge.writes()) {
-            match rows.get_mut(&key(&merge.row)) {
-                None => drop(rows.insert(key(&merge.row), merge.row.clone())),
-                Some(held) => {
-                    for &at in &merge.set {
-                        held.values[at] = merge.row.values[at].clone();
-                    }
-                    for (at, add) in &merge.add {
-                        let sum = Number::of(&held.values[*at]).and_then(|n| n.plus(*add));
-                        let sum = sum.and_then(|sum| sum.to_value(&Value::new(Kind::Int(0))));
-                        held.values[*at] = sum.ok_or("a sum does not fit")?;
-                    }
-                }
-            }
+            let key = key(&merge.row);
+            let row = merged(rows.get(&key), merge).ok_or("a sum does not fit")?;
+            rows.insert(key, row);
         }
     }
     Ok(())

@@ -197,7 +197,7 @@ fn live(all: &[Wrote]) -> Vec<&Wrote> {
 }
 
 /// The groups of columns of a row whose columns are resolved apart.
-fn column_groups(name: Name) -> &'static [&'static [usize]] {
+pub(super) fn column_groups(name: Name) -> &'static [&'static [usize]] {
     if matches!(name, Name::Delta | Name::Line) { &[&[A, B, U]] } else { &[&[A], &[B], &[U]] }
 }
 

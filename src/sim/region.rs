@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::client;
 use super::invariants::orphans_shown;
 use super::schema::{self, Name};
 use crate::change::{
@@ -155,14 +156,9 @@ impl Region {
         let tables = written.flat_map(|batch| &batch.plan.tables);
         let rows = tables.flat_map(|plan| {
             let name = schema::of(&plan.table);
-            let merged = plan.merges.iter().map(move |merge| {
+            let merged = plan.merges.iter().filter_map(move |merge| {
                 let id = schema::int(&merge.row, schema::ID).expect("a key");
-                let held = self.rows.get(&(name, id));
-                let mut row = held.unwrap_or(&merge.row).clone();
-                for &at in &merge.set {
-                    row.values[at] = merge.row.values[at].clone();
-                }
-                row
+                client::merged(self.rows.get(&(name, id)), merge)
             });
             plan.puts.iter().cloned().chain(merged).map(move |row| (name, row))
         });
@@ -330,7 +326,7 @@ impl Region {
             return Ok(());
         }
         self.found += batch.plan.tables.iter().map(|table| table.found().count()).sum::<usize>();
-        super::client::run_plan(&mut self.rows, &batch.plan)?;
+        client::run_plan(&mut self.rows, &batch.plan)?;
         if batch.items.len() == 1 && captured == self.binlog.len() {
             orphans_shown::check(&self.rows, &batch.plan.conflicts)?;
         }

@@ -41,8 +41,8 @@ impl Heads {
 }
 
 /// What a restart has to read again behind the stable vector: what is stable and
-/// concurrent with something unstable that is kept counts too, and so does what is
-/// concurrent with that. Each round says what it adds, for what was read before it.
+/// concurrent with something unstable that is kept, or that references a row it may have
+/// lost, counts too, and so does what is concurrent with that. Each round says what it adds, for what was read before it.
 #[derive(Clone, Debug)]
 pub struct Reread {
     from: Vector,
@@ -81,14 +81,60 @@ impl Reread {
     }
 }
 
-/// After what a write can be concurrent with one of those that are kept: the least of
+/// After what a write can be concurrent with one of those that count: the least of
 /// what the authors of these had seen.
 fn needed(stable: &Vector, writes: &[Write]) -> Vector {
-    let kept: Vec<_> = writes.iter().filter(|write| write.body.is_some()).collect();
+    let references = |write: &Write| write.foreign.iter().any(|held| !held.references.is_empty());
+    let kept = writes.iter().filter(|write| write.body.is_some() || references(write));
+    let kept: Vec<_> = kept.collect();
     let least = |origin, place| {
         let others = kept.iter().filter(|write| write.version.dot.origin != origin);
         let seen = others.map(|write| write.deps.place(origin));
         seen.chain([place]).min_by_key(|place| place.seq).unwrap_or(place)
     };
     stable.places().map(|(origin, place)| (origin, least(origin, place))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::SmallVec;
+
+    use super::*;
+    use crate::change::Dot;
+    use crate::clock::Hlc;
+    use crate::version::{Action, Foreign, RowKey, Version};
+
+    fn dot(origin: u8, seq: u64) -> Dot {
+        Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
+    }
+
+    /// What is read for a write whose author had seen 3 of 5 stable transactions, and which
+    /// references so many rows.
+    #[track_caller]
+    fn check(references: usize, expected: &[(u64, u64)]) {
+        let references = (0..references).map(|number| (number, RowKey(9))).collect();
+        let foreign = Foreign {
+            table: Arc::default(),
+            held: Box::default(),
+            references,
+            released: SmallVec::new(),
+        };
+        let write = Write {
+            key: RowKey(1),
+            version: Version { dot: dot(2, 1), hlc: Hlc(1), action: Action::Insert },
+            deps: Arc::new([dot(1, 3)].into_iter().collect()),
+            body: None,
+            foreign: Some(Arc::new(foreign)),
+        };
+        let stable = [dot(1, 5)].into_iter().collect();
+        let spans = Reread::behind(stable).further(&[write]).unwrap();
+        let spans: Vec<_> = spans.iter().map(|span| (span.after.seq.0, span.through.0)).collect();
+        assert_eq!(spans, expected);
+    }
+
+    #[test]
+    fn what_a_child_may_have_lost_to_is_read_again() {
+        check(0, &[]);
+        check(1, &[(3, 5)]);
+    }
 }

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 
 use super::unstable::Unstable;
 use super::{Action, Hidden, Register, Role, RowKey, Version, Versions, Write};
-use crate::change::{Dot, Vector};
+use crate::change::{Dot, RegionId, Vector};
+use crate::clock::Hlc;
 use crate::mutant::{self, Mutant};
 
 /// What a map may hold without giving memory back.
@@ -120,6 +121,12 @@ impl Seen {
 /// seen that one, nor what comes after it from elsewhere.
 fn unread(key: RowKey, version: Version) -> Write {
     Write { key, version, deps: Arc::default(), body: None, foreign: None }
+}
+
+/// The place in the order of stamps of the lowest version that is not stable. What won over
+/// it is known as long as it is: else it would seem to stand.
+fn lowest_open(versions: &Versions, stable: &Vector) -> Option<(Hlc, RegionId)> {
+    versions.iter().filter(|v| !stable.covers(v.dot)).map(Version::rank).min()
 }
 
 /// Place → what is known of it, for everything that is not stable.
@@ -296,9 +303,7 @@ impl Index {
         let Some(history) = kept.get_mut(&place) else {
             if let Some(versions) = rows.get_mut(&place) {
                 let unseen = |v: &Version| pending.iter().any(|(_, write)| !write.saw(v));
-                // What won over another is known as long as that: else it would seem to stand.
-                let open = versions.iter().filter(|v| !stable.covers(v.dot));
-                let lowest = open.map(Version::rank).min();
+                let lowest = lowest_open(versions, stable);
                 let won = |v: &Version| lowest.is_some_and(|low| v.rank() > low);
                 versions.retain(|v| !stable.covers(v.dot) || won(v) || unseen(v));
                 if versions.is_empty() {
@@ -339,9 +344,9 @@ impl Index {
         let dot = write.version.dot;
         if write.body.is_none() && !self.kept.contains_key(&place) {
             let gone = write.version.action == Action::Delete && mutant::is(Mutant::NoTombstones);
-            let won = |v: &Version| !self.stable.covers(v.dot) && v.rank() < write.version.rank();
-            let wins = self.rows.get(&place).is_some_and(|held| held.iter().any(won));
-            if self.stable.covers(dot) && !wins || gone {
+            let lowest = || lowest_open(self.rows.get(&place)?, &self.stable);
+            let won = || lowest().is_some_and(|low| write.version.rank() > low);
+            if gone || self.stable.covers(dot) && !won() {
                 return;
             }
             write.enter(self.rows.entry(place).or_default());

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::change::Row;
 use crate::resolve::{Conflict, Side};
+use crate::sim::oracle;
 use crate::sim::region::Key;
-use crate::sim::schema::{self, A, B, ID, Name, U};
+use crate::sim::schema::{self, A, ID, Name};
 
 /// After a batch of one transaction, of a region whose own are all captured: a later one of
-/// either kind may have written the row since. Under a priority a write that lost may come to show again; so may, where
-/// columns are resolved apart, one that did not touch them.
+/// either kind may have written the row since. Under a priority a write that lost may come
+/// to show again; so may, where columns are resolved apart, one that did not touch them.
 pub(in crate::sim) fn check(rows: &BTreeMap<Key, Row>, told: &[Conflict]) -> Result<(), String> {
     for conflict in told {
         let Some(orphan) = conflict.orphan.as_deref() else { continue };
@@ -29,12 +30,10 @@ pub(in crate::sim) fn check(rows: &BTreeMap<Key, Row>, told: &[Conflict]) -> Res
     Ok(())
 }
 
+/// Whether a write changed what is resolved together with the column.
 fn touched(name: Name, child: &Side, at: usize) -> bool {
-    let columns = if name == Name::Line { &[A, B, U][..] } else { &[at] };
-    match (&child.before, &child.after) {
-        (Some(before), Some(after)) => {
-            !name.merges() || columns.iter().any(|&at| before.values[at] != after.values[at])
-        }
-        _ => true,
-    }
+    let (Some(before), Some(after)) = (&child.before, &child.after) else { return true };
+    let mut groups = oracle::column_groups(name).iter().filter(|group| group.contains(&at));
+    let differ = |group: &&[usize]| group.iter().any(|&at| before.values[at] != after.values[at]);
+    !name.merges() || groups.any(differ)
 }

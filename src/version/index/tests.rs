@@ -1,6 +1,5 @@
 use super::*;
-use crate::change::{RegionId, Row, Seq};
-use crate::clock::Hlc;
+use crate::change::{Row, Seq};
 use crate::version::Body;
 
 fn dot(origin: u8, seq: u64) -> Dot {
@@ -15,6 +14,19 @@ fn write(origin: u8, seq: u64, deps: &[Dot]) -> Write {
         body: None,
         foreign: None,
     }
+}
+
+/// The same, kept whole.
+fn kept(write: Write, claims: &[RowKey]) -> Write {
+    let body = Body {
+        table: Arc::default(),
+        before: None,
+        after: Some(Row::default()),
+        group: None,
+        claims: SmallVec::from_slice(claims),
+        adds_up: false,
+    };
+    Write { body: Some(Arc::new(body)), ..write }
 }
 
 fn dots(index: &Index) -> Vec<Dot> {
@@ -35,15 +47,7 @@ fn a_write_replaces_what_its_author_had_seen_and_joins_the_rest() {
 #[test]
 fn a_row_written_often_keeps_its_last_write_and_what_that_does_not_stand_in_for() {
     let claimed = |origin, seq, key, deps: &[Dot]| {
-        let body = Body {
-            table: Arc::default(),
-            before: None,
-            after: Some(Row::default()),
-            group: None,
-            claims: SmallVec::from_slice(&[RowKey(99)]),
-            adds_up: false,
-        };
-        Write { key: RowKey(key), body: Some(Arc::new(body)), ..write(origin, seq, deps) }
+        kept(Write { key: RowKey(key), ..write(origin, seq, deps) }, &[RowKey(99)])
     };
     let mut index = Index::default();
     for seq in 1..1_000 {
@@ -83,23 +87,12 @@ fn a_batch_takes_its_place_at_its_marker() {
 
 #[test]
 fn what_is_stable_stays_while_a_concurrent_write_is_in_flight() {
-    let kept = |write: Write| {
-        let body = Body {
-            table: Arc::default(),
-            before: None,
-            after: Some(Row::default()),
-            group: None,
-            claims: SmallVec::new(),
-            adds_up: false,
-        };
-        Write { body: Some(Arc::new(body)), ..write }
-    };
     for bare in [true, false] {
         let mut index = Index::default();
         let other = write(3, 1, &[]);
-        index.enter_local(&if bare { other } else { kept(other) });
+        index.enter_local(&if bare { other } else { kept(other, &[]) });
         // Its author had not seen that one; its next transaction, in the same batch, had.
-        index.stage(BatchId(1), vec![dot(2, 2)], vec![kept(write(2, 1, &[]))]);
+        index.stage(BatchId(1), vec![dot(2, 2)], vec![kept(write(2, 1, &[]), &[])]);
         index.collect(&[dot(3, 1)].into_iter().collect());
         index.marker(&[dot(2, 2)]);
         assert_eq!(dots(&index), [dot(3, 1), dot(2, 1)]);
