@@ -36,13 +36,22 @@ pub(super) enum Entry {
     },
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub(super) dot: Dot,
+/// A record on its way to be applied.
+struct Item {
+    dot: Dot,
     hlc: Hlc,
     deps: Arc<Vector>,
+    record: Arc<Record>,
+}
+
+impl Item {
     /// None of a heartbeat.
-    changes: Option<Vec<TableChange>>,
+    fn changes(&self) -> Option<&[TableChange]> {
+        match &self.record.body {
+            RecordBody::Transaction(txn) => Some(&txn.changes),
+            RecordBody::Heartbeat(_) | RecordBody::Start(_) => None,
+        }
+    }
 }
 
 struct Batch {
@@ -75,8 +84,8 @@ pub(super) struct Region {
     pub(super) applied: Vector,
     pub(super) binlog: Vec<Entry>,
     /// The outbox.
-    pub(super) log: Vec<Record>,
-    inboxes: BTreeMap<RegionId, Vec<Record>>,
+    pub(super) log: Vec<Arc<Record>>,
+    inboxes: BTreeMap<RegionId, Vec<Arc<Record>>>,
     /// Per peer, records of its outbox that have come; copies do not count.
     received: BTreeMap<RegionId, usize>,
     pub(super) agent: Agent,
@@ -219,8 +228,8 @@ impl Region {
         }
     }
 
-    fn record(&self, hlc: Hlc, body: RecordBody) -> Record {
-        Record {
+    fn record(&self, hlc: Hlc, body: RecordBody) -> Arc<Record> {
+        Arc::new(Record {
             origin: self.id,
             epoch: 1,
             seq: self.agent.seq,
@@ -230,7 +239,7 @@ impl Region {
             position: Position(self.agent.captured.to_string()),
             topology: 0,
             body,
-        }
+        })
     }
 
     pub(super) fn beat(&mut self) {
@@ -247,16 +256,12 @@ impl Region {
                 if order.accept(record).expect("the inbox has no gap") != Accepted::Next {
                     continue;
                 }
-                let changes = match &record.body {
-                    RecordBody::Transaction(txn) => Some(txn.changes.clone()),
-                    RecordBody::Heartbeat(_) | RecordBody::Start(_) => None,
-                };
                 let dot = Dot { origin: peer, seq: record.seq };
                 let deps = Arc::new(record.deps.clone());
                 let late = mutant::is(Mutant::StampAtApply);
                 let hlc = if late { Hlc(now_us) } else { record.hlc };
                 let queue = self.agent.queues.entry(peer).or_default();
-                queue.push_back(Item { dot, hlc, deps, changes });
+                queue.push_back(Item { dot, hlc, deps, record: Arc::clone(record) });
             }
         }
     }
@@ -289,7 +294,7 @@ impl Region {
         }
         let mut planner = Planner::new(&self.agent.index, &self.book);
         for item in &items {
-            let Some(changes) = &item.changes else { continue };
+            let Some(changes) = item.changes() else { continue };
             let Item { dot, hlc, deps, .. } = item;
             let incoming = Incoming { dot: *dot, hlc: *hlc, deps, gtid: "", changes };
             planner.add(&incoming).map_err(|error| format!("the planner refuses: {error}"))?;
@@ -431,7 +436,7 @@ impl Region {
         }
     }
 
-    pub(super) fn receive(&mut self, record: Record, first: bool) {
+    pub(super) fn receive(&mut self, record: Arc<Record>, first: bool) {
         let origin = record.origin;
         self.inboxes.get_mut(&origin).expect("an inbox for each peer").push(record);
         *self.received.entry(origin).or_default() += usize::from(first);
@@ -456,7 +461,7 @@ impl Region {
         let agent = &self.agent;
         agent.captured == self.binlog.len()
             && agent.batch.is_none()
-            && agent.queues.values().all(|queue| queue.iter().all(|item| item.changes.is_none()))
+            && agent.queues.values().all(|queue| queue.iter().all(|item| item.changes().is_none()))
     }
 }
 
@@ -465,7 +470,7 @@ fn is_beat(record: &Record) -> bool {
 }
 
 fn marks(items: &[Item]) -> BTreeMap<Dot, Hlc> {
-    let txns = items.iter().filter(|item| item.changes.is_some());
+    let txns = items.iter().filter(|item| item.changes().is_some());
     let last: BTreeMap<RegionId, (Dot, Hlc)> =
         txns.map(|item| (item.dot.origin, (item.dot, item.hlc))).collect();
     last.into_values().collect()

@@ -52,8 +52,23 @@ pub(super) const N: usize = 3;
 pub(super) const U: usize = 4;
 
 impl Name {
-    pub(super) fn text(self) -> String {
-        format!("{self:?}").to_lowercase()
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Unique => "unique",
+            Self::Priority => "priority",
+            Self::Timestamp => "timestamp",
+            Self::Delta => "delta",
+            Self::Groups => "groups",
+            Self::Atomic => "atomic",
+            Self::AtomicToo => "atomictoo",
+            Self::Journal => "journal",
+            Self::Parent => "parent",
+            Self::Child => "child",
+            Self::Ward => "ward",
+            Self::Line => "line",
+            Self::Member => "member",
+        }
     }
 
     pub(super) fn table(self) -> Table {
@@ -71,13 +86,13 @@ impl Name {
         let foreign_keys = self.references().iter().map(|&(at, parent, column)| ForeignKey {
             columns: vec![place(at)],
             schema: "s".into(),
-            table: parent.text(),
+            table: parent.text().into(),
             referenced: vec![["id", "a", "b", "n", "u"][column].into()],
             unique: column == U,
         });
         Table {
             schema: "s".into(),
-            name: self.text(),
+            name: self.text().into(),
             columns: columns.collect(),
             unique_keys,
             foreign_keys: foreign_keys.collect(),
