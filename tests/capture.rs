@@ -16,6 +16,8 @@ mod ddl;
 mod definitions;
 #[path = "capture/mysql.rs"]
 mod mysql;
+#[path = "capture/payload.rs"]
+mod payload;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -181,9 +183,18 @@ async fn selected(db: &Database, table: &Table) -> Vec<Vec<String>> {
     rows.into_iter().map(|row| row.unwrap().into_iter().map(text).collect()).collect()
 }
 
+/// The statements that make the table of all types, and its last columns.
+fn zoo_with(last: &str) -> String {
+    format!("{SHOP}SET sql_mode = '', time_zone = '+00:00';\n{TABLE}{last})")
+}
+
 async fn every_type(flavour: Flavour, more: &[&str], last: &str) {
-    let create = format!("{SHOP}SET sql_mode = '', time_zone = '+00:00';\n{TABLE}{last})");
-    let (db, here) = start(flavour, more, &create).await;
+    let (db, here) = start(flavour, more, &zoo_with(last)).await;
+    each_type(&db, Follow::from(&db, here.position)).await;
+}
+
+/// Three transactions: rows of all types come, change and go.
+async fn each_type(db: &Database, mut follow: Follow) {
     let values: Vec<_> = (1..)
         .zip(zoo::values())
         .map(|(id, row)| {
@@ -191,18 +202,17 @@ async fn every_type(flavour: Flavour, more: &[&str], last: &str) {
         })
         .collect();
     let values = values.join(";\n");
-    let mut follow = Follow::from(&db, here.position);
     let session = "SET sql_mode = '', time_zone = '+00:00', NAMES utf8mb4;\n";
     db.exec(&format!("{session}BEGIN;\n{values};\nCOMMIT")).await;
     let (table, rows, _) = follow.rows().await;
-    let wanted = selected(&db, &table).await;
+    let wanted = selected(db, &table).await;
     assert_eq!(wanted.len(), 4);
     check(&table, &wanted, rows.iter().map(|row| row.after.as_ref().unwrap()));
     // The same again as before images; a change of one column keeps the others.
     db.exec(&format!("{session}UPDATE shop.zoo SET tag = 1 ORDER BY id")).await;
     let (table, rows, _) = follow.rows().await;
     check(&table, &wanted, rows.iter().map(|row| row.before.as_ref().unwrap()));
-    let wanted = selected(&db, &table).await;
+    let wanted = selected(db, &table).await;
     check(&table, &wanted, rows.iter().map(|row| row.after.as_ref().unwrap()));
     db.exec("DELETE FROM shop.zoo ORDER BY id").await;
     let (table, rows, _) = follow.rows().await;
@@ -226,34 +236,32 @@ fn check<'a>(table: &Table, wanted: &[Vec<String>], rows: impl Iterator<Item = &
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-const MARIADB_MORE: &str = ", j JSON, gv INT GENERATED ALWAYS AS (i + 1) VIRTUAL, \
+const MORE: &str = ", j JSON, gv INT GENERATED ALWAYS AS (i + 1) VIRTUAL, \
     gs VARCHAR(40) GENERATED ALWAYS AS (CONCAT(vs, '!')) STORED";
 
 #[tokio::test]
 async fn every_mariadb_type_is_what_the_server_selects() {
-    every_type(Flavour::MariaDb, &[], MARIADB_MORE).await;
+    every_type(Flavour::MariaDb, &[], MORE).await;
 }
 
 #[tokio::test]
 async fn compressed_mariadb_events_are_read() {
     let more = ["--log-bin-compress=1", "--log-bin-compress-min-len=10"];
-    every_type(Flavour::MariaDb, &more, MARIADB_MORE).await;
+    every_type(Flavour::MariaDb, &more, MORE).await;
 }
 
 #[tokio::test]
 async fn mariadb_without_metadata_is_read_by_its_catalog() {
     let more = ["--binlog-row-metadata=NO_LOG", "--binlog-checksum=NONE"];
-    every_type(Flavour::MariaDb, &more, MARIADB_MORE).await;
+    every_type(Flavour::MariaDb, &more, MORE).await;
 }
 
 #[tokio::test]
 async fn every_mysql_type_is_what_the_server_selects() {
     every_type(Flavour::MySql56, &[], "").await;
-    let json = ", j JSON, gv INT GENERATED ALWAYS AS (i + 1) VIRTUAL, \
-        gs VARCHAR(40) GENERATED ALWAYS AS (CONCAT(vs, '!')) STORED";
-    every_type(Flavour::MySql57, &[], json).await;
-    every_type(Flavour::MySql80, &[], json).await;
-    every_type(Flavour::MySql80, &["--binlog-row-metadata=MINIMAL"], json).await;
+    every_type(Flavour::MySql57, &[], MORE).await;
+    every_type(Flavour::MySql80, &[], MORE).await;
+    every_type(Flavour::MySql80, &["--binlog-row-metadata=MINIMAL"], MORE).await;
 }
 
 async fn resumes(flavour: Flavour) {

@@ -151,7 +151,7 @@ impl Assembler {
         data: Bytes,
     ) -> Result<Option<CaptureEvent>, CaptureError> {
         // A payload is its transaction's last event but for the GTID before it.
-        self.in_payload &= self.open.is_some();
+        self.in_payload = self.in_payload();
         if !self.in_payload {
             self.moved(log_pos);
         }
@@ -182,6 +182,9 @@ impl Assembler {
             }
             event::XA_PREPARE => Err(CaptureError::Xa),
             event::PARTIAL_UPDATE => Err(CaptureError::PartialImage("a JSON column".to_owned())),
+            event::HEARTBEAT if self.in_payload => {
+                Err(CaptureError::Corrupt("a compressed transaction has no end"))
+            }
             event::HEARTBEAT | event::PREVIOUS_GTIDS => Ok(self.quiet()),
             event::TABLE_MAP => Ok(None),
             event::PAYLOAD => {
@@ -191,6 +194,11 @@ impl Assembler {
             other if IGNORED.contains(&other) => Ok(None),
             other => Err(CaptureError::UnknownEvent(other)),
         }
+    }
+
+    /// Whether events of a compressed payload are to come, before anything else.
+    pub(super) const fn in_payload(&self) -> bool {
+        self.in_payload && self.open.is_some()
     }
 
     /// Where the stream stands.
