@@ -14,6 +14,7 @@ mod inbox;
 mod kafka;
 mod link;
 mod outbox;
+mod producer;
 mod reader;
 mod tail;
 

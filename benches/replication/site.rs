@@ -111,7 +111,6 @@ impl Site {
         let (peer, name) = if n == 0 { (1, "r1") } else { (0, "r2") };
         let end: Vec<(String,)> =
             self.lab.regions[n].db.rows("SELECT @@global.gtid_binlog_pos").await;
-        let number = |gtid: &str| gtid.rsplit('-').next().and_then(|n| n.parse::<u64>().ok());
         let last = number(&end[0].0);
         wait_until("all is in the outbox and the inbox", PATIENCE, || async {
             let status = self.status(n).await;
@@ -126,6 +125,11 @@ impl Site {
         .await;
         self.acked(n).await
     }
+}
+
+/// The last number of a position of one domain.
+pub(crate) fn number(gtid: &str) -> Option<u64> {
+    gtid.rsplit('-').next().and_then(|n| n.parse().ok())
 }
 
 fn memory_peak(pid: u32) -> u64 {

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::StreamConsumer;
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
-use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::BaseRecord;
+use tokio::sync::oneshot;
 
 use super::acks::SILENT;
 use super::detour::{Step, step};
 use super::kafka::{Cluster, assign, bounds};
 use super::link::LinkStatus;
+use super::producer::{Delivery, Each, Producer};
 use super::reader::{heals, is_purged, receive};
 use super::{LinkConfig, ShipError};
 use crate::failpoint;
@@ -101,7 +101,7 @@ struct Back {
 pub(super) struct Copying<'a> {
     config: &'a LinkConfig,
     status: &'a LinkStatus,
-    producer: FutureProducer,
+    producer: Producer<Each>,
     source: Arc<StreamConsumer>,
     topic: &'a str,
     /// What the inbox ended with.
@@ -112,7 +112,7 @@ pub(super) struct Copying<'a> {
     reached: Option<i64>,
     /// None in the outbox, of which every record counts.
     back: Option<Back>,
-    waits: VecDeque<(i64, usize, DeliveryFuture)>,
+    waits: Waits,
     /// Of those.
     bytes: usize,
 }
@@ -163,8 +163,7 @@ impl<'a> Copying<'a> {
         last: Option<Last>,
     ) -> Result<Self, ShipError> {
         assign(&source, topic, from)?;
-        let producer =
-            config.target.producer().create().map_err(|error| ShipError::from_kafka(&error))?;
+        let producer = Producer::start(&config.target.producer(), Each)?;
         let reached = last.as_ref().map(|last| last.offset);
         status.set(|report| {
             report.running = true;
@@ -285,22 +284,14 @@ impl<'a> Copying<'a> {
         }
         let offset = at.to_string();
         headers = headers.insert(Header { key: OFFSET_HEADER, value: Some(&offset) });
-        let mut copy: FutureRecord<'_, [u8], [u8]> =
-            FutureRecord::to(&self.config.target_topic).partition(0).headers(headers);
+        let (waits, delivery) = oneshot::channel();
+        let mut copy: BaseRecord<'_, [u8], [u8], _> =
+            BaseRecord::with_opaque_to(&self.config.target_topic, Box::new(waits))
+                .partition(0)
+                .headers(headers);
         copy.key = message.key();
         copy.payload = message.payload();
-        let delivery = loop {
-            match self.producer.send_result(copy) {
-                Ok(delivery) => break delivery,
-                Err((error, back)) => {
-                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                        return Err(ShipError::from_kafka(&error));
-                    }
-                    copy = back;
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            }
-        };
+        self.producer.give(copy).await?;
         self.reached = Some(at);
         self.bytes += message.payload_len();
         self.waits.push_back((at, message.payload_len(), delivery));
@@ -329,7 +320,7 @@ async fn near(
     Ok(from)
 }
 
-type Waits = VecDeque<(i64, usize, DeliveryFuture)>;
+type Waits = VecDeque<(i64, usize, Delivery)>;
 
 /// The oldest copy's acknowledgement.
 async fn acknowledged(waits: &mut Waits) -> Result<(i64, usize), ShipError> {
@@ -340,8 +331,8 @@ async fn acknowledged(waits: &mut Waits) -> Result<(i64, usize), ShipError> {
     let copied = (*offset, *bytes);
     waits.pop_front();
     match ended {
-        Ok(Ok(_)) => Ok(copied),
-        Ok(Err((error, _))) => Err(ShipError::from_kafka(&error)),
+        Ok(Ok(())) => Ok(copied),
+        Ok(Err(error)) => Err(ShipError::from_kafka(&error)),
         Err(_) => Err(ShipError::Away("the producer has stopped".to_owned())),
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::producer::BaseRecord;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::ShipError;
 use super::acks::Acks;
 use super::kafka::{Cluster, TopicSettings};
+use super::producer::Producer;
 use super::tail::{Begin, Ending, Tail};
 use crate::change::{Record, RecordBody, RegionId, Seq, pb};
 use crate::failpoint;
@@ -37,7 +37,7 @@ pub struct OutboxConfig {
 
 /// The writing end of the region's own topic.
 pub struct Outbox {
-    producer: ThreadedProducer<Acks>,
+    producer: Producer<Acks>,
     topic: String,
     acks: Arc<Acks>,
     silent: watch::Receiver<Option<Duration>>,
@@ -57,11 +57,7 @@ impl Outbox {
         if ending.epoch() >= epoch {
             return Err(ShipError::Epoch { topic, found: ending.epoch() });
         }
-        let acks = Acks::new(ending.tail().seq);
-        let producer: ThreadedProducer<Acks> = cluster
-            .producer()
-            .create_with_context(acks)
-            .map_err(|error| ShipError::from_kafka(&error))?;
+        let producer = Producer::start(&cluster.producer(), Acks::new(ending.tail().seq))?;
         let acks = Arc::clone(producer.context());
         let (silent_tx, silent) = watch::channel(None);
         let mut tasks = JoinSet::new();
@@ -96,26 +92,14 @@ impl Outbox {
 
     async fn give(&self, record: &Encoded) -> Result<(), ShipError> {
         let header = Header { key: "traceparent", value: Some(&record.trace) };
-        let mut message = BaseRecord::with_opaque_to(&self.topic, Box::new(record.seq))
+        let message = BaseRecord::with_opaque_to(&self.topic, Box::new(record.seq))
             .partition(0)
             .key(&record.key[..])
             .payload(&record.payload)
             .headers(OwnedHeaders::new().insert(header));
-        loop {
-            match self.producer.send(message) {
-                Ok(()) => {
-                    self.acks.sent();
-                    return Ok(());
-                }
-                Err((error, back)) => {
-                    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
-                        return Err(ShipError::from_kafka(&error));
-                    }
-                    message = back;
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            }
-        }
+        self.producer.give(message).await?;
+        self.acks.sent();
+        Ok(())
     }
 
     /// How long Kafka has not acknowledged what it was given, once that is long.
@@ -141,7 +125,6 @@ impl Outbox {
         if tokio::time::timeout(grace, self.acks.all()).await.is_err() {
             tracing::warn!("records were not acknowledged in time; they are captured again");
         }
-        self.producer.purge(PurgeConfig::default().queue().inflight());
     }
 }
 
