@@ -233,6 +233,9 @@ pub struct KafkaFacts {
     pub brokers: usize,
     /// By name, the topics that the agent uses; `None` when there is none yet.
     pub topics: BTreeMap<String, Option<TopicFacts>>,
+    /// By topic that is not there, or that the account may not see, why the agent could
+    /// not make it.
+    pub refused: BTreeMap<String, String>,
 }
 
 /// One topic.

@@ -188,7 +188,10 @@ impl ShipError {
     pub const fn advice(&self) -> &'static str {
         match self {
             Self::Away(_) | Self::Epoch { .. } | Self::Gapped { .. } => "none: it is tried again",
-            Self::Refused(_) => "give the agent's Kafka user read and write on causeway.*",
+            Self::Refused(_) => {
+                "give the agent's Kafka user its rights in both clusters (docs/OPERATIONS.md, The \
+                 Kafka account)"
+            }
             Self::TooLarge(_) => {
                 "raise max.message.bytes of the topic and message.max.bytes of the brokers, or \
                  lower record_bytes in the topology"

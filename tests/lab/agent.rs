@@ -1,11 +1,13 @@
 //! An agent of a region, the program that was built beside the test.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::kafka::{Access, PASSWORD, USER};
 use super::proc::{Proc, free_port};
 use super::{PATIENCE, wait_until};
 
@@ -32,13 +34,22 @@ pub struct Agent {
 
 impl Agent {
     /// Starts it and does not wait.
-    pub fn begin(folder: &Path, topology: &Path, region: &str) -> Self {
+    pub fn begin(folder: &Path, topology: &Path, region: &str, kafka: Access) -> Self {
         let port = free_port();
         let conf = folder.join(format!("{region}.conf.yaml"));
-        let text = format!(
+        let mut text = format!(
             "database:\n  user: root\nadmin:\n  listen: 127.0.0.1:{port}\n  \
              token: {{ env: CAUSEWAY_TOKEN }}\nlog_format: text\ngrace: 10s\n"
         );
+        if kafka == Access::Listed {
+            write!(
+                text,
+                "kafka:\n  security.protocol: sasl_plaintext\n  sasl.mechanism: PLAIN\n  \
+                 sasl.username: {USER}\nkafka_secrets:\n  \
+                 sasl.password: {{ env: CAUSEWAY_KAFKA_PASSWORD }}\n"
+            )
+            .unwrap();
+        }
         std::fs::write(&conf, text).unwrap();
         let args = [
             "agent",
@@ -50,8 +61,12 @@ impl Agent {
             &conf.display().to_string(),
         ];
         let args = args.iter().map(|&a| a.to_owned()).collect();
-        // The second as in conf/causeway.service.
-        let env = [("CAUSEWAY_TOKEN", TOKEN), ("MALLOC_ARENA_MAX", "2")];
+        // The last as in conf/causeway.service.
+        let env = [
+            ("CAUSEWAY_TOKEN", TOKEN),
+            ("CAUSEWAY_KAFKA_PASSWORD", PASSWORD),
+            ("MALLOC_ARENA_MAX", "2"),
+        ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let log = folder.join(format!("{region}.agent.log"));
         let program = program().display().to_string();

@@ -31,10 +31,27 @@ pub struct Held {
     pub payload: Vec<u8>,
 }
 
+/// Who may do what at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody everything.
+    Open,
+    /// By SASL and access control lists, which give [`USER`] nothing at first.
+    Listed,
+}
+
+/// The agents' account where [`Access::Listed`].
+pub const USER: &str = "causeway";
+/// Its password.
+pub const PASSWORD: &str = "password-of-the-lab";
+/// Whoever makes the lists.
+const ADMIN: &str = "admin";
+
 /// A node with its own data.
 pub struct Kafka {
     /// The server process.
     pub proc: Proc,
+    access: Access,
     port: u16,
     folder: Folder,
 }
@@ -49,13 +66,21 @@ impl Kafka {
 
     /// Starts one and does not wait.
     pub fn begin(name: &str, doors: &[PeerDoor]) -> Self {
+        Self::begin_with(name, doors, Access::Open)
+    }
+
+    /// The same, with access control.
+    pub fn begin_with(name: &str, doors: &[PeerDoor], access: Access) -> Self {
         let folder = Folder::new(&format!("kafka-{name}"));
         let data = folder.path().join("data");
         std::fs::create_dir_all(&data).unwrap();
         copy(&root().join(".run/kafka-data"), &data);
         let port = free_port();
         let properties = folder.path().join("server.properties");
-        let text = settings(port, free_port(), doors, &data.display().to_string());
+        let mut text = settings((port, free_port()), doors, &data.display().to_string(), access);
+        if access == Access::Listed {
+            text.push_str(&lists(doors.len()));
+        }
         std::fs::write(&properties, text).unwrap();
         let args = [
             "-Xms96m",
@@ -71,23 +96,20 @@ impl Kafka {
         ];
         let args = args.iter().map(|&a| a.to_owned()).collect();
         let proc = Proc::start(&format!("Kafka {name}"), &folder.path().join("log"), "java", args);
-        Self { proc, port, folder }
+        Self { proc, access, port, folder }
     }
 
     /// Waits until it answers.
     pub async fn ready(&mut self) {
-        let brokers = self.brokers();
+        let mut config = self.client();
+        config.set("log_level", "0");
         let proc = &mut self.proc;
         wait_until("Kafka answers", PATIENCE, || {
             proc.expect_alive();
-            let brokers = brokers.clone();
+            let config = config.clone();
             async move {
                 let ask = move || {
-                    let client: BaseConsumer = ClientConfig::new()
-                        .set("bootstrap.servers", &brokers)
-                        .set("log_level", "0")
-                        .create()
-                        .unwrap();
+                    let client: BaseConsumer = config.create().unwrap();
                     client
                         .fetch_metadata(None, Duration::from_secs(5))
                         .is_ok_and(|metadata| !metadata.brokers().is_empty())
@@ -107,8 +129,8 @@ impl Kafka {
 
     /// All that a topic of one partition holds.
     pub fn records(&self, topic: &str) -> Vec<Held> {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.brokers()).set("group.id", "test");
+        let mut config = self.client();
+        config.set("group.id", "test");
         let consumer: BaseConsumer = config.create().unwrap();
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
@@ -137,20 +159,100 @@ impl Kafka {
         records
     }
 
+    /// A client's settings, of one who may do everything.
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.brokers());
+        if self.access == Access::Listed {
+            for (name, value) in login(ADMIN) {
+                config.set(name, value);
+            }
+        }
+        config
+    }
+
+    /// Gives [`USER`] operations on resources, or takes them away: the arguments of
+    /// Kafka's own command.
+    pub async fn lists(&self, arguments: &[&str]) {
+        let file = self.folder.path().join("admin.properties");
+        let jaas = format!("sasl.jaas.config={}\n", jaas(ADMIN));
+        std::fs::write(&file, format!("{SASL}{jaas}")).unwrap();
+        let output = tokio::process::Command::new("java")
+            .args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(format!("{}/*", root().join(".run/kafka").display()))
+            .args(["kafka.admin.AclCommand", "--bootstrap-server", &self.brokers()])
+            .args(["--command-config", &file.display().to_string(), "--force"])
+            .args(["--allow-principal", &format!("User:{USER}")])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    }
+
+    /// Whether it asks who one is.
+    pub const fn access(&self) -> Access {
+        self.access
+    }
+
     /// Bootstrap address for the node's own region.
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 }
 
-fn settings(port: u16, controller: u16, doors: &[PeerDoor], data: &str) -> String {
+/// What a client sets to log in.
+fn login(user: &str) -> [(&'static str, String); 4] {
+    [
+        ("security.protocol", "SASL_PLAINTEXT".to_owned()),
+        ("sasl.mechanism", "PLAIN".to_owned()),
+        ("sasl.username", user.to_owned()),
+        ("sasl.password", PASSWORD.to_owned()),
+    ]
+}
+
+const SASL: &str = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n";
+
+fn jaas(user: &str) -> String {
+    format!(
+        "org.apache.kafka.common.security.plain.PlainLoginModule required \
+         username=\"{user}\" password=\"{PASSWORD}\" user_{ADMIN}=\"{PASSWORD}\" \
+         user_{USER}=\"{PASSWORD}\";"
+    )
+}
+
+/// The controller's listener, which no client reaches, knows nobody by name.
+fn lists(doors: usize) -> String {
+    let listeners = (0..doors).map(|n| format!("peer{n}")).chain(["local".to_owned()]);
+    let logins = listeners
+        .map(|name| format!("listener.name.{name}.plain.sasl.jaas.config={}\n", jaas(ADMIN)));
+    format!(
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:{ADMIN};User:ANONYMOUS\n\
+         sasl.enabled.mechanisms=PLAIN\n\
+         sasl.mechanism.inter.broker.protocol=PLAIN\n{}",
+        logins.collect::<String>()
+    )
+}
+
+fn settings(
+    (port, controller): (u16, u16),
+    doors: &[PeerDoor],
+    data: &str,
+    access: Access,
+) -> String {
+    let protocol = match access {
+        Access::Open => "PLAINTEXT",
+        Access::Listed => "SASL_PLAINTEXT",
+    };
     let mut listeners = format!("LOCAL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
     let mut advertised = format!("LOCAL://127.0.0.1:{port}");
-    let mut protocols = "LOCAL:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+    let mut protocols = format!("LOCAL:{protocol},CONTROLLER:PLAINTEXT");
     for (n, door) in doors.iter().enumerate() {
         write!(listeners, ",PEER{n}://127.0.0.1:{}", door.inner).unwrap();
         write!(advertised, ",PEER{n}://127.0.0.1:{}", door.outer).unwrap();
-        write!(protocols, ",PEER{n}:PLAINTEXT").unwrap();
+        write!(protocols, ",PEER{n}:{protocol}").unwrap();
     }
     format!(
         "process.roles=broker,controller\n\

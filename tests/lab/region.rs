@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::agent::{Agent, TOKEN, program};
 use super::compare;
 use super::db::{Database, Flavour, Settings};
-use super::kafka::{Kafka, PeerDoor};
+use super::kafka::{Access, Kafka, PASSWORD, PeerDoor};
 use super::link::Link;
 use super::proc::{Folder, free_port};
 
@@ -54,11 +54,25 @@ impl Lab {
         Self::start_ruled(flavours, pool_mib, (RULES, limits)).await
     }
 
+    /// With Kafkas that ask who one is, and have given the agents nothing.
+    pub async fn start_listed(flavours: &[Flavour]) -> Self {
+        Self::start_on(flavours, 64, (RULES, ""), Access::Listed).await
+    }
+
     /// The same with the topology's `tables`.
     pub async fn start_ruled(
         flavours: &[Flavour],
         pool_mib: u32,
         (rules, limits): (&str, &str),
+    ) -> Self {
+        Self::start_on(flavours, pool_mib, (rules, limits), Access::Open).await
+    }
+
+    async fn start_on(
+        flavours: &[Flavour],
+        pool_mib: u32,
+        (rules, limits): (&str, &str),
+        access: Access,
     ) -> Self {
         let count = flavours.len();
         let folder = Folder::new("lab");
@@ -67,7 +81,8 @@ impl Lab {
                 (1..count).map(|_| PeerDoor { inner: free_port(), outer: free_port() }).collect()
             })
             .collect();
-        let mut kafkas: Vec<_> = (0..count).map(|n| Kafka::begin(&names(n), &doors[n])).collect();
+        let begin = |n: usize| Kafka::begin_with(&names(n), &doors[n], access);
+        let mut kafkas: Vec<_> = (0..count).map(begin).collect();
         let mut dbs = Vec::new();
         for (n, &flavour) in flavours.iter().enumerate() {
             let id = u8::try_from(n + 1).unwrap();
@@ -173,6 +188,7 @@ impl Lab {
             .args(["--region", &self.regions[n].name, "--conf"])
             .arg(conf)
             .env("CAUSEWAY_TOKEN", TOKEN)
+            .env("CAUSEWAY_KAFKA_PASSWORD", PASSWORD)
             .output()
             .await
             .unwrap();
@@ -183,7 +199,8 @@ impl Lab {
     /// Starts one agent and does not wait.
     pub fn begin_agent(&mut self, n: usize) {
         let region = &mut self.regions[n];
-        let agent = Agent::begin(self.folder.path(), &region.topology, &region.name);
+        let (folder, kafka) = (self.folder.path(), region.kafka.access());
+        let agent = Agent::begin(folder, &region.topology, &region.name, kafka);
         region.agent = Some(agent);
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -25,12 +25,17 @@ type Clusters = BTreeMap<String, Result<KafkaFacts, String>>;
 /// A label and the topics wanted, by bootstrap addresses.
 type Wanted = BTreeMap<String, (String, BTreeSet<String>)>;
 
+/// The label of the region's own cluster.
+const OWN: &str = "own";
+
 /// The own cluster under `own`, each peer's under the peer's name; one cluster is
 /// asked once.
 pub(super) async fn clusters(plan: &Plan<'_>) -> Clusters {
     let mut facts = BTreeMap::new();
     for (bootstrap, (label, topics)) in wanted(plan) {
-        facts.insert(label, cluster(plan, &bootstrap, topics).await);
+        // A peer's outbox is made by the peer.
+        let makes = label == OWN;
+        facts.insert(label, cluster(plan, &bootstrap, topics, makes).await);
     }
     facts
 }
@@ -42,10 +47,10 @@ fn wanted(plan: &Plan<'_>) -> Wanted {
         entry.1.insert(topic);
     };
     let outbox = plan.topology.outbox(plan.region);
-    want(outbox.brokers, "own", outbox.name);
+    want(outbox.brokers, OWN, outbox.name);
     for peer in plan.topology.peers(plan.region) {
         let inbox = plan.topology.inbox(plan.region, peer);
-        want(inbox.brokers, "own", inbox.name);
+        want(inbox.brokers, OWN, inbox.name);
         if peer.cluster != plan.region.cluster {
             let source = plan.topology.peer_outbox(peer);
             want(source.brokers, &peer.name, source.name);
@@ -58,6 +63,7 @@ async fn cluster(
     plan: &Plan<'_>,
     bootstrap: &str,
     topics: BTreeSet<String>,
+    makes: bool,
 ) -> Result<KafkaFacts, String> {
     let admin: AdminClient<DefaultClientContext> =
         config(plan, bootstrap).create().map_err(|error| error.to_string())?;
@@ -73,13 +79,37 @@ async fn cluster(
         bootstrap: bootstrap.to_owned(),
         brokers: metadata.brokers().len(),
         topics: BTreeMap::new(),
+        refused: BTreeMap::new(),
     };
     for name in topics {
         let there = metadata.topics().iter().find(|topic| topic.name() == name).map(topic_facts);
         facts.topics.insert(name, there);
     }
     settings(&admin, &mut facts).await.map_err(|error| format!("{bootstrap}: {error}"))?;
+    if makes {
+        facts.refused = refused(&admin, &facts).await;
+    }
     Ok(facts)
+}
+
+/// Asks for each topic that is missing whether it could be made, and makes none.
+async fn refused(
+    admin: &AdminClient<DefaultClientContext>,
+    facts: &KafkaFacts,
+) -> BTreeMap<String, String> {
+    let options = AdminOptions::new().request_timeout(Some(PATIENCE)).validate_only(true);
+    let mut refused = BTreeMap::new();
+    for (name, _) in facts.topics.iter().filter(|(_, there)| there.is_none()) {
+        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+        let why = match admin.create_topics([&topic], &options).await {
+            Ok(answers) => {
+                answers.into_iter().find_map(Result::err).map(|(_, why)| why.to_string())
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        refused.extend(why.map(|why| (name.clone(), why)));
+    }
+    refused
 }
 
 fn config(plan: &Plan<'_>, bootstrap: &str) -> ClientConfig {
@@ -246,7 +276,8 @@ mod tests {
             let bootstrap = if *label == "own" { "k:1" } else { "l:1" }.to_owned();
             let topics =
                 topics.iter().map(|name| ((*name).to_owned(), Some(TopicFacts::default())));
-            let cluster = KafkaFacts { bootstrap, brokers: 1, topics: topics.collect() };
+            let refused = BTreeMap::new();
+            let cluster = KafkaFacts { bootstrap, brokers: 1, topics: topics.collect(), refused };
             facts.insert((*label).to_owned(), Ok(cluster));
         }
         let found = nearest(&plan, &topology.regions[1], &facts);

@@ -23,7 +23,10 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             Ok(cluster) => {
                 findings.extend(judge_cluster(label, cluster));
                 for (name, topic) in &cluster.topics {
-                    findings.extend(judge_topic(name, topic.as_ref(), facts));
+                    match cluster.refused.get(name) {
+                        Some(why) => findings.push(rights(why).on(name)),
+                        None => findings.extend(judge_topic(name, topic.as_ref(), facts)),
+                    }
                 }
             }
             Err(why) => findings.push(
@@ -96,6 +99,14 @@ fn judge_cluster(label: &str, cluster: &KafkaFacts) -> Vec<Finding> {
         Finding::pass("kafka_brokers", BROKERS, found)
     };
     vec![reachable, brokers.on(label)]
+}
+
+fn rights(why: &str) -> Finding {
+    let found = format!("it is not there for this account, which may not make it: {why}");
+    Finding::fail("kafka_rights", REACHABLE, found).fix(
+        "give the agent's Kafka user its rights in this cluster (docs/OPERATIONS.md, The Kafka \
+         account)",
+    )
 }
 
 fn judge_topic(name: &str, topic: Option<&TopicFacts>, facts: &Facts) -> Vec<Finding> {

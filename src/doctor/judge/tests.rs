@@ -108,6 +108,7 @@ fn good() -> Facts {
         bootstrap: "kafka:9092".to_owned(),
         brokers: 3,
         topics: BTreeMap::from([("causeway.outbox.eu".to_owned(), Some(topic()))]),
+        refused: BTreeMap::new(),
     };
     let peer = PeerFacts {
         auto_increment: (10, 2),
@@ -426,6 +427,12 @@ fn kafka_is_judged_by_what_it_would_lose() {
     check("kafka_brokers", Warn, |f| {
         let mut own = cluster(f);
         own.brokers = 1;
+        f.kafka.insert("own".to_owned(), Ok(own));
+    });
+    check("kafka_rights", Fail, |f| {
+        let mut own = cluster(f);
+        own.topics.insert("causeway.inbox.us".to_owned(), None);
+        own.refused.insert("causeway.inbox.us".to_owned(), "not authorized".to_owned());
         f.kafka.insert("own".to_owned(), Ok(own));
     });
     check("topic_partitions", Fail, |f| {
