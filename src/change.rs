@@ -9,7 +9,7 @@ mod position;
 mod record;
 
 pub use collation::Equality;
-pub use order::{Accepted, OrderError, ReaderOrder, Side};
+pub use order::{Accepted, Dropped, OrderError, ReaderOrder, Side};
 pub use position::{BinlogPoint, Position};
 pub use record::{RECORD_VERSION, Record, RecordBody, RecordError};
 

@@ -8,6 +8,7 @@ mod client;
 mod conflicts;
 mod ddl;
 mod doctor;
+mod fences;
 mod secret;
 mod settings;
 mod status;
@@ -41,6 +42,8 @@ enum Command {
     /// Read, check and undo from the conflict log of a region
     #[command(subcommand)]
     Conflicts(conflicts::ConflictsCommand),
+    /// List who took a region over from whom, and which records of fenced agents were dropped
+    Fences(fences::FencesArguments),
     /// Show what a running agent does: exit status 1 if a part does not do as assigned
     Status(status::StatusArguments),
     /// List or release schema changes that hold a stream
@@ -104,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Conflicts(command) => conflicts::run(&command),
+        Command::Fences(arguments) => fences::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Ddl(command) => ddl::run(&command),
         Command::Stream(command) => ddl::run_stream(&command),
@@ -127,10 +131,38 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// `2026-01-31 12:00:00`; days to dates after Hinnant, "chrono-compatible low-level date
+/// algorithms", 2013.
+pub(crate) fn utc(at_us: u64) -> String {
+    let seconds = at_us / 1_000_000;
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (day, month) =
+        (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
 /// Prints what is not data.
 pub(crate) fn complain(text: &str) {
     use std::io::Write as _;
     if writeln!(std::io::stderr(), "{text}").is_err() {
         tracing::debug!("stderr is gone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00");
+        assert_eq!(utc(1_709_210_096_000_000), "2024-02-29 12:34:56");
+        assert_eq!(utc(4_102_444_799_000_000), "2099-12-31 23:59:59");
     }
 }

@@ -14,14 +14,18 @@ mod zoo;
 use std::time::Duration;
 
 use causeway::apply::{
-    ApplyError, ErrorKind, Mark, Session, applied, bootstrap, find_writable, still_owns, take_epoch,
+    ApplyError, ErrorKind, Mark, Session, applied, bootstrap, dropped, fences, find_writable,
+    still_owns, take_epoch,
 };
-use causeway::change::{Column, ColumnType, Dot, Kind, Place, RegionId, Row, Seq, Table, Value};
+use causeway::change::{
+    Column, ColumnType, Dot, Dropped, Kind, Place, RegionId, Row, Seq, Table, Value,
+};
 use causeway::clock::Hlc;
 use causeway::resolve::{Found, MergeRow, Number, TablePlan};
 use lab::db::{Database, Flavour, Settings};
 use mysql_async::prelude::Queryable as _;
 
+const ME: RegionId = RegionId::new(1).unwrap();
 const ORIGIN: RegionId = RegionId::new(2).unwrap();
 
 struct Bench {
@@ -41,7 +45,7 @@ impl Bench {
         bootstrap(&mut conn).await.unwrap();
         // The row that entries of the conflict log wait for each other at.
         assert_eq!(db.number("SELECT COUNT(*) FROM causeway.conflict_head").await, 1);
-        let epoch = take_epoch(&mut conn, 0).await.unwrap();
+        let epoch = take_epoch(&mut conn, ME, 0).await.unwrap();
         let session = Session::connect(&opts, flavor, epoch).await.unwrap();
         db.exec("CREATE DATABASE s DEFAULT CHARACTER SET utf8mb4").await;
         Self { db, session, seq: 0 }
@@ -301,7 +305,7 @@ async fn fence(flavour: Flavour) {
     b.begin(&plan).await.unwrap();
     // The take-over waits for the batch in flight.
     let mut conn = b.db.conn().await;
-    let (took, ()) = tokio::join!(take_epoch(&mut conn, 0), async {
+    let (took, ()) = tokio::join!(take_epoch(&mut conn, ME, 0), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         b.session.commit().await.unwrap();
     });
@@ -311,7 +315,19 @@ async fn fence(flavour: Flavour) {
     assert_eq!(b.db.number("SELECT COUNT(*) FROM s.t").await, 2);
     let known = applied(&mut conn).await.unwrap();
     assert_eq!(known[&ORIGIN], (Place { epoch: 1, seq: Seq(3) }, Hlc(1003)));
-    assert_eq!(take_epoch(&mut conn, 0).await.unwrap(), before + 1);
+    assert_eq!(take_epoch(&mut conn, ME, 0).await.unwrap(), before + 1);
+    let taken = &fences(&mut conn, 1).await.unwrap()[0];
+    assert_eq!((taken.origin, taken.ended, taken.begun), (ME.get(), before, before + 1));
+    assert_eq!(taken.dropped, None);
+    // A reader that begins again drops the same again, and more.
+    for (last, records) in [(9, 2), (12, 5), (9, 2)] {
+        let (first, last) = (Seq(8), Seq(last));
+        let run = Dropped { ended: 3, begun: 4, first, last, records };
+        dropped(&mut conn, ORIGIN, &run).await.unwrap();
+    }
+    let held = fences(&mut conn, 2).await.unwrap();
+    assert_eq!((held[0].origin, held[0].dropped), (ORIGIN.get(), Some((8, 12, 5))));
+    assert_eq!(held[1], *taken);
 }
 
 async fn marker_first(flavour: Flavour) {
@@ -437,7 +453,7 @@ async fn a_lost_connection_holds_no_one_up() {
         bench.begin(&[]).await.unwrap();
         let mut bystander = bench.db.conn().await;
         let mut conn = bench.db.conn().await;
-        let epoch = take_epoch(&mut conn, 0).await.unwrap();
+        let epoch = take_epoch(&mut conn, ME, 0).await.unwrap();
         assert_eq!(epoch, 2, "the connection of the older agent, with its locks, was ended");
         assert!(bench.session.commit().await.is_err());
         bystander.ping().await.unwrap();

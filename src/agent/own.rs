@@ -101,7 +101,7 @@ async fn take(
             apply::applied(conn).await?.get(&me).map_or(0, |(place, _)| place.epoch + SEED_EPOCHS)
         }
     };
-    let epoch = apply::take_epoch(conn, above.max(lost)).await?;
+    let epoch = apply::take_epoch(conn, me, above.max(lost)).await?;
     // Only now no batch of an older agent can commit any more.
     let mut applied = apply::applied(conn).await?;
     let here = capture::current(conn).await?.position;

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::Conn;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
-use crate::apply::Arrival;
-use crate::change::{Place, Record, RecordBody};
+use super::own::away;
+use super::{AgentError, Shared};
+use crate::apply::{self, Arrival};
+use crate::change::{Dropped, Place, Record, RecordBody};
 use crate::metrics::Stage;
 use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError, newest_topology};
 use crate::status::StreamState;
@@ -23,6 +25,8 @@ const TELL_EVERY_US: u64 = 100_000;
 /// Where a halted stream's inbox is looked at again: the operator need not restart the
 /// agent after mending it.
 const HALTED_PAUSE: Duration = Duration::from_secs(5);
+/// How long the record of a fence may take.
+const RECORD_MAX: Duration = Duration::from_secs(5);
 /// After what passes by itself.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -45,6 +49,7 @@ pub(crate) async fn read(
         arrivals,
         room,
         told: (0, 0),
+        dropped: Vec::new(),
         told_us: 0,
         halted: None,
         here,
@@ -66,6 +71,8 @@ struct Forwarding {
     room: Arc<Semaphore>,
     /// Dropped records that the metrics know of.
     told: (u64, u64),
+    /// Of a fenced agent, until the database has the record of it.
+    dropped: Vec<Dropped>,
     told_us: u64,
     /// Why the stream can't go on, as the status says it.
     halted: Option<String>,
@@ -102,7 +109,7 @@ impl Forwarding {
                 Ok(item) => {
                     self.agree(&item.record, config).await;
                     self.goes_on();
-                    if !self.pass(item, &inbox).await {
+                    if !self.pass(item, &mut inbox).await {
                         return;
                     }
                 }
@@ -203,7 +210,7 @@ impl Forwarding {
     }
 
     /// Gives the record to the applier; false when that has gone.
-    async fn pass(&mut self, item: InboxItem, inbox: &Inbox) -> bool {
+    async fn pass(&mut self, item: InboxItem, inbox: &mut Inbox) -> bool {
         let (shared, peer) = (&self.shared, &self.peer);
         if let RecordBody::Heartbeat(beat) = &item.record.body {
             let pair = (peer.id, shared.setup.region.id);
@@ -212,6 +219,8 @@ impl Forwarding {
         if item.received_us.saturating_sub(self.told_us) >= TELL_EVERY_US {
             self.told_us = item.received_us;
             tell(shared, peer, inbox, (&mut self.told, self.told_us));
+            self.dropped.extend(inbox.take_fenced());
+            record(shared, peer, &mut self.dropped).await;
         }
         match &item.record.body {
             RecordBody::Transaction(txn) => {
@@ -234,6 +243,35 @@ impl Forwarding {
             Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes, room };
         self.arrivals.send(arrival).await.is_ok()
     }
+}
+
+/// Records what was dropped of a fenced agent; what can't be recorded stays, for the next
+/// time.
+async fn record(shared: &Shared, peer: &Region, runs: &mut Vec<Dropped>) {
+    while let Some(run) = runs.last() {
+        let written = Box::pin(write(shared, peer, run));
+        match tokio::time::timeout(RECORD_MAX, written).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                return tracing::warn!(%error, peer = peer.name, "a fence is not recorded yet");
+            }
+            Err(_) => return tracing::warn!(peer = peer.name, "a fence is not recorded yet"),
+        }
+        tracing::warn!(
+            peer = peer.name,
+            epoch = run.ended,
+            records = run.records,
+            "dropped what a fenced agent wrote"
+        );
+        runs.pop();
+    }
+}
+
+async fn write(shared: &Shared, peer: &Region, run: &Dropped) -> Result<(), AgentError> {
+    let (opts, ..) = apply::find_writable(&shared.setup.databases).await?;
+    let mut conn = Conn::new(opts).await.map_err(away)?;
+    apply::dropped(&mut conn, peer.id, run).await?;
+    conn.disconnect().await.map_err(away)
 }
 
 /// That the reader lives, and what it has dropped since it `told` last.

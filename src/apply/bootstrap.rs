@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts};
+use mysql_async::{Conn, Opts, TxOpts};
 
-use super::ApplyError;
+use super::{ApplyError, fence};
 use crate::change::{Place, Position, RegionId, Seq};
 use crate::clock::Hlc;
 
@@ -31,7 +31,7 @@ impl Flavor {
     }
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "CREATE DATABASE IF NOT EXISTS causeway",
     "CREATE TABLE IF NOT EXISTS causeway.owner (id TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL) ENGINE=InnoDB",
@@ -60,6 +60,7 @@ const TABLES: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS causeway.outbox (origin TINYINT UNSIGNED NOT NULL PRIMARY KEY, \
      epoch BIGINT UNSIGNED NOT NULL, seq BIGINT UNSIGNED NOT NULL, \
      seeded TEXT CHARACTER SET latin1 NULL) ENGINE=InnoDB",
+    fence::TABLE,
 ];
 
 /// Each holds one row, which writers wait for each other at: it must be there before them.
@@ -77,7 +78,7 @@ pub async fn bootstrap(conn: &mut Conn) -> Result<(), ApplyError> {
     let ready: Option<u8> = conn
         .query_first(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = 'causeway' \
-             AND table_name = 'outbox'",
+             AND table_name = 'fences'",
         )
         .await
         .map_err(|error| ApplyError::from_driver(&error, "causeway"))?;
@@ -166,22 +167,30 @@ pub async fn still_owns(conn: &mut Conn, epoch: u64) -> Result<(), ApplyError> {
 ///
 /// # Errors
 /// The database's.
-pub async fn take_epoch(conn: &mut Conn, above: u64) -> Result<u64, ApplyError> {
+pub async fn take_epoch(conn: &mut Conn, me: RegionId, above: u64) -> Result<u64, ApplyError> {
     const LOCK_WAIT: u16 = 1205;
-    let next = format!(
-        "UPDATE causeway.owner SET epoch = LAST_INSERT_ID(GREATEST(epoch, {above}) + 1) \
-         WHERE id = 1"
-    );
     let failed = |error| ApplyError::from_driver(&error, "causeway.owner");
     conn.query_drop("SET innodb_lock_wait_timeout = 10").await.map_err(failed)?;
-    match conn.query_drop(&next).await {
+    match next_epoch(conn, me, above).await {
         Err(mysql_async::Error::Server(error)) if error.code == LOCK_WAIT => {
             end_sessions(conn).await?;
-            conn.query_drop(&next).await.map_err(failed)?;
+            next_epoch(conn, me, above).await.map_err(failed)
         }
-        taken => taken.map_err(failed)?,
+        taken => taken.map_err(failed),
     }
-    conn.last_insert_id().ok_or_else(|| ApplyError::Away("no epoch was given".to_owned()))
+}
+
+/// The epoch with its record, or neither.
+async fn next_epoch(conn: &mut Conn, me: RegionId, above: u64) -> Result<u64, mysql_async::Error> {
+    let mut txn = conn.start_transaction(TxOpts::new()).await?;
+    let held: Option<u64> =
+        txn.query_first("SELECT epoch FROM causeway.owner WHERE id = 1 FOR UPDATE").await?;
+    let ended = held.unwrap_or(0);
+    let begun = ended.max(above) + 1;
+    txn.exec_drop("UPDATE causeway.owner SET epoch = ? WHERE id = 1", (begun,)).await?;
+    fence::taken(&mut txn, me, (ended, begun)).await?;
+    txn.commit().await?;
+    Ok(begun)
 }
 
 /// Per origin the place in its log up to which it is applied, and that transaction's

@@ -57,6 +57,21 @@ pub enum Accepted {
     Fenced,
 }
 
+/// What was dropped of a fenced agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// The epoch that the records were written in.
+    pub ended: u64,
+    /// The epoch that was begun before them.
+    pub begun: u64,
+    /// The seq of the first.
+    pub first: Seq,
+    /// The highest seq.
+    pub last: Seq,
+    /// How many there are.
+    pub records: u64,
+}
+
 /// Why the stream can't go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {

@@ -10,7 +10,7 @@ use mysql_async::Conn;
 use serde_json::Value as Json;
 
 use super::settings::SettingsArguments;
-use super::{Exit, Output, complain, print};
+use super::{Exit, Output, complain, print, utc};
 use crate::conflicts::{self, Entry, Filter, Restored};
 use crate::topology::{Span, Topology, did_you_mean};
 
@@ -197,22 +197,6 @@ fn list(entries: &[Entry]) -> String {
     text
 }
 
-/// `2026-01-31 12:00:00`; days to dates after Hinnant, "chrono-compatible low-level date
-/// algorithms", 2013.
-fn utc(at_us: u64) -> String {
-    let seconds = at_us / 1_000_000;
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month) =
-        (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
 fn stats(counts: &[conflicts::Count]) -> String {
     let mut text =
         format!("{:>10}  {:<28}  {:<14}  {:<16}  WINNER\n", "COUNT", "TABLE", "KIND", "POLICY");
@@ -307,13 +291,6 @@ fn difference(now: Option<&Json>, then: Option<&Json>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_dates() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00");
-        assert_eq!(utc(1_709_210_096_000_000), "2024-02-29 12:34:56");
-        assert_eq!(utc(4_102_444_799_000_000), "2099-12-31 23:59:59");
-    }
 
     #[test]
     fn only_what_changes_is_shown() {

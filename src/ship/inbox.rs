@@ -1,9 +1,11 @@
 //! The inbox: a peer's records in order, each once.
 
+use std::collections::BTreeMap;
+
 use super::ShipError;
 use super::kafka::Cluster;
 use super::reader::{Found, Reader};
-use crate::change::{Accepted, Place, ReaderOrder, Record, RecordBody, RegionId, Seq};
+use crate::change::{Accepted, Dropped, Place, ReaderOrder, Record, RecordBody, RegionId, Seq};
 use crate::clock::wall_us;
 
 /// How an inbox is opened.
@@ -39,6 +41,11 @@ pub struct Inbox {
     order: ReaderOrder,
     duplicates: u64,
     fenced: u64,
+    /// Of those, what was not taken yet, by epoch.
+    runs: BTreeMap<u64, Dropped>,
+    /// Whether a record of the epoch was read: what is older is of a fenced agent from
+    /// there on, and may stand before the place until then.
+    met: bool,
 }
 
 impl Inbox {
@@ -57,6 +64,8 @@ impl Inbox {
             order: ReaderOrder::after(*after),
             duplicates: 0,
             fenced: 0,
+            runs: BTreeMap::new(),
+            met: false,
         })
     }
 
@@ -67,12 +76,13 @@ impl Inbox {
     pub async fn next(&mut self) -> Result<InboxItem, ShipError> {
         loop {
             let Found { offset, bytes, record } = self.reader.next().await?;
+            self.met |= record.epoch >= self.order.place().epoch;
             match self.order.accept(&record) {
                 Ok(accepted @ (Accepted::Next | Accepted::NewEpoch)) => {
                     return Ok(InboxItem { record, accepted, bytes, received_us: wall_us() });
                 }
                 Ok(Accepted::Duplicate) => self.duplicates += 1,
-                Ok(Accepted::Fenced) => self.fenced += 1,
+                Ok(Accepted::Fenced) => self.drop_fenced(&record),
                 Err(source) => {
                     let topic = self.topic.clone();
                     return Err(ShipError::Order { topic, offset, source });
@@ -88,7 +98,25 @@ impl Inbox {
     /// [`ShipError`].
     pub async fn find_again(&mut self) -> Result<(), ShipError> {
         let from = self.reader.find(self.order.place()).await?;
+        self.met = false;
         self.reader.seek(from)
+    }
+
+    fn drop_fenced(&mut self, record: &Record) {
+        self.fenced += 1;
+        if !self.met {
+            return;
+        }
+        let (ended, begun, seq) = (record.epoch, self.order.place().epoch, record.seq);
+        let fresh = Dropped { ended, begun, first: seq, last: seq, records: 0 };
+        let run = self.runs.entry(ended).or_insert(fresh);
+        run.last = run.last.max(seq);
+        run.records += 1;
+    }
+
+    /// What was dropped of a fenced agent, and not taken before, by epoch.
+    pub fn take_fenced(&mut self) -> Vec<Dropped> {
+        std::mem::take(&mut self.runs).into_values().collect()
     }
 
     /// Records dropped so far: seen before, and of a fenced agent.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::ME;
 use causeway::apply::{
     ApplyConfig, ApplyInputs, Arrival, BatchLimits, Flavor, Gone, Report, bootstrap, run,
     take_epoch,
 };
 use causeway::change::{
-    Accepted, BinlogPoint, ColumnType, Dot, Kind, Position, Record, RecordBody, RegionId, Row,
-    RowChange, Seq, Table, TableChange, Value, Vector, pb,
+    Accepted, BinlogPoint, ColumnType, Dot, Kind, Position, Record, RecordBody, Row, RowChange,
+    Seq, Table, TableChange, Value, Vector, pb,
 };
 use causeway::clock::Hlc;
 use causeway::resolve::{Incoming, Rulebook, touched};
@@ -51,7 +52,7 @@ impl Applier {
         let db = Database::start(&Settings::small(Flavour::MariaDb, 1)).await;
         let mut conn = db.conn().await;
         bootstrap(&mut conn).await.unwrap();
-        let epoch = take_epoch(&mut conn, 0).await.unwrap();
+        let epoch = take_epoch(&mut conn, ME, 0).await.unwrap();
         db.exec("CREATE DATABASE s; CREATE TABLE s.t (id INT PRIMARY KEY, n INT)").await;
         db.exec("INSERT INTO s.t VALUES (1, 0)").await;
         let (arrivals, arriving) = mpsc::channel(64);
@@ -60,7 +61,7 @@ impl Applier {
         let (acked, acked_rx) = watch::channel(Seq(0));
         let (reports_tx, reports) = mpsc::channel(64);
         let config = ApplyConfig {
-            region: RegionId::new(1).unwrap(),
+            region: ME,
             opts: db.opts(),
             flavor: Flavor::MariaDb,
             epoch,
@@ -92,7 +93,7 @@ impl Applier {
     /// A local write of the row that all share is known, before all of the peer's.
     fn wrote(&self, n: i64) {
         let incoming = Incoming {
-            dot: Dot { origin: RegionId::new(1).unwrap(), seq: Seq(1) },
+            dot: Dot { origin: ME, seq: Seq(1) },
             hlc: Hlc(0),
             deps: &Arc::new(Vector::default()),
             gtid: "1-1-1",
