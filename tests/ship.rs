@@ -8,7 +8,7 @@ mod lab;
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway::change::{Place, Position, Record, RecordBody, RegionId, Seq, Vector, pb};
+use causeway::change::{Dropped, Place, Position, Record, RecordBody, RegionId, Seq, Vector, pb};
 use causeway::clock::Hlc;
 use causeway::ship::{
     Begin, Cluster, ErrorKind, Inbox, InboxConfig, LinkConfig, LinkStatus, Outbox, OutboxConfig,
@@ -109,6 +109,16 @@ async fn ship(outbox: &Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) 
 
 /// (epoch, seq) of the transactions that count, up to and with `last`.
 async fn read(kafka: &Kafka, topic: &str, after: Place, last: u64) -> Vec<(u64, u64)> {
+    read_all(kafka, topic, after, last).await.0
+}
+
+/// The same, and what was dropped on the way.
+async fn read_all(
+    kafka: &Kafka,
+    topic: &str,
+    after: Place,
+    last: u64,
+) -> (Vec<(u64, u64)>, Vec<Dropped>) {
     let config =
         InboxConfig { cluster: cluster(kafka), topic: topic.to_owned(), origin: origin(), after };
     let mut inbox = Inbox::open(&config).await.unwrap();
@@ -119,7 +129,7 @@ async fn read(kafka: &Kafka, topic: &str, after: Place, last: u64) -> Vec<(u64, 
             got.push((item.record.epoch, item.record.seq.0));
         }
     }
-    got
+    (got, inbox.take_fenced())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +143,10 @@ async fn an_outbox_goes_on_from_its_tail_and_drops_a_writer_that_lost_it() {
     ship(&first, 1, 701..=705).await;
     ship(&second, 2, 701..=702).await;
     let wanted: Vec<_> = (651..=700).map(|seq| (1, seq)).chain([(2, 701), (2, 702)]).collect();
-    assert_eq!(read(&kafka, "out", place(1, 650), 702).await, wanted);
+    let (got, dropped) = read_all(&kafka, "out", place(1, 650), 702).await;
+    assert_eq!(got, wanted);
+    let fenced = Dropped { ended: 1, begun: 2, first: Seq(701), last: Seq(705), records: 5 };
+    assert_eq!(dropped, [fenced]);
     for known in [after(1, 0), after(1, 400), after(1, 700), after(2, 700), after(2, 702)] {
         let error = refused(&kafka, 2, known.clone()).await;
         assert!(matches!(error, ShipError::Epoch { found: 2, .. }), "{known:?}: {error}");
@@ -384,9 +397,14 @@ async fn a_burst_of_a_writer_that_lost_the_outbox_is_never_taken() {
     };
     for seq in [0, 650, 700, 719, 720, 721, 1_500] {
         let after = if seq == 0 { Place::default() } else { place(wrote(seq), seq) };
-        let got = read(&kafka, "out", after, seq + 100).await;
+        let (got, dropped) = read_all(&kafka, "out", after, seq + 100).await;
         let wanted = (seq + 1..=seq + 100).map(|seq| (wrote(seq), seq));
         assert!(got.into_iter().eq(wanted), "after {seq}");
+        // Nothing that counts is told as dropped, though a reader may begin before its place.
+        let fenced = |run: &Dropped| run.ended == 1 && run.first > Seq(700);
+        assert!(dropped.iter().all(fenced), "after {seq}: {dropped:?}");
+        let behind = (650..=720).contains(&seq);
+        assert_eq!(!dropped.is_empty(), behind, "after {seq}: {dropped:?}");
     }
     let known = [after(1, 10), after(2, 720), after(3, 1_900)];
     for (epoch, known) in (4..).zip(known) {
