@@ -32,10 +32,21 @@ pub struct Fence {
     pub ended: u64,
     /// The epoch that took its place.
     pub begun: u64,
-    /// Where a reader dropped records: the first seq, the last, and how many.
-    pub dropped: Option<(u64, u64, u64)>,
+    /// Where a reader dropped records.
+    pub dropped: Option<Run>,
     /// The agent that took over, or that dropped them: host, process, version.
     pub who: String,
+}
+
+/// Records that were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Run {
+    /// The seq of the first.
+    pub first_seq: u64,
+    /// The highest seq.
+    pub last_seq: u64,
+    /// How many there are, parts and heartbeats among them.
+    pub records: u64,
 }
 
 /// The agent that this is.
@@ -104,8 +115,8 @@ pub async fn fences(conn: &mut Conn, limit: u64) -> Result<Vec<Fence>, mysql_asy
     );
     let rows: Vec<Columns> = conn.query(sql).await?;
     let fences = rows.into_iter().map(|row| {
-        let (id, at_us, origin, ended, begun, first, last, records, who) = row;
-        let dropped = (records > 0).then_some((first, last, records));
+        let (id, at_us, origin, ended, begun, first_seq, last_seq, records, who) = row;
+        let dropped = (records > 0).then_some(Run { first_seq, last_seq, records });
         Fence { id, at_us, origin, ended, begun, dropped, who }
     });
     Ok(fences.collect())

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::settings::SettingsArguments;
 use super::{Exit, Output, print, utc};
-use crate::apply::{self, Fence};
+use crate::apply::{self, Fence, Run};
 use crate::topology::Topology;
 
 /// Which entries, and how.
@@ -48,9 +48,9 @@ fn list(fences: &[Fence], topology: &Topology) -> String {
         let what = match dropped {
             None if *ended == 0 => format!("epoch {begun} begins"),
             None => format!("epoch {begun} ends epoch {ended}"),
-            Some((first, last, records)) => format!(
+            Some(Run { first_seq, last_seq, records }) => format!(
                 "{records} records of epoch {ended} dropped behind epoch {begun}, transactions \
-                 {first} to {last}"
+                 {first_seq} to {last_seq}"
             ),
         };
         let at = utc(*at_us);
