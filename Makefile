@@ -22,7 +22,8 @@ setup: ## Install what is missing; returns at once when nothing is
 test: setup lint ## Lint, then all tests; one at a time, since each of the large ones runs whole regions
 	@failed=0
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo test --lib -- --test-threads=1 || failed=1
-	cargo test --no-fail-fast --bins --examples --test '*' -- --test-threads=1 || failed=1
+	cargo build --quiet --examples || failed=1
+	cargo test --no-fail-fast --bins --test '*' -- --test-threads=1 || failed=1
 	exit $$failed
 
 lint: ## Formatting and clippy, warnings are errors
