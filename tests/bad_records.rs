@@ -7,7 +7,8 @@ mod lab;
 
 use std::time::Duration;
 
-use causeway::change::{Record, RecordBody};
+use causeway::change::{Kind, Record, RecordBody};
+use causeway::clock::{Hlc, wall_us};
 use lab::db::Flavour;
 use lab::region::{Lab, Region};
 use lab::{PATIENCE, wait_until};
@@ -137,4 +138,47 @@ async fn a_bad_record_in_an_inbox_stops_its_stream_alone_and_loses_nothing() {
     .await;
     let rows = lab.regions[0].db.number("SELECT COUNT(*) FROM shop.t").await;
     assert_eq!(rows, 8);
+}
+
+/// R8: however it came about, no region takes a stamp before its time. A hold is no halt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stamp_from_the_future_holds_its_stream_until_time_has_come() {
+    const AHEAD_US: u64 = 12_000_000;
+    /// As it is when the topology says nothing.
+    const LIMIT_US: u64 = 500_000;
+    let mut lab = Lab::start(&[Flavour::MariaDb; 2]).await;
+    lab.exec_everywhere("CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, n INT)")
+        .await;
+    lab.start_agents().await;
+    insert(&lab.regions[1], 1).await;
+    lab.converge(&TABLES, PATIENCE).await;
+    let here = &lab.regions[0];
+
+    let mut record = last_transaction(here);
+    record.seq.0 += 1;
+    record.hlc = Hlc(wall_us() + AHEAD_US);
+    let due_us = record.hlc.0 - LIMIT_US;
+    let RecordBody::Transaction(txn) = &mut record.body else { unreachable!() };
+    let row = txn.changes[0].rows[0].after.as_mut().unwrap();
+    row.values[0].kind = Some(Kind::Int(2));
+    put(here, &record.encode()).await;
+    wait_until("the stream is held", PATIENCE, || async {
+        let told = stream(here, "r2").await;
+        let reason = told["reason"].as_str().unwrap_or_default();
+        told["state"] == "retrying" && reason.contains("ahead of the limit")
+    })
+    .await;
+    // What is written here goes out meanwhile.
+    insert(here, 3).await;
+    arrives(&lab.regions[1], 3).await;
+    assert!(wall_us() < due_us, "too slow to see anything");
+    assert_eq!(here.db.number("SELECT COUNT(*) FROM shop.t WHERE id = 2").await, 0);
+
+    arrives(here, 2).await;
+    // The clocks of the agents are the same; what they measure of it may be off by little.
+    assert!(wall_us() + LIMIT_US / 2 > due_us, "before its time");
+    wait_until("the stream runs", PATIENCE, || async {
+        stream(here, "r2").await["state"] == "running"
+    })
+    .await;
 }
