@@ -24,6 +24,7 @@ test: setup lint ## Lint, then all tests; one at a time, since each of the large
 	CARGO_PROFILE_TEST_OPT_LEVEL=1 cargo test --lib -- --test-threads=1 || failed=1
 	cargo build --quiet --examples || failed=1
 	cargo test --no-fail-fast --bins --test '*' -- --test-threads=1 || failed=1
+	cargo test --quiet --doc || failed=1
 	exit $$failed
 
 lint: ## Formatting and clippy, warnings are errors

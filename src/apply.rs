@@ -29,7 +29,7 @@ pub use bootstrap::{
     shipped, still_owns, take_epoch,
 };
 pub use error::{ApplyError, ErrorKind};
-pub use fence::{Fence, Run, dropped, fences};
+pub use fence::{DroppedRecords, Fence, dropped, fences};
 pub use gate::SharedIndex;
 pub use interface::{AppliedTxn, ApplyConfig, ApplyInputs, Gone, Order, Report};
 pub use run::run;

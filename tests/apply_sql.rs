@@ -14,8 +14,8 @@ mod zoo;
 use std::time::Duration;
 
 use causeway::apply::{
-    ApplyError, ErrorKind, Mark, Run, Session, applied, bootstrap, dropped, fences, find_writable,
-    still_owns, take_epoch,
+    ApplyError, DroppedRecords, ErrorKind, Mark, Session, applied, bootstrap, dropped, fences,
+    find_writable, still_owns, take_epoch,
 };
 use causeway::change::{
     Column, ColumnType, Dot, Dropped, Kind, Place, RegionId, Row, Seq, Table, Value,
@@ -326,7 +326,7 @@ async fn fence(flavour: Flavour) {
         dropped(&mut conn, ORIGIN, &run).await.unwrap();
     }
     let held = fences(&mut conn, 2).await.unwrap();
-    let run = Run { first_seq: 8, last_seq: 12, records: 5 };
+    let run = DroppedRecords { first_seq: 8, last_seq: 12, records: 5 };
     assert_eq!((held[0].origin, held[0].dropped), (ORIGIN.get(), Some(run)));
     assert_eq!(held[1], *taken);
 }

@@ -6,14 +6,13 @@
 #[path = "lab/lab.rs"]
 mod lab;
 
-use causeway::status::{AgentStatus, StreamState};
+use causeway::status::StreamState;
 use lab::PATIENCE;
 use lab::db::Flavour;
 use lab::region::{Lab, Region};
 
 async fn stream(at: &Region, from: &str) -> Option<(StreamState, String)> {
-    let (_, text) = at.agent.as_ref()?.get("/status").await?;
-    let status: AgentStatus = serde_json::from_str(&text).ok()?;
+    let status = at.status().await?;
     let stream = status.streams.get(from)?;
     Some((stream.state, stream.reason.clone().unwrap_or_default()))
 }
@@ -36,13 +35,6 @@ fn restart(lab: &mut Lab, n: usize, (from, to): (&str, &str)) {
     lab.regions[n].agent().restart();
 }
 
-async fn write(lab: &Lab, step: i64) {
-    for (n, region) in lab.regions.iter().enumerate() {
-        let id = step * 10 + i64::try_from(n).unwrap();
-        region.db.exec(&format!("INSERT INTO shop.t VALUES ({id}, 0)")).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_with_another_topology_is_held_until_all_have_the_same() {
     let old = "  - { tables: shop.*, policy: latest }\n";
@@ -53,7 +45,7 @@ async fn a_region_with_another_topology_is_held_until_all_have_the_same() {
     )
     .await;
     lab.start_agents().await;
-    write(&lab, 1).await;
+    lab.write_everywhere(1).await;
     lab.converge(&["shop.t"], PATIENCE).await;
 
     restart(&mut lab, 1, (old, new));
@@ -70,7 +62,7 @@ async fn a_region_with_another_topology_is_held_until_all_have_the_same() {
     let agrees: Vec<_> = findings.filter(|finding| finding["check"] == "topology_agrees").collect();
     assert_eq!(agrees.len(), 2, "{report}");
     assert!(agrees.iter().all(|finding| finding["severity"] == "fail"), "{agrees:?}");
-    write(&lab, 2).await;
+    lab.write_everywhere(2).await;
     lab::wait_until("the others go on", PATIENCE, || async {
         let sql = "SELECT COUNT(*) FROM shop.t WHERE id >= 20";
         r1.db.number(sql).await == 2 && r3.db.number(sql).await == 2
@@ -87,10 +79,10 @@ async fn a_region_with_another_topology_is_held_until_all_have_the_same() {
     .await;
     is_held(r1, "r3", "region r3 runs another topology").await;
     is_held(r3, "r1", "region r1 runs another topology").await;
-    write(&lab, 3).await;
+    lab.write_everywhere(3).await;
     restart(&mut lab, 2, (old, new));
     lab.converge(&["shop.t"], PATIENCE).await;
-    write(&lab, 4).await;
+    lab.write_everywhere(4).await;
     lab.converge(&["shop.t"], PATIENCE).await;
     for (at, from) in [(0, "r3"), (1, "r1"), (2, "r2")] {
         let (state, reason) = stream(&lab.regions[at], from).await.unwrap();

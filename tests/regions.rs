@@ -10,7 +10,7 @@ mod scenario;
 
 use std::time::Duration;
 
-use causeway::status::{AgentStatus, StreamState};
+use causeway::status::StreamState;
 use lab::db::{Database, Flavour};
 use lab::load::{Load, SCHEMA, TABLES};
 use lab::region::Lab;
@@ -106,8 +106,7 @@ async fn an_agent_that_is_told_to_stop_under_load_leaves_with_0() {
 }
 
 async fn stream(lab: &Lab, at: usize, from: &str) -> Option<(StreamState, String, String)> {
-    let (_, text) = lab.regions[at].agent.as_ref()?.get("/status").await?;
-    let status: AgentStatus = serde_json::from_str(&text).ok()?;
+    let status = lab.regions[at].status().await?;
     let stream = status.streams.get(from)?;
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     Some((stream.state, text(&stream.reason), text(&stream.advice)))

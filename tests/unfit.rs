@@ -5,26 +5,21 @@
 #[path = "lab/lab.rs"]
 mod lab;
 
-use causeway::status::{AgentStatus, CaptureState, DdlHold};
+use causeway::status::{CaptureState, DdlHold};
 use lab::PATIENCE;
 use lab::db::Flavour;
 use lab::region::{Lab, Region};
 
-async fn status(region: &Region) -> Option<AgentStatus> {
-    let (_, text) = region.agent.as_ref().unwrap().get("/status").await?;
-    serde_json::from_str(&text).ok()
-}
-
 /// Waits until the agent refuses to go on, and says this.
 async fn refuses(region: &Region, wanted: &str) {
     lab::wait_until(wanted, PATIENCE, || async {
-        status(region).await.is_some_and(|status| {
+        region.status().await.is_some_and(|status| {
             let told = status.reason.unwrap_or_default();
             status.capture.state == CaptureState::Halted && told.contains(wanted)
         })
     })
     .await;
-    let advice = status(region).await.unwrap().capture.advice.unwrap();
+    let advice = region.status().await.unwrap().capture.advice.unwrap();
     assert!(advice.contains("in all regions"), "{advice}");
 }
 
@@ -33,7 +28,7 @@ async fn refuses(region: &Region, wanted: &str) {
 async fn goes_on(from: &Region, to: &Region, row: u32) {
     from.db.exec(&format!("INSERT INTO shop.child VALUES ({row}, NULL)")).await;
     lab::wait_until("what is written then arrives", PATIENCE, || async {
-        for DdlHold { id, .. } in status(from).await.into_iter().flat_map(|status| status.ddl) {
+        for DdlHold { id, .. } in from.status().await.into_iter().flat_map(|status| status.ddl) {
             from.agent.as_ref().unwrap().post(&format!("/ddl/{id}/release")).await;
         }
         let count = format!("SELECT COUNT(*) FROM shop.child WHERE id = {row}");
@@ -59,16 +54,16 @@ async fn triggers_cascades_and_engines_are_refused_by_name() {
     let (r1, r2) = (&lab.regions[0], &lab.regions[1]);
     refuses(r2, "shop.t: trigger counts").await;
     lab::wait_until("the other region has begun", PATIENCE, || async {
-        status(r1).await.is_some_and(|status| status.capture.state == CaptureState::Running)
+        r1.status().await.is_some_and(|status| status.capture.state == CaptureState::Running)
     })
     .await;
     r1.db.exec("INSERT INTO shop.t VALUES (1)").await;
-    let told = status(r2).await.unwrap();
+    let told = r2.status().await.unwrap();
     assert!(told.epoch.is_none(), "it takes nothing over: {told:?}");
     assert_eq!(r2.db.number("SELECT COUNT(*) FROM shop.t").await, 0);
     r2.db.exec("DROP TRIGGER shop.counts").await;
     lab::wait_until("it begins by itself", PATIENCE, || async {
-        status(r2).await.is_some_and(|status| status.capture.state == CaptureState::Running)
+        r2.status().await.is_some_and(|status| status.capture.state == CaptureState::Running)
     })
     .await;
     goes_on(r2, r1, 1).await;

@@ -6,8 +6,10 @@
 //! end of the seeded binlog. That end is kept in the database until the outbox holds it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mysql_async::Conn;
+use mysql_async::prelude::Queryable as _;
 
 use super::{AgentError, Shared, fit};
 use crate::apply::{self, ApplyError, Flavor, Shipped};
@@ -66,6 +68,17 @@ pub(super) async fn own(shared: &Shared) -> Result<(Owned, Outbox, Tail), AgentE
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// How long a record that nothing waits for may take: it is tried again, or missed.
+pub(super) const RECORD_MAX: Duration = Duration::from_secs(5);
+
+/// A connection to the writable database, for such a record.
+pub(super) async fn connect(shared: &Shared) -> Result<Conn, AgentError> {
+    let (opts, ..) = apply::find_writable(&shared.setup.databases).await?;
+    let mut conn = Conn::new(opts).await.map_err(away)?;
+    conn.query_drop("SET NAMES utf8mb4").await.map_err(away)?;
+    Ok(conn)
 }
 
 /// Finds the writable database.

@@ -7,16 +7,13 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 
-use super::own::away;
+use super::own::{RECORD_MAX, away, connect};
 use super::{AgentError, Shared};
-use crate::apply::{self, Order};
+use crate::apply::Order;
 use crate::change::RegionId;
 use crate::clock::wall_us;
 use crate::command::{By, Refusal};
 use crate::status::{Assigned, Pause};
-
-/// How long the record may take: the pause stands without it.
-const RECORD_MAX: Duration = Duration::from_secs(5);
 
 /// Pauses a stream.
 pub(super) async fn begin(
@@ -124,9 +121,7 @@ async fn keep(shared: &Shared, origin: RegionId, pause: Option<&Pause>) {
 }
 
 async fn write(shared: &Shared, origin: RegionId, pause: Option<&Pause>) -> Result<(), AgentError> {
-    let (opts, ..) = apply::find_writable(&shared.setup.databases).await?;
-    let mut conn = Conn::new(opts).await.map_err(away)?;
-    conn.query_drop("SET NAMES utf8mb4").await.map_err(away)?;
+    let mut conn = connect(shared).await?;
     let id = origin.get();
     match pause {
         Some(pause) => {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mysql_async::Conn;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::own::away;
+use super::own::{RECORD_MAX, away, connect};
 use super::{AgentError, Shared};
 use crate::apply::{self, Arrival};
 use crate::change::{Dropped, Place, Record, RecordBody};
@@ -25,8 +24,8 @@ const TELL_EVERY_US: u64 = 100_000;
 /// Where a halted stream's inbox is looked at again: the operator need not restart the
 /// agent after mending it.
 const HALTED_PAUSE: Duration = Duration::from_secs(5);
-/// How long the record of a fence may take.
-const RECORD_MAX: Duration = Duration::from_secs(5);
+/// Until a fence that could not be recorded is tried again.
+const RECORD_AGAIN_US: u64 = 10_000_000;
 /// After what passes by itself.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -50,6 +49,7 @@ pub(crate) async fn read(
         room,
         told: (0, 0),
         dropped: Vec::new(),
+        record_us: 0,
         told_us: 0,
         halted: None,
         here,
@@ -73,6 +73,8 @@ struct Forwarding {
     told: (u64, u64),
     /// Of a fenced agent, until the database has the record of it.
     dropped: Vec<Dropped>,
+    /// Not before then.
+    record_us: u64,
     told_us: u64,
     /// Why the stream can't go on, as the status says it.
     halted: Option<String>,
@@ -220,7 +222,9 @@ impl Forwarding {
             self.told_us = item.received_us;
             tell(shared, peer, inbox, (&mut self.told, self.told_us));
             self.dropped.extend(inbox.take_fenced());
-            record(shared, peer, &mut self.dropped).await;
+            if self.told_us >= self.record_us && !record(shared, peer, &mut self.dropped).await {
+                self.record_us = self.told_us + RECORD_AGAIN_US;
+            }
         }
         match &item.record.body {
             RecordBody::Transaction(txn) => {
@@ -245,17 +249,18 @@ impl Forwarding {
     }
 }
 
-/// Records what was dropped of a fenced agent; what can't be recorded stays, for the next
-/// time.
-async fn record(shared: &Shared, peer: &Region, runs: &mut Vec<Dropped>) {
+/// Records what was dropped of a fenced agent. What can't be recorded stays; false then.
+async fn record(shared: &Shared, peer: &Region, runs: &mut Vec<Dropped>) -> bool {
     while let Some(run) = runs.last() {
         let written = Box::pin(write(shared, peer, run));
-        match tokio::time::timeout(RECORD_MAX, written).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return tracing::warn!(%error, peer = peer.name, "a fence is not recorded yet");
-            }
-            Err(_) => return tracing::warn!(peer = peer.name, "a fence is not recorded yet"),
+        let failed = match tokio::time::timeout(RECORD_MAX, written).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the database does not answer".to_owned()),
+        };
+        if let Some(reason) = failed {
+            tracing::warn!(reason, peer = peer.name, "a fence is not recorded yet");
+            return false;
         }
         tracing::warn!(
             peer = peer.name,
@@ -265,11 +270,11 @@ async fn record(shared: &Shared, peer: &Region, runs: &mut Vec<Dropped>) {
         );
         runs.pop();
     }
+    true
 }
 
 async fn write(shared: &Shared, peer: &Region, run: &Dropped) -> Result<(), AgentError> {
-    let (opts, ..) = apply::find_writable(&shared.setup.databases).await?;
-    let mut conn = Conn::new(opts).await.map_err(away)?;
+    let mut conn = connect(shared).await?;
     apply::dropped(&mut conn, peer.id, run).await?;
     conn.disconnect().await.map_err(away)
 }

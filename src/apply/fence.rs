@@ -33,14 +33,14 @@ pub struct Fence {
     /// The epoch that took its place.
     pub begun: u64,
     /// Where a reader dropped records.
-    pub dropped: Option<Run>,
+    pub dropped: Option<DroppedRecords>,
     /// The agent that took over, or that dropped them: host, process, version.
     pub who: String,
 }
 
 /// Records that were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Run {
+pub struct DroppedRecords {
     /// The seq of the first.
     pub first_seq: u64,
     /// The highest seq.
@@ -116,7 +116,7 @@ pub async fn fences(conn: &mut Conn, limit: u64) -> Result<Vec<Fence>, mysql_asy
     let rows: Vec<Columns> = conn.query(sql).await?;
     let fences = rows.into_iter().map(|row| {
         let (id, at_us, origin, ended, begun, first_seq, last_seq, records, who) = row;
-        let dropped = (records > 0).then_some(Run { first_seq, last_seq, records });
+        let dropped = (records > 0).then_some(DroppedRecords { first_seq, last_seq, records });
         Fence { id, at_us, origin, ended, begun, dropped, who }
     });
     Ok(fences.collect())

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use anyhow::Context as _;
 use clap::Args;
 
 use super::settings::SettingsArguments;
 use super::{Exit, Output, print, utc};
-use crate::apply::{self, Fence, Run};
+use crate::apply::{self, DroppedRecords, Fence};
 use crate::topology::Topology;
 
 /// Which entries, and how.
@@ -29,7 +30,7 @@ pub(super) fn run(arguments: &FencesArguments) -> anyhow::Result<Exit> {
         let mut conn = Box::pin(settings.connect()).await?;
         let fences = apply::fences(&mut conn, arguments.limit).await;
         conn.disconnect().await?;
-        anyhow::Ok(fences?)
+        fences.context("the fences can't be read: they are there once an agent has run here")
     })?;
     print(&match arguments.output {
         Output::Text => list(&fences, &settings.topology),
@@ -48,7 +49,7 @@ fn list(fences: &[Fence], topology: &Topology) -> String {
         let what = match dropped {
             None if *ended == 0 => format!("epoch {begun} begins"),
             None => format!("epoch {begun} ends epoch {ended}"),
-            Some(Run { first_seq, last_seq, records }) => format!(
+            Some(DroppedRecords { first_seq, last_seq, records }) => format!(
                 "{records} records of epoch {ended} dropped behind epoch {begun}, transactions \
                  {first_seq} to {last_seq}"
             ),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::kafka::{Access, PASSWORD, USER};
+use super::kafka::{Access, PASSWORD, login};
 use super::proc::{Proc, free_port};
 use super::{PATIENCE, wait_until};
 
@@ -42,13 +42,11 @@ impl Agent {
              token: {{ env: CAUSEWAY_TOKEN }}\nlog_format: text\ngrace: 10s\n"
         );
         if kafka == Access::Listed {
-            write!(
-                text,
-                "kafka:\n  security.protocol: sasl_plaintext\n  sasl.mechanism: PLAIN\n  \
-                 sasl.username: {USER}\nkafka_secrets:\n  \
-                 sasl.password: {{ env: CAUSEWAY_KAFKA_PASSWORD }}\n"
-            )
-            .unwrap();
+            let secret = "sasl.password: { env: CAUSEWAY_KAFKA_PASSWORD }";
+            write!(text, "kafka_secrets:\n  {secret}\nkafka:\n").unwrap();
+            for (name, value) in login(region) {
+                writeln!(text, "  {name}: {value}").unwrap();
+            }
         }
         std::fs::write(&conf, text).unwrap();
         let args = [

@@ -36,13 +36,12 @@ pub struct Held {
 pub enum Access {
     /// Everybody everything.
     Open,
-    /// By SASL and access control lists, which give [`USER`] nothing at first.
+    /// By SASL and access control lists. Each region's agent has its name for an account,
+    /// which is given nothing at first.
     Listed,
 }
 
-/// The agents' account where [`Access::Listed`].
-pub const USER: &str = "causeway";
-/// Its password.
+/// The password of every account.
 pub const PASSWORD: &str = "password-of-the-lab";
 /// Whoever makes the lists.
 const ADMIN: &str = "admin";
@@ -77,10 +76,7 @@ impl Kafka {
         copy(&root().join(".run/kafka-data"), &data);
         let port = free_port();
         let properties = folder.path().join("server.properties");
-        let mut text = settings((port, free_port()), doors, &data.display().to_string(), access);
-        if access == Access::Listed {
-            text.push_str(&lists(doors.len()));
-        }
+        let text = settings((port, free_port()), doors, &data.display().to_string(), access);
         std::fs::write(&properties, text).unwrap();
         let args = [
             "-Xms96m",
@@ -167,22 +163,25 @@ impl Kafka {
             for (name, value) in login(ADMIN) {
                 config.set(name, value);
             }
+            config.set("sasl.password", PASSWORD);
         }
         config
     }
 
-    /// Gives [`USER`] operations on resources, or takes them away: the arguments of
+    /// Gives an account operations on resources, or takes them away: the arguments of
     /// Kafka's own command.
-    pub async fn lists(&self, arguments: &[&str]) {
+    pub async fn lists(&self, account: &str, arguments: &[&str]) {
         let file = self.folder.path().join("admin.properties");
-        let jaas = format!("sasl.jaas.config={}\n", jaas(ADMIN));
-        std::fs::write(&file, format!("{SASL}{jaas}")).unwrap();
+        let [protocol, mechanism, _] = login(ADMIN).map(|(name, value)| format!("{name}={value}"));
+        let jaas = jaas("");
+        std::fs::write(&file, format!("{protocol}\n{mechanism}\nsasl.jaas.config={jaas}\n"))
+            .unwrap();
         let output = tokio::process::Command::new("java")
             .args(["-Xmx64m", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(format!("{}/*", root().join(".run/kafka").display()))
             .args(["kafka.admin.AclCommand", "--bootstrap-server", &self.brokers()])
             .args(["--command-config", &file.display().to_string(), "--force"])
-            .args(["--allow-principal", &format!("User:{USER}")])
+            .args(["--allow-principal", &format!("User:{account}")])
             .args(arguments)
             .output()
             .await
@@ -202,31 +201,32 @@ impl Kafka {
     }
 }
 
-/// What a client sets to log in.
-fn login(user: &str) -> [(&'static str, String); 4] {
+/// What a client sets to log in, beside the password.
+pub fn login(account: &str) -> [(&'static str, String); 3] {
     [
         ("security.protocol", "SASL_PLAINTEXT".to_owned()),
         ("sasl.mechanism", "PLAIN".to_owned()),
-        ("sasl.username", user.to_owned()),
-        ("sasl.password", PASSWORD.to_owned()),
+        ("sasl.username", account.to_owned()),
     ]
 }
 
-const SASL: &str = "security.protocol=SASL_PLAINTEXT\nsasl.mechanism=PLAIN\n";
-
-fn jaas(user: &str) -> String {
+/// How the one who may do everything logs in; a node adds the accounts that it knows.
+fn jaas(accounts: &str) -> String {
     format!(
         "org.apache.kafka.common.security.plain.PlainLoginModule required \
-         username=\"{user}\" password=\"{PASSWORD}\" user_{ADMIN}=\"{PASSWORD}\" \
-         user_{USER}=\"{PASSWORD}\";"
+         username=\"{ADMIN}\" password=\"{PASSWORD}\"{accounts};"
     )
 }
 
 /// The controller's listener, which no client reaches, knows nobody by name.
 fn lists(doors: usize) -> String {
     let listeners = (0..doors).map(|n| format!("peer{n}")).chain(["local".to_owned()]);
-    let logins = listeners
-        .map(|name| format!("listener.name.{name}.plain.sasl.jaas.config={}\n", jaas(ADMIN)));
+    let accounts = (0..=doors).map(super::region::names).chain([ADMIN.to_owned()]);
+    let accounts: String =
+        accounts.map(|account| format!(" user_{account}=\"{PASSWORD}\"")).collect();
+    let jaas = jaas(&accounts);
+    let logins =
+        listeners.map(|name| format!("listener.name.{name}.plain.sasl.jaas.config={jaas}\n"));
     format!(
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
          super.users=User:{ADMIN};User:ANONYMOUS\n\
@@ -242,9 +242,9 @@ fn settings(
     data: &str,
     access: Access,
 ) -> String {
-    let protocol = match access {
-        Access::Open => "PLAINTEXT",
-        Access::Listed => "SASL_PLAINTEXT",
+    let (protocol, lists) = match access {
+        Access::Open => ("PLAINTEXT", String::new()),
+        Access::Listed => ("SASL_PLAINTEXT", lists(doors.len())),
     };
     let mut listeners = format!("LOCAL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
     let mut advertised = format!("LOCAL://127.0.0.1:{port}");
@@ -282,6 +282,7 @@ fn settings(
          broker.heartbeat.interval.ms=300\n\
          broker.session.timeout.ms=3000\n\
          controller.quorum.election.timeout.ms=300\n\
-         initial.broker.registration.timeout.ms=60000\n"
+         initial.broker.registration.timeout.ms=60000\n\
+         {lists}"
     )
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use causeway::status::AgentStatus;
+
 use super::agent::{Agent, TOKEN, program};
 use super::compare;
 use super::db::{Database, Flavour, Settings};
@@ -25,6 +27,12 @@ pub struct Region {
 }
 
 impl Region {
+    /// What its agent says of itself; none while it does not answer.
+    pub async fn status(&self) -> Option<AgentStatus> {
+        let (_, text) = self.agent.as_ref()?.get("/status").await?;
+        serde_json::from_str(&text).ok()
+    }
+
     /// The agent.
     pub fn agent(&mut self) -> &mut Agent {
         self.agent.as_mut().expect("agents are started")
@@ -156,6 +164,14 @@ impl Lab {
         }
     }
 
+    /// Writes a row of `shop.t` in each region, those of one step beside each other.
+    pub async fn write_everywhere(&self, step: i64) {
+        for (n, region) in (0..).zip(&self.regions) {
+            let id = step * 10 + n;
+            region.db.exec(&format!("INSERT INTO shop.t VALUES ({id}, 0)")).await;
+        }
+    }
+
     /// Starts all agents and waits until they are ready.
     pub async fn start_agents(&mut self) {
         for n in 0..self.regions.len() {
@@ -240,6 +256,6 @@ impl Drop for Lab {
     }
 }
 
-fn names(n: usize) -> String {
+pub(super) fn names(n: usize) -> String {
     format!("r{}", n + 1)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -92,22 +92,23 @@ async fn cluster(
     Ok(facts)
 }
 
-/// Asks for each topic that is missing whether it could be made, and makes none.
+/// Asks for each topic that is missing whether the account may make it, and makes none.
+/// Any other refusal says nothing of its rights.
 async fn refused(
     admin: &AdminClient<DefaultClientContext>,
     facts: &KafkaFacts,
 ) -> BTreeMap<String, String> {
     let options = AdminOptions::new().request_timeout(Some(PATIENCE)).validate_only(true);
+    let replicas = i32::try_from(facts.brokers.clamp(1, 3)).unwrap_or(1);
     let mut refused = BTreeMap::new();
     for (name, _) in facts.topics.iter().filter(|(_, there)| there.is_none()) {
-        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
-        let why = match admin.create_topics([&topic], &options).await {
-            Ok(answers) => {
-                answers.into_iter().find_map(Result::err).map(|(_, why)| why.to_string())
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        refused.extend(why.map(|why| (name.clone(), why)));
+        let topic = NewTopic::new(name, 1, TopicReplication::Fixed(replicas));
+        let answers = admin.create_topics([&topic], &options).await.unwrap_or_default();
+        let codes = answers.into_iter().filter_map(Result::err).map(|(_, code)| code);
+        let mut denials = codes.filter(|code| {
+            matches!(code, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed)
+        });
+        refused.extend(denials.next().map(|code| (name.clone(), code.to_string())));
     }
     refused
 }
