@@ -48,6 +48,8 @@ pub(crate) enum Mutant {
     OrphanOneWay,
     /// Of a row whose columns are resolved apart a write that lost them is told as an orphan.
     OrphanOfLoser,
+    /// Who is said to have won columns is who wrote last.
+    ContestByStamp,
     /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
     #[cfg(test)]
     RepairFreshStamp,
@@ -79,7 +81,7 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 22] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
@@ -101,5 +103,6 @@ impl Mutant {
         Self::HiddenForgotten,
         Self::OrphanOneWay,
         Self::OrphanOfLoser,
+        Self::ContestByStamp,
     ];
 }

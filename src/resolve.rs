@@ -25,7 +25,7 @@ mod stand;
 mod touch;
 
 pub use chain::{Chain, chained};
-pub use conflict::{Conflict, ConflictKind, Orphan, Side};
+pub use conflict::{Conflict, ConflictKind, Contest, Orphan, Outcome, Side};
 pub use entry::{entry, text, utf8};
 pub use gather::{Gather, Picked};
 pub use missing::missing;

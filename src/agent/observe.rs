@@ -82,7 +82,7 @@ fn count(shared: &Shared, conflict: &Conflict) {
     let labels = [name, &*table, kind, conflict.policy];
     shared.metrics.conflicts.with_label_values(&labels).inc();
     shared.board.stream(name, |stream| stream.conflicts += 1);
-    tracing::debug!(table, kind, incoming_wins = conflict.incoming_wins, "conflict resolved");
+    tracing::debug!(table, kind, winner = conflict.outcome.name(), "conflict resolved");
 }
 
 fn show(stream: &mut StreamStatus, state: &Applying, shared: &Shared) {

@@ -242,7 +242,11 @@ async fn restore(
         print(&format!("conflict {id}: the row of {} is so already\n", plan.table))?;
         return Ok(Exit::Done);
     };
-    complain(&format!("{}: the {} version of conflict {id} goes back", plan.table, plan.side));
+    let what = match plan.side {
+        "both" => "what each side lost".to_owned(),
+        side => format!("the {side} version"),
+    };
+    complain(&format!("{}: {what} in conflict {id} goes back", plan.table));
     complain(&difference(plan.now.as_ref(), plan.then.as_ref()));
     complain(&format!("{sql};"));
     if !yes {

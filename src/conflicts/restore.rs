@@ -14,12 +14,13 @@ use crate::topology::{Part, Policy, TableRule, Topology};
 pub struct Restore {
     /// `schema.table`.
     pub table: String,
-    /// Which side is written back: `incoming` or `existing`.
+    /// Which side is written back: `incoming`, `existing`, or `both` where each has lost
+    /// columns to the other.
     pub side: &'static str,
     /// The row here now; none when there is none.
     pub now: Option<Json>,
-    /// The row as it will be: the one that lost, or of it what is not kept by columns or
-    /// as a sum already; none when a delete lost.
+    /// The row as it will be: the one that lost, or the row here with the columns that were
+    /// lost; none when a delete lost.
     pub then: Option<Json>,
     /// The statement that writes it; none where the row is so already.
     pub sql: Option<String>,
@@ -159,11 +160,15 @@ fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
         // A row that was missing has no other side.
         Some("incoming") if !entry["existing"].is_null() => "existing",
         Some("existing") => "incoming",
+        Some("both") if entry["columns"].is_object() => "both",
         _ => return Err(LogError::Lost(id, "nothing was lost")),
     };
-    let lost = &entry[side];
+    let lost = &entry[if side == "both" { "incoming" } else { side }];
     let (row, known) = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
         (Some("delete"), _, Json::Object(before)) => (None, before),
+        (_, Json::Object(after), _) if side == "both" => {
+            (Some(exchanged(entry, after).ok_or(LogError::Lost(id, NO_ROW))?), after)
+        }
         (_, Json::Object(after), _) => (Some(after.clone()), after),
         _ => return Err(LogError::Lost(id, NO_ROW)),
     };
@@ -175,21 +180,28 @@ fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
     Ok(Lost { table: table.to_owned(), side, row, key })
 }
 
-/// Whether a column lost, of a row that stands: each does, but under a rule that merges
-/// only those of the groups that both have written. A sum holds the loser's share already.
-/// A repair is no conflict: what it changed was written over.
+/// Where each write has lost columns to the other: the row that came, with the columns that
+/// it took from the one that was here.
+fn exchanged(entry: &Json, came: &Map<String, Json>) -> Option<Map<String, Json>> {
+    let here = entry["existing"]["after"].as_object()?;
+    let mut row = came.clone();
+    for name in entry["columns"]["incoming"].as_array()? {
+        let name = name.as_str()?;
+        let (held, _) = column(came, name)?;
+        row.insert(held.clone(), column(here, name)?.1.clone());
+    }
+    Some(row)
+}
+
+/// Whether a column lost, of a row that stands: each does, but where columns are resolved
+/// apart only those that the entry names. A sum holds the loser's share already. A repair
+/// is no conflict: what it changed was written over.
 fn lost(rule: Option<&TableRule>, entry: &Json, name: &str) -> bool {
-    let Some(rule) = rule.filter(|rule| rule.merges() && entry["kind"] != "repair") else {
-        return true;
-    };
-    let part = rule.part(name);
-    let changed = |write: &Json| match (&write["before"], &write["after"]) {
-        (Json::Object(before), Json::Object(after)) => after.iter().any(|(name, value)| {
-            rule.part(name) == part && column(before, name).map(|held| held.1) != Some(value)
-        }),
-        _ => true,
-    };
-    part != Part::Sum && changed(&entry["incoming"]) && changed(&entry["existing"])
+    if let Json::Object(columns) = &entry["columns"] {
+        let mut names = columns.values().filter_map(Json::as_array).flatten();
+        return names.any(|held| held.as_str().is_some_and(|held| held.eq_ignore_ascii_case(name)));
+    }
+    entry["kind"] == "repair" || rule.is_none_or(|rule| rule.part(name) != Part::Sum)
 }
 
 /// A row's column with its value; regions may spell its name differently.
@@ -290,33 +302,45 @@ mod tests {
     }
 
     #[test]
-    fn of_a_row_that_merges_only_what_both_wrote_was_lost() {
-        let rules = "policy: latest, columns: [{ columns: [a, b], policy: latest }, \
-            { columns: [n], policy: delta }]";
-        let topology = crate::topology::parse(&format!(
-            "version: 1\nregions: {{ eu: {{ id: 1, databases: [\"d:1\"], kafka: k }} }}\n\
-             kafka: {{ k: {{ brokers: [\"k:1\"] }} }}\ntables: [{{ tables: s.t, {rules} }}]\n"
-        ))
+    fn of_a_row_that_merges_only_the_columns_that_the_entry_names_were_lost() {
+        let topology = crate::topology::parse(
+            "version: 1\nregions: { eu: { id: 1, databases: [\"d:1\"], kafka: k } }\n\
+             kafka: { k: { brokers: [\"k:1\"] } }\n\
+             tables: [{ tables: s.t, policy: delta, delta_columns: [n] }]\n",
+        )
         .expect("a sound topology");
-        let row = |a, v, n| json!({"id": 1, "a": a, "b": 0, "v": v, "n": n});
-        let mut entry = json!({
-            "kind": "update_update",
-            "incoming": {"before": row(0, 0, 0), "after": row(1, 0, 5)},
-            "existing": {"before": row(0, 0, 0), "after": row(2, 3, 6)},
-        });
         let names = |entry: &Json, rule| {
             let all = ["A", "b", "v", "n"];
             all.into_iter().filter(|name| lost(rule, entry, name)).collect::<Vec<_>>()
         };
         let rule = topology.rule("s", "t");
-        assert_eq!(names(&entry, rule), ["A", "b"], "their group is one");
+        let mut entry = json!({
+            "kind": "update_update",
+            "columns": {"incoming": ["a"], "existing": ["b"]},
+        });
+        assert_eq!(names(&entry, rule), ["A", "b"]);
+        entry["columns"].take();
         assert_eq!(names(&entry, None), ["A", "b", "v", "n"]);
-        entry["existing"]["before"] = Json::Null;
-        assert_eq!(names(&entry, rule), ["A", "b"], "an insert writes all of it");
-        entry["incoming"]["before"] = Json::Null;
         assert_eq!(names(&entry, rule), ["A", "b", "v"]);
         entry["kind"] = json!("repair");
         assert_eq!(names(&entry, rule), ["A", "b", "v", "n"]);
+    }
+
+    #[test]
+    fn what_each_lost_to_the_other_goes_back() {
+        let mut entry = json!({
+            "winner": "both", "table": "s.t", "key": {"id": 1},
+            "columns": {"incoming": ["a"], "existing": ["b"]},
+            "incoming": {"action": "update", "after": {"id": 1, "a": 1, "b": 1, "c": 1}},
+            "existing": {"action": "update", "after": {"ID": 1, "A": 2, "B": 2, "C": 2}},
+        });
+        let found = loser(3, &entry).expect("columns were lost");
+        assert_eq!(found.side, "both");
+        assert_eq!(found.row.map(Json::Object), Some(json!({"id": 1, "a": 2, "b": 1, "c": 1})));
+        entry["existing"]["after"] = json!({"omitted_bytes": 5_008});
+        assert!(loser(3, &entry).is_err());
+        entry["columns"].take();
+        assert!(loser(3, &entry).is_err(), "each stands");
     }
 
     #[test]

@@ -44,14 +44,15 @@ impl Chain {
         Self { last_id, hash, bytes_total, row_bytes_max, packet_bytes_max, insert }
     }
 
-    /// Appends an entry; gives the statement to be run before more come. The rows are left
-    /// out of an entry that is too long to be written.
+    /// Appends an entry; gives the statement to be run before more come. Of one that is too
+    /// long to be written rows are left out, that of the write that lost last.
     #[must_use]
     pub fn append(&mut self, mut entry: Json) -> Option<String> {
         let mut text = entry.to_string();
         // Quoting doubles a text at most.
-        if text.len() > (self.row_bytes_max / 2).saturating_sub(ENTRY_ROOM) {
-            shorten(&mut entry);
+        let most = (self.row_bytes_max / 2).saturating_sub(ENTRY_ROOM);
+        if text.len() > most {
+            shorten(&mut entry, text.len(), most);
             text = entry.to_string();
         }
         self.hash = chained(&self.hash, &text);
@@ -99,18 +100,25 @@ pub fn chained(before: &str, entry: &str) -> String {
     super::entry::digits(&hash.finalize())
 }
 
-/// Takes the rows out of an entry, and says so.
-fn shorten(entry: &mut Json) {
-    for (side, image) in [
-        ("incoming", "before"),
-        ("incoming", "after"),
-        ("existing", "before"),
-        ("existing", "after"),
-    ] {
+/// Takes rows out of an entry of `len` bytes until it has at most so many, and says so. What
+/// can't be read anywhere else goes last: the row that lost.
+fn shorten(entry: &mut Json, mut len: usize, most: usize) {
+    let (winner, loser) = match entry["winner"].as_str() {
+        Some("existing") => ("existing", "incoming"),
+        _ => ("incoming", "existing"),
+    };
+    // A delete that lost is known by the row that it found.
+    let (spare, last) = match entry[loser]["after"].is_null() {
+        true => ("after", "before"),
+        false => ("before", "after"),
+    };
+    for (side, image) in [(winner, "before"), (loser, spare), (winner, "after"), (loser, last)] {
         // A row that is missing has no other side.
         let held = entry[side].get_mut(image).filter(|held| !held.is_null());
-        if let Some(held) = held {
-            *held = json!({ "omitted_bytes": held.to_string().len() });
+        if let Some(held) = held.filter(|_| len > most) {
+            let bytes = held.to_string().len();
+            *held = json!({ "omitted_bytes": bytes });
+            len = len.saturating_sub(bytes) + held.to_string().len();
         }
     }
 }
@@ -128,15 +136,40 @@ mod tests {
 
     #[test]
     fn an_entry_too_long_to_be_written_says_what_it_left_out() {
-        let mut entry = json!({
+        let row = || json!({"v": "x".repeat(5_000)});
+        let entry = json!({
             "key": {"id": 1},
-            "incoming": {"before": null, "after": {"v": "x".repeat(5_000)}},
-            "existing": {"before": null, "after": {"v": 1}},
+            "winner": "existing",
+            "incoming": {"before": row(), "after": row()},
+            "existing": {"before": row(), "after": row()},
         });
-        shorten(&mut entry);
-        assert!(entry.to_string().len() < 200);
-        assert_eq!(entry["incoming"], json!({"before": null, "after": {"omitted_bytes": 5_008}}));
-        assert_eq!(entry["key"], json!({"id": 1}));
+        let kept = |entry: &Json, most: usize| {
+            let mut entry = entry.clone();
+            let len = entry.to_string().len();
+            shorten(&mut entry, len, most);
+            assert!(entry.to_string().len() <= most && entry["key"] == json!({"id": 1}));
+            let sides = ["incoming", "existing"].into_iter();
+            let images = sides.flat_map(|side| ["before", "after"].map(|image| (side, image)));
+            let whole = images.filter(|(side, image)| entry[side][image].get("v").is_some());
+            whole.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            kept(&entry, 16_000),
+            [("incoming", "before"), ("incoming", "after"), ("existing", "after"),]
+        );
+        assert_eq!(kept(&entry, 11_000), [("incoming", "after"), ("existing", "after")]);
+        assert_eq!(kept(&entry, 6_000), [("incoming", "after")]);
+        assert_eq!(kept(&entry, 300), []);
+        let mut deleted = entry.clone();
+        deleted["incoming"]["after"].take();
+        assert_eq!(kept(&deleted, 6_000), [("incoming", "before")]);
+        let mut missing = entry;
+        missing["existing"].take();
+        missing["winner"] = json!("incoming");
+        let len = missing.to_string().len();
+        shorten(&mut missing, len, 300);
+        let after = json!({"omitted_bytes": 5_008});
+        assert_eq!((&missing["incoming"]["after"], &missing["existing"]), (&after, &Json::Null));
     }
 
     #[test]

@@ -74,6 +74,52 @@ pub struct Side {
     pub after: Option<Row>,
 }
 
+/// Which of two writes in conflict stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The one that came.
+    Incoming,
+    /// The one that was here.
+    Existing,
+    /// Both, each in its columns or as a sum.
+    Both,
+    /// Of the columns that both had changed each group goes to one of them. One group at
+    /// least; their sums, and what one alone had changed, stand.
+    Columns(Vec<Contest>),
+}
+
+/// Columns that two writes changed, and that are resolved together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contest {
+    /// Their places in the incoming row's table.
+    pub columns: Vec<usize>,
+    /// The order that decides between the two, by its name.
+    pub policy: &'static str,
+    /// Whether they go to the incoming write.
+    pub incoming_wins: bool,
+}
+
+impl Outcome {
+    /// Who stands: `incoming`, `existing`, or `both` where each has its columns or its
+    /// share of a sum.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Incoming => "incoming",
+            Self::Existing => "existing",
+            Self::Both => "both",
+            Self::Columns(contests) => {
+                let first = contests.first().is_some_and(|contest| contest.incoming_wins);
+                match contests.iter().all(|contest| contest.incoming_wins == first) {
+                    true if first => "incoming",
+                    true => "existing",
+                    false => "both",
+                }
+            }
+        }
+    }
+}
+
 /// What a row lacks: the row that it references.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Orphan {
@@ -103,10 +149,8 @@ pub struct Conflict {
     pub incoming: Side,
     /// The best that was here; of [`ConflictKind::RowMissing`] nothing, and it says no more.
     pub existing: Side,
-    /// Whether the incoming one stands.
-    pub incoming_wins: bool,
-    /// Both stand, each in its columns or as a sum.
-    pub merged: bool,
+    /// Which of the two stands.
+    pub outcome: Outcome,
     /// Which row lacks which; only of [`ConflictKind::ForeignKey`].
     pub orphan: Option<Arc<Orphan>>,
 }

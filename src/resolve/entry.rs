@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{Conflict, ConflictKind, Orphan, Side};
+use super::{Conflict, ConflictKind, Contest, Orphan, Outcome, Side};
 use crate::change::{Column, ColumnType, Kind, RegionId, Row, Table, Value};
 
 /// The conflict as it is logged in `region` at that time, microseconds since the Unix
@@ -15,6 +15,13 @@ pub fn entry(conflict: &Conflict, region: RegionId, at_us: u64) -> Json {
     let table = &conflict.table;
     let row = conflict.incoming.after.as_ref().or(conflict.incoming.before.as_ref());
     let mut entry = told(conflict, (table, table), region, at_us);
+    if let Outcome::Columns(contests) = &conflict.outcome {
+        let names = |incoming| {
+            let won = contests.iter().filter(|contest| contest.incoming_wins == incoming);
+            won.flat_map(|contest| names(table, contest)).collect::<Vec<_>>()
+        };
+        entry["columns"] = json!({ "incoming": names(true), "existing": names(false) });
+    }
     entry["table"] = table.full_name().to_string().into();
     entry["key"] = row.map_or(Json::Null, |row| key(table, row));
     entry
@@ -32,7 +39,7 @@ fn told(
         "region": region.get(),
         "kind": conflict.kind.name(),
         "policy": conflict.policy,
-        "winner": conflict.winner(),
+        "winner": conflict.outcome.name(),
         "why": why(conflict),
         "incoming": side(incoming, &conflict.incoming),
         "existing": match conflict.kind {
@@ -69,25 +76,7 @@ fn orphaned(conflict: &Conflict, orphan: &Orphan, region: RegionId, at_us: u64) 
     entry
 }
 
-impl Conflict {
-    /// Who stands: `incoming`, `existing`, or `both` where each has its columns or its
-    /// share of a sum.
-    #[must_use]
-    pub const fn winner(&self) -> &'static str {
-        match (self.merged, self.incoming_wins) {
-            (true, _) => "both",
-            (false, true) => "incoming",
-            (false, false) => "existing",
-        }
-    }
-}
-
 fn why(conflict: &Conflict) -> String {
-    let (winner, loser) = match conflict.incoming_wins {
-        true => (&conflict.incoming.version, &conflict.existing.version),
-        false => (&conflict.existing.version, &conflict.incoming.version),
-    };
-    let (w, l) = (winner.dot.origin, loser.dot.origin);
     if let Some(orphan) = &conflict.orphan {
         let (came, here) = (&conflict.incoming.version, &conflict.existing.version);
         let (child, parent) = if orphan.child_came { (came, here) } else { (here, came) };
@@ -98,26 +87,52 @@ fn why(conflict: &Conflict) -> String {
         );
     }
     if conflict.kind == ConflictKind::RowMissing {
+        let author = conflict.incoming.version.dot.origin;
         return format!(
-            "region {w} had the row, which is not here: something took it away outside the \
-             binlog, or it never came"
+            "region {author} had the row, which is not here: something took it away outside \
+             the binlog, or it never came"
         );
-    }
-    if conflict.merged {
-        return format!("regions {w} and {l} changed different columns, or sums");
     }
     let claim =
         if conflict.kind == ConflictKind::UniqueKey { ", for one unique value" } else { "" };
-    match conflict.policy {
-        "region_priority" => format!("region {w} stands before region {l}"),
-        "timestamp_column" => format!("region {w}'s row has the later time{claim}"),
-        _ if winner.hlc == loser.hlc => {
-            format!("equal stamps, and region {w} is the higher of {w} and {l}{claim}")
+    match &conflict.outcome {
+        Outcome::Incoming => reason(conflict, conflict.policy, true) + claim,
+        Outcome::Existing => reason(conflict, conflict.policy, false) + claim,
+        Outcome::Both => {
+            let (came, here) = (&conflict.incoming.version, &conflict.existing.version);
+            let (came, here) = (came.dot.origin, here.dot.origin);
+            format!("regions {came} and {here} changed different columns, or sums")
         }
-        _ => format!(
-            "region {w}'s stamp {} is later than region {l}'s {}{claim}",
-            winner.hlc, loser.hlc
-        ),
+        Outcome::Columns(contests) => {
+            let each = contests.iter().map(|contest| {
+                let why = reason(conflict, contest.policy, contest.incoming_wins);
+                format!("{}: {why}", names(&conflict.table, contest).join(", "))
+            });
+            each.collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+/// The names of the columns.
+fn names<'a>(table: &'a Table, contest: &Contest) -> Vec<&'a str> {
+    let columns = contest.columns.iter().filter_map(|&at| table.columns.get(at));
+    columns.map(|column| column.name.as_str()).collect()
+}
+
+/// Why one of the two writes stands before the other.
+fn reason(conflict: &Conflict, policy: &str, incoming_wins: bool) -> String {
+    let (winner, loser) = match incoming_wins {
+        true => (&conflict.incoming.version, &conflict.existing.version),
+        false => (&conflict.existing.version, &conflict.incoming.version),
+    };
+    let (w, l) = (winner.dot.origin, loser.dot.origin);
+    match policy {
+        "region_priority" => format!("region {w} stands before region {l}"),
+        "timestamp_column" => format!("region {w}'s row has the later time"),
+        _ if winner.hlc == loser.hlc => {
+            format!("equal stamps, and region {w} is the higher of {w} and {l}")
+        }
+        _ => format!("region {w}'s stamp {} is later than region {l}'s {}", winner.hlc, loser.hlc),
     }
 }
 

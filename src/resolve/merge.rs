@@ -6,7 +6,7 @@
 //! order.
 
 use super::plan::MergeRow;
-use super::{ColumnGroup, Merge, Number, Order, Policy};
+use super::{ColumnGroup, Contest, Merge, Number, Order, Outcome, Policy};
 use crate::change::{Row, Table, Value};
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, Write};
@@ -131,12 +131,9 @@ pub(super) fn follows(
 ) -> Option<bool> {
     let left = first.after.as_ref()?;
     let Some(found) = &next.before else { return Some(false) };
-    // What the server works out follows from the others.
-    let is_written = |at: &usize| first.table.columns.get(*at).is_some_and(|c| !c.generated);
     for group in merge.groups.iter().cloned().chain([Policy::rest(merge, &first.table)]) {
-        let columns: Vec<usize> = group.columns.into_iter().filter(is_written).collect();
-        let changed = between.iter().any(|body| touches(body, &columns));
-        if !changed && !Policy::same(left, found, &columns) {
+        let changed = between.iter().any(|body| touches(body, &group.columns));
+        if !changed && !Policy::same(left, found, &group.columns) {
             return Some(false);
         }
     }
@@ -271,11 +268,41 @@ pub(super) fn join(earlier: Effect, later: Effect) -> Option<Effect> {
     }
 }
 
-/// Whether two concurrent writes of a row both stand: they touch no column group both.
-pub(super) fn commute(merge: &Merge, table: &Table, a: &Body, b: &Body) -> bool {
-    if a.after.is_none() || b.after.is_none() || a.before.is_none() || b.before.is_none() {
-        return false;
+/// What a write that leaves a row meets in it, beside sums: of what is concurrent with it
+/// the last delete, when the row is not another's since, and of each group of columns that
+/// it changes the write that holds these.
+pub(super) fn met<'a>(
+    merge: &Merge,
+    table: &Table,
+    history: &'a [Write],
+    (write, body): (&Write, &Body),
+) -> Vec<(Held<'a>, Outcome)> {
+    let concurrent = |(held, _): &Held<'_>| !write.saw(&held.version);
+    let held: Vec<Held<'_>> = held(history).into_iter().filter(concurrent).collect();
+    let mut found: Vec<(Held<'_>, Outcome)> = Vec::new();
+    let mut live = held.clone();
+    if let Some(floor) = last_delete(&held) {
+        if floor.0.version.rank() > write.version.rank() {
+            return vec![(floor, Outcome::Existing)];
+        }
+        found.push((floor, Outcome::Incoming));
+        live = above(&held, floor);
     }
-    let mut groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
-    !groups.any(|group| touches(a, &group.columns) && touches(b, &group.columns))
+    let groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
+    for group in groups.filter(|group| touches(body, &group.columns)) {
+        let Some(other) = winner(&group, &live) else { continue };
+        let rank = |write: &Write, body| group.order.rank(&write.version, Some(body));
+        let incoming_wins = match mutant::is(Mutant::ContestByStamp) {
+            true => write.version.rank() > other.0.version.rank(),
+            false => rank(write, body) > rank(other.0, other.1),
+        };
+        let policy = group.order.name();
+        let contest = Contest { columns: group.columns, policy, incoming_wins };
+        let same = |(held, _): &&mut (Held<'_>, Outcome)| held.0.version.dot == other.0.version.dot;
+        match found.iter_mut().find(same) {
+            Some((_, Outcome::Columns(contests))) => contests.push(contest),
+            _ => found.push((other, Outcome::Columns(vec![contest]))),
+        }
+    }
+    found
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-use super::{Conflict, ConflictKind, Incoming, Rulebook, Side, Touched, touched};
+use super::{Conflict, ConflictKind, Incoming, Outcome, Rulebook, Side, Touched, touched};
 use crate::version::{KeyError, RowKey};
 
 /// What is told of the `missing` rows that these transactions, in the order in which they
@@ -39,8 +39,7 @@ fn told(one: &Touched<'_>, gtid: &str) -> Conflict {
             after: one.after.cloned(),
         },
         existing: Side { version, gtid: None, before: None, after: None },
-        incoming_wins: true,
-        merged: false,
+        outcome: Outcome::Incoming,
         orphan: None,
     }
 }

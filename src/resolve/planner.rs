@@ -7,10 +7,10 @@ use hashbrown::{HashMap, HashSet};
 use super::merge::{self, Effect};
 use super::plan::{Incoming, Plan, PlanError, TablePlan};
 use super::stand::{self, Places, Shown};
-use super::{Allow, Conflict, ConflictKind, Order, Rulebook, Side, Touched, touched};
+use super::{Order, Rulebook, Touched, touched};
 use crate::change::{Dot, Row, Table};
 use crate::mutant::{self, Mutant};
-use crate::version::{Action, Index, Register, RowKey, Seen, Version, Write};
+use crate::version::{Index, Register, RowKey, Seen, Version, Write};
 
 #[derive(Debug, Default)]
 struct Place {
@@ -187,74 +187,6 @@ impl<'a> Planner<'a> {
             }
             Some(_) | None => Ok(()),
         }
-    }
-
-    /// Notes what the write is in conflict with, and refuses what its policy refuses.
-    fn meet(&mut self, one: &Touched<'_>, gtid: &str) -> Result<(), PlanError> {
-        let Touched { write, table, policy, .. } = one;
-        let action = write.version.action;
-        if let Some(why) = policy.unfit.clone() {
-            return Err(PlanError::Unfit { table: table.full_name().to_string(), why });
-        }
-        if one.is_refused() {
-            let table = table.full_name().to_string();
-            return Err(PlanError::NotInsert { table, action: action.name() });
-        }
-        let seen = self.places.seen(write.key);
-        let rank = |version: &Version, write: Option<&Write>| {
-            policy.order.rank(version, write.and_then(|w| w.body.as_deref()))
-        };
-        let held = |dot: Dot| seen.history.iter().find(|held| held.version.dot == dot);
-        let concurrent = seen.versions.iter().filter(|v| !write.saw(v));
-        let best = concurrent.max_by_key(|v| rank(v, held(v.dot)));
-        let mut found = Vec::new();
-        if let Some(best) = best {
-            let existing = held(best.dot).and_then(|held| held.body.as_deref());
-            let merged = match (&policy.merge, write.body.as_deref(), existing) {
-                (Some(merge), Some(a), Some(b)) => merge::commute(merge, table, a, b),
-                _ => false,
-            };
-            let kind = ConflictKind::Row { existing: best.action, incoming: action };
-            let wins = rank(&write.version, Some(write)) > rank(best, held(best.dot));
-            if !(action == Action::Delete && best.action == Action::Delete) {
-                found.push((kind, *best, existing, wins, merged));
-            }
-        }
-        for claim in write.body.iter().flat_map(|body| &body.claims) {
-            let others = self.places.seen(*claim).history.iter();
-            for other in others.filter(|o| o.key != write.key && o.is_concurrent(write)) {
-                let wins = stand::beats(write, other);
-                let body = other.body.as_deref();
-                found.push((ConflictKind::UniqueKey, other.version, body, wins, false));
-            }
-        }
-        if policy.allow == Allow::Unopposed && !found.is_empty() {
-            return Err(PlanError::NotHome(table.full_name().to_string()));
-        }
-        for (kind, version, body, incoming_wins, merged) in found {
-            let conflict = Conflict {
-                table: Arc::clone(table),
-                kind,
-                policy: policy.name(),
-                incoming: Side {
-                    version: write.version,
-                    gtid: Some(gtid.to_owned()),
-                    before: one.before.cloned(),
-                    after: one.after.cloned(),
-                },
-                existing: Side {
-                    version,
-                    gtid: None,
-                    before: body.and_then(|body| body.before.clone()),
-                    after: body.and_then(|body| body.after.clone()),
-                },
-                incoming_wins,
-                merged,
-                orphan: None,
-            };
-            self.plan.conflicts.push(conflict);
-        }
-        Ok(())
     }
 
     /// A write whose version says all: the later stamp stands.
@@ -446,6 +378,7 @@ fn own(one: &Touched<'_>) -> Effect {
 }
 
 mod found;
+mod meet;
 mod orphan;
 
 #[cfg(test)]

@@ -84,6 +84,16 @@ enum Weight {
 }
 
 impl Order {
+    /// Its name in conflict logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Latest => "latest",
+            Self::Priority(_) => "region_priority",
+            Self::Column(_) => "timestamp_column",
+        }
+    }
+
     /// Where a write stands in this order.
     #[must_use]
     pub fn rank(&self, version: &Version, body: Option<&Body>) -> Rank {
@@ -132,11 +142,9 @@ impl Policy {
         match (&self.allow, &self.order, &self.merge) {
             (Allow::Inserts, ..) => "insert_only",
             (Allow::Unopposed, ..) => "home",
-            (_, Order::Priority(_), _) => "region_priority",
-            (_, Order::Column(_), _) => "timestamp_column",
             (_, Order::Latest, Some(merge)) if merge.deltas.is_empty() => "columns",
             (_, Order::Latest, Some(_)) => "delta",
-            (_, Order::Latest, None) => "latest",
+            (_, order, _) => order.name(),
         }
     }
 
@@ -155,14 +163,18 @@ impl Policy {
         self.order == Order::Latest && self.merge.is_none() && !mutant::is(Mutant::KeyChangeSplit)
     }
 
-    /// Columns in no group and not in the key: a group of their own under `latest`.
+    /// Columns in no group and not in the key: a group of their own under `latest`. What
+    /// the server works out from others is in none.
     pub(super) fn rest(merge: &Merge, table: &Table) -> ColumnGroup {
         let named = |at: &usize| {
             merge.deltas.contains(at) || merge.groups.iter().any(|g| g.columns.contains(at))
         };
-        let columns =
-            (0..table.columns.len()).filter(|at| !named(at) && table.columns[*at].key == 0);
-        ColumnGroup { columns: columns.collect(), order: Order::Latest }
+        let own = |at: &usize| {
+            let column = &table.columns[*at];
+            column.key == 0 && !column.generated && !named(at)
+        };
+        let columns = (0..table.columns.len()).filter(own).collect();
+        ColumnGroup { columns, order: Order::Latest }
     }
 
     pub(super) fn same(a: &Row, b: &Row, columns: &[usize]) -> bool {

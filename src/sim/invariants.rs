@@ -6,6 +6,7 @@ mod convergence;
 mod exact_conflicts;
 mod exactly_once;
 mod explained;
+mod named;
 mod orphans;
 pub(super) mod orphans_shown;
 pub(super) mod rows_found;
@@ -21,6 +22,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     exactly_once::check(world)?;
     clock_bound::check(world)?;
     exact_conflicts::check(world, &history)?;
+    named::check(world, &history)?;
     orphans::check(world, &history)?;
     sums::check(world, &history)?;
     explained::check(world, &history)

@@ -39,6 +39,16 @@ impl Wrote {
         (self.hlc, self.dot.origin.get())
     }
 
+    /// Whether it changed one of these columns, or put the row there.
+    pub(super) fn touches(&self, columns: &[usize]) -> bool {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => {
+                columns.iter().any(|&at| before.values[at] != after.values[at])
+            }
+            (before, _) => before.is_none(),
+        }
+    }
+
     fn beats(&self, other: &Self) -> bool {
         self.is_concurrent(other) && self.rank() > other.rank()
     }
@@ -202,15 +212,9 @@ pub(super) fn column_groups(name: Name) -> &'static [&'static [usize]] {
 }
 
 /// Of the live writes the one that a column's group takes its values from.
-fn winner<'a>(live: &[&'a Wrote], name: Name, at: usize) -> Option<&'a Wrote> {
+pub(super) fn winner<'a>(live: &[&'a Wrote], name: Name, at: usize) -> Option<&'a Wrote> {
     let group = *column_groups(name).iter().find(|group| group.contains(&at))?;
-    let touches = |w: &&&Wrote| match (&w.before, &w.after) {
-        (Some(before), Some(after)) => {
-            group.iter().any(|&at| before.values[at] != after.values[at])
-        }
-        (before, _) => before.is_none(),
-    };
-    let touching: Vec<&Wrote> = live.iter().filter(touches).copied().collect();
+    let touching: Vec<&Wrote> = live.iter().copied().filter(|w| w.touches(group)).collect();
     let open = |w: &&Wrote| !touching.iter().any(|other| other.dot != w.dot && other.saw(w));
     let priority = matches!(name, Name::Groups | Name::Member) && at == A;
     let survive = touching.iter().copied().filter(open);

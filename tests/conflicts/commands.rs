@@ -40,18 +40,45 @@ fn loser(entry: &Json) -> &'static str {
     if entry["winner"] == "incoming" { "existing" } else { "incoming" }
 }
 
-/// The newest entry of a table whose loser is a row, as (id, entry).
-async fn lost(lab: &Lab, table: &str) -> (u64, Json) {
-    let (code, out, err) = lab.conflicts(0, &["list", "--table", table, "-o", "json"]).await;
+/// The newest such entry of a table, as (id, entry).
+async fn newest(lab: &Lab, table: &str, such: impl Fn(&Json) -> bool) -> (u64, Json) {
+    let list = ["list", "--table", table, "--limit", "10000", "-o", "json"];
+    let (code, out, err) = lab.conflicts(0, &list).await;
     assert_eq!(code, 0, "{err}");
     let listed: Vec<Json> = serde_json::from_str(&out).unwrap();
-    let found = listed.into_iter().rev().find(|held| {
-        let entry = &held["entry"];
+    let mut found = listed.into_iter().rev().find(|held| such(&held["entry"])).expect("one");
+    (found["id"].as_u64().unwrap(), found["entry"].take())
+}
+
+/// One whose loser is a row that was kept.
+async fn lost(lab: &Lab, table: &str) -> (u64, Json) {
+    let such = |entry: &Json| {
         let write = &entry[loser(entry)];
         entry["winner"] != "both" && write["action"] != "delete" && write["after"].is_object()
-    });
-    let mut found = found.expect("a conflict whose loser was kept");
-    (found["id"].as_u64().unwrap(), found["entry"].take())
+    };
+    newest(lab, table, such).await
+}
+
+/// Where two writes shared the columns that both had changed, each gets its own back.
+async fn exchanged(lab: &Lab) {
+    let such = |entry: &Json| entry["winner"] == "both" && entry["columns"].is_object();
+    let (id, entry) = newest(lab, "shop.parts", such).await;
+    let key = &entry["key"]["id"];
+    let sum = format!("SELECT n FROM shop.parts WHERE id = {key}");
+    let before = lab.regions[0].db.number(&sum).await;
+    let (code, out, err) = lab.conflicts(0, &["restore", &id.to_string(), "--yes"]).await;
+    assert!(code == 0 && err.contains("what each side lost"), "{out}{err}");
+    lab.converge(&["shop.parts"], PATIENCE).await;
+    for region in &lab.regions {
+        assert_eq!(region.db.number(&sum).await, before);
+        for name in ["a", "b"] {
+            let won = &entry["columns"]["incoming"].as_array().unwrap()[0];
+            let loser = if won == name { "existing" } else { "incoming" };
+            let held = format!("SELECT {name} FROM shop.parts WHERE id = {key}");
+            let wanted = entry[loser]["after"][name].as_i64();
+            assert_eq!(Some(region.db.number(&held).await), wanted, "{name}: {entry}");
+        }
+    }
 }
 
 /// What a policy keeps of the loser is not written again, nor what it takes from nobody.
@@ -147,6 +174,7 @@ pub(crate) async fn commands(lab: &Lab) {
     );
     assert_eq!(lab.regions[2].db.number(&sql).await, 1, "restored everywhere: {wanted}");
     restored_under_policies(lab).await;
+    exchanged(lab).await;
     changed_meanwhile(lab).await;
     lab.converge(&TABLES, PATIENCE).await;
     filters(lab).await;

@@ -6,12 +6,13 @@ use serde_json::Value as Json;
 
 use super::lab::db::Database;
 use super::lab::region::Lab;
-use super::policies::incoming_wins;
+use super::policies::{incoming_wins, parted};
 
 /// What each region logged, in its order.
 pub(crate) struct Logs(Vec<Vec<Json>>);
 
-/// Per pair of transactions and place who won, as one region logged it.
+/// Per pair of transactions and place who won, as one region logged it: over a row, over
+/// each of its columns that the entry names, or over a value.
 type Winners = BTreeMap<(String, String, String, String), String>;
 
 /// The last entry of each region.
@@ -40,22 +41,55 @@ fn winners(log: &[Json]) -> Winners {
     for entry in log {
         let dot = |side: &str| format!("{}.{}", entry[side]["origin"], entry[side]["seq"]);
         let (incoming, existing) = (dot("incoming"), dot("existing"));
-        let winner = match text(entry, "winner") {
+        let winner = |side: &str| match side {
             "incoming" => incoming.clone(),
             "existing" => existing.clone(),
             both => both.to_owned(),
         };
         let (low, high) = match incoming < existing {
-            true => (incoming, existing),
-            false => (existing, incoming),
+            true => (incoming.clone(), existing.clone()),
+            false => (existing.clone(), incoming.clone()),
         };
         // A transaction may meet another over several rows and values.
         let unique = text(entry, "kind") == "unique_key";
         let place = format!("{} {}", text(entry, "table"), if unique { "value" } else { "row" });
         let row = if unique { String::new() } else { entry["key"].to_string() };
-        found.insert((place, row, low, high), winner);
+        let mut told = |row: String, side: &str| {
+            found.insert((place.clone(), row, low.clone(), high.clone()), winner(side));
+        };
+        for side in ["incoming", "existing"] {
+            for name in entry["columns"][side].as_array().into_iter().flatten() {
+                told(format!("{row} {name}"), side);
+            }
+        }
+        if entry["columns"].is_null() {
+            told(row, text(entry, "winner"));
+        }
     }
     found
+}
+
+/// Of the columns that both had changed the entry names some, each with the side that its
+/// own policy prefers; where there is none, both stand.
+fn follow_their_policies(entry: &Json, columns: &[&str]) {
+    let changed =
+        |side: &str, name: &str| entry[side]["before"][name] != entry[side]["after"][name];
+    let met = |name: &&&str| changed("incoming", name) && changed("existing", name);
+    let met: Vec<&str> = columns.iter().filter(met).copied().collect();
+    let named = |side: &str| entry["columns"][side].as_array().into_iter().flatten();
+    assert_eq!(met.is_empty(), entry["columns"].is_null(), "{entry}");
+    for side in ["incoming", "existing"] {
+        for name in named(side).map(|name| name.as_str().unwrap()) {
+            let wins = (side == "incoming") == incoming_wins(entry, name);
+            assert!(wins && met.contains(&name), "{name}: {entry}");
+        }
+    }
+    let winner = match (named("incoming").count(), named("existing").count()) {
+        (1.., 0) => "incoming",
+        (0, 1..) => "existing",
+        _ => "both",
+    };
+    assert_eq!(text(entry, "winner"), winner, "{entry}");
 }
 
 impl Logs {
@@ -93,16 +127,16 @@ impl Logs {
         (shared, told)
     }
 
-    /// Each winner is the one that the policy names. Where columns have rules of their
-    /// own, both may stand.
+    /// Each winner is the one that the policy names.
     pub(crate) fn follow_the_policy(&self) {
         for entry in self.0.iter().flatten() {
-            let merges = ["shop.stock", "shop.parts"].contains(&text(entry, "table"));
-            let winner = text(entry, "winner");
-            if winner == "both" && merges {
-                continue;
+            match parted(text(entry, "table")) {
+                [] => {
+                    let winner = text(entry, "winner");
+                    assert_eq!(winner == "incoming", incoming_wins(entry, ""), "{entry}");
+                }
+                columns => follow_their_policies(entry, columns),
             }
-            assert_eq!(winner == "incoming", incoming_wins(entry), "{entry}");
         }
     }
 

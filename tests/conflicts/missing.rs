@@ -38,8 +38,8 @@ pub(crate) async fn missing(lab: &Lab) {
         lab.regions[2].db.exec(&sql).await;
     }
     let sql = "INSERT INTO shop.latest VALUES (1,1,'a',NULL),(2,1,'b',NULL),(3,1,'c',NULL);
-        INSERT INTO shop.priority VALUES (1,1),(2,1); INSERT INTO shop.stock VALUES (1,5,1),(2,5,1);
-        INSERT INTO shop.parts VALUES (1,1,1,1),(2,1,1,1);
+        INSERT INTO shop.priority VALUES (1,1),(2,1); INSERT INTO shop.stock (id, n, v) VALUES (1,5,1),(2,5,1);
+        INSERT INTO shop.parts (id, a, b, n) VALUES (1,1,1,1),(2,1,1,1);
         INSERT INTO shop.uniq VALUES (1,'a',1),(2,'b',1);";
     lab.regions[2].db.exec(sql).await;
     let tables: Vec<&str> = TABLES.into_iter().chain(["shop.large", "shop.many"]).collect();

@@ -27,8 +27,10 @@ pub(crate) const SCHEMA: &str =
 CREATE TABLE shop.latest (id INT PRIMARY KEY, v INT, w VARCHAR(20), at TIMESTAMP NULL);
 CREATE TABLE shop.priority (id INT PRIMARY KEY, v INT);
 CREATE TABLE shop.clock (id INT PRIMARY KEY, v INT, at BIGINT NOT NULL);
-CREATE TABLE shop.stock (id INT PRIMARY KEY, n DECIMAL(20,2) NOT NULL, v INT);
-CREATE TABLE shop.parts (id INT PRIMARY KEY, a INT, b INT, n BIGINT NOT NULL);
+CREATE TABLE shop.stock (id INT PRIMARY KEY, n DECIMAL(20,2) NOT NULL, v INT,
+    twice DECIMAL(21,2) AS (n * 2) STORED);
+CREATE TABLE shop.parts (id INT PRIMARY KEY, a INT, b INT, n BIGINT NOT NULL,
+    plus BIGINT AS (a + n) STORED);
 CREATE TABLE shop.uniq (id INT PRIMARY KEY, email VARCHAR(40) UNIQUE, v INT);
 CREATE TABLE shop.txn (id INT PRIMARY KEY, v BIGINT);
 CREATE TABLE shop.txn_done (v BIGINT PRIMARY KEY);
@@ -102,8 +104,8 @@ pub(crate) const TABLES: [&str; 10] = [
 pub(crate) fn rows() -> String {
     let mut rows = String::new();
     for id in 1..=ROWS {
-        rows += &format!("INSERT INTO shop.stock VALUES ({id}, 0, 0);\n");
-        rows += &format!("INSERT INTO shop.parts VALUES ({id}, 0, 0, 0);\n");
+        rows += &format!("INSERT INTO shop.stock (id, n, v) VALUES ({id}, 0, 0);\n");
+        rows += &format!("INSERT INTO shop.parts (id, a, b, n) VALUES ({id}, 0, 0, 0);\n");
         rows += &format!("INSERT INTO shop.txn VALUES ({id}, 0);\n");
         rows += &format!("INSERT INTO shop.home VALUES ({id}, 0);\n");
     }
@@ -195,7 +197,10 @@ impl Client {
                 written.parts = 1;
                 vec![format!("UPDATE shop.parts SET a = {v}, n = n + 1 WHERE id = {id}")]
             }
-            Case::ColumnGroups => vec![format!("UPDATE shop.parts SET b = {v} WHERE id = {id}")],
+            Case::ColumnGroups => {
+                let also = if rng.below(2) == 0 { format!("a = {v}, ") } else { String::new() };
+                vec![format!("UPDATE shop.parts SET {also}b = {v} WHERE id = {id}")]
+            }
             Case::InsertOnly => {
                 let part = self.start.elapsed().as_millis() / 500;
                 let id = u64::try_from(part).unwrap() * ROWS + id;
@@ -236,15 +241,25 @@ fn upsert(table: &str, values: &str, sets: &str) -> Vec<String> {
     vec![format!("INSERT INTO shop.{table} VALUES ({values}) ON DUPLICATE KEY UPDATE {sets}")]
 }
 
+/// The columns that are resolved apart in a table, beside sums.
+pub(crate) fn parted(table: &str) -> &'static [&'static str] {
+    match table {
+        "shop.stock" => &["v"],
+        "shop.parts" => &["a", "b"],
+        _ => &[],
+    }
+}
+
 /// Whether the incoming write of an entry of the conflict log must win, by the policy's
-/// rule alone.
-pub(crate) fn incoming_wins(entry: &Json) -> bool {
+/// rule alone; of a table whose columns are resolved apart, this column.
+pub(crate) fn incoming_wins(entry: &Json, column: &str) -> bool {
     let table = entry["table"].as_str().unwrap();
     let number = |side: &Json, field: &str| side[field].as_i64().unwrap();
     let rank = |side: &Json| {
         let origin = number(side, "origin");
         let weight = match table {
             "shop.priority" => -[0, 3, 1, 2][usize::try_from(origin).unwrap()],
+            "shop.parts" if column == "a" => -[0, 2, 3, 1][usize::try_from(origin).unwrap()],
             "shop.clock" => {
                 let row = if side["after"].is_null() { &side["before"] } else { &side["after"] };
                 number(row, "at")

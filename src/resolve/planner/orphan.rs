@@ -15,7 +15,7 @@ use crate::change::{Dot, ForeignKey, Table};
 use crate::mutant::{self, Mutant};
 use crate::resolve::conflict::Orphan;
 use crate::resolve::stand::{self, Places as _};
-use crate::resolve::{Conflict, ConflictKind, Order, Policy, Side, Touched, merge};
+use crate::resolve::{Conflict, ConflictKind, Order, Outcome, Policy, Side, Touched, merge};
 use crate::version::{Action, BatchId, Body, Foreign, Role, RowKey, Version, Write};
 
 /// Every batch.
@@ -281,8 +281,7 @@ impl Planner<'_> {
                 before: body.and_then(|body| body.before.clone()),
                 after: body.and_then(|body| body.after.clone()),
             },
-            incoming_wins: false,
-            merged: true,
+            outcome: Outcome::Both,
             orphan: Some(Arc::new(orphan)),
         });
     }

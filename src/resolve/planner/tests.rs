@@ -1,6 +1,7 @@
 use super::*;
 use crate::change::{Column, Kind, RegionId, RowChange, Seq, TableChange, Value, Vector};
 use crate::clock::Hlc;
+use crate::resolve::Outcome;
 use crate::version::BatchId;
 
 fn dot(origin: u8, seq: u64) -> Dot {
@@ -90,10 +91,10 @@ fn later_commit_wins() {
     let local = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
     let earlier = plan(&local, &[Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 7)))])]);
     assert!(earlier.tables.is_empty());
-    assert!(!earlier.conflicts[0].incoming_wins);
+    assert_eq!(earlier.conflicts[0].outcome, Outcome::Existing);
     let later = plan(&local, &[Txn::new(dot(2, 1), 30, &[], vec![(None, Some(row(1, 7)))])]);
     assert_eq!(later.tables[0].puts, [row(1, 7)]);
-    assert!(later.conflicts[0].incoming_wins);
+    assert_eq!(later.conflicts[0].outcome, Outcome::Incoming);
     assert_eq!(later.stands_on(RegionId::new(1).unwrap()), Some(Seq(1)));
 }
 
@@ -101,7 +102,7 @@ fn later_commit_wins() {
 fn equal_stamps_are_settled_by_region() {
     let low = index(&[Txn::new(dot(1, 1), 20, &[], vec![(None, Some(row(1, 5)))])]);
     let high = plan(&low, &[Txn::new(dot(2, 1), 20, &[], vec![(None, Some(row(1, 7)))])]);
-    assert!(high.conflicts[0].incoming_wins);
+    assert_eq!(high.conflicts[0].outcome, Outcome::Incoming);
 }
 
 #[test]
