@@ -31,7 +31,7 @@ pub use additive::additive;
 pub use assemble::{Assembler, Source};
 pub use catalog::TableInfo;
 pub use error::{CaptureError, ErrorKind};
-pub use file::read_file;
+pub use file::{read_file, read_file_alone};
 pub use query::ALL_TABLES;
 pub use stream::{CaptureConfig, Replicates, current, run};
 

@@ -188,6 +188,16 @@ fn events(file: &[u8]) -> Vec<(u8, Vec<u8>)> {
     events
 }
 
+/// What is changed below has rows that are read.
+#[test]
+fn the_rows_of_the_seeds_are_read() {
+    for path in ["fuzz/seeds/mariadb.binlog", "fuzz/seeds/mysql.binlog"] {
+        let file = std::fs::read(root().join(path)).unwrap();
+        let rows = targets::rows(&file[4..]);
+        assert!(rows > 3, "{path}: {rows} rows");
+    }
+}
+
 /// The events of a file changed, then framed again: a wrong length would hide all that
 /// comes behind it.
 #[test]

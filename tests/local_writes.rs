@@ -1,5 +1,6 @@
 //! Between what the applier last knew of a row and its lock on it, a client commits a
-//! write of the same row (R7): the applier does not write over it.
+//! write of the same row (R7): the applier does not write over it. A row that a client
+//! holds stops what comes after it alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
@@ -14,9 +15,10 @@ use lab::load::{SCHEMA, TABLES};
 use lab::proc::Folder;
 use lab::region::Lab;
 use lab::{PATIENCE, wait_until};
+use mysql_async::prelude::Queryable as _;
 
-/// Two regions with one row, the agent of the second armed.
-async fn armed(flavour: Flavour, failpoints: &str) -> Lab {
+/// Two regions with one row.
+async fn started(flavour: Flavour) -> Lab {
     let mut lab = Lab::start(&[Flavour::MariaDb, flavour]).await;
     lab.exec_everywhere(SCHEMA).await;
     lab.exec_everywhere("CREATE TABLE shop.mail (id INT PRIMARY KEY, mail VARCHAR(40) UNIQUE)")
@@ -24,6 +26,12 @@ async fn armed(flavour: Flavour, failpoints: &str) -> Lab {
     lab.start_agents().await;
     lab.regions[0].db.write("INSERT INTO shop.item VALUES (1, 1, 1, 'first')").await;
     lab.converge(&TABLES, PATIENCE).await;
+    lab
+}
+
+/// The same, the agent of the second armed.
+async fn armed(flavour: Flavour, failpoints: &str) -> Lab {
+    let mut lab = started(flavour).await;
     let proc = &mut lab.regions[1].agent().proc;
     proc.set_env("CAUSEWAY_FAILPOINT", Some(failpoints));
     lab.regions[1].agent().crash().await;
@@ -148,4 +156,56 @@ async fn a_unique_value_taken_between_decision_and_lock_is_a_conflict() {
         })
         .await;
     }
+}
+
+/// A value of the second region's `/metrics`: the sum of its series with this label.
+async fn metric(lab: &Lab, name: &str, label: &str) -> u64 {
+    let (_, text) = lab.regions[1].agent.as_ref().unwrap().get("/metrics").await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Writes rows of `shop.item` with these ids as a backlog of the second region, a
+/// transaction each.
+async fn backlog(lab: &Lab, ids: impl Iterator<Item = u64>) {
+    let agent = lab.regions[1].agent.as_ref().unwrap();
+    agent.post("/streams/r1/pause").await;
+    let writes: Vec<_> = ids
+        .map(|id| {
+            format!("INSERT INTO shop.item VALUES ({id}, 1, 2, '') ON DUPLICATE KEY UPDATE n = 2")
+        })
+        .collect();
+    lab.regions[0].db.exec(&writes.join(";\n")).await;
+    agent.post("/streams/r1/resume").await;
+}
+
+/// A client of the second region keeps a row locked. Batches get smaller until what comes
+/// before it is through, and larger again once the client has let it go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_a_client_holds_stops_what_follows_it_alone() {
+    const BEFORE: u64 = 200;
+    const SMALLEST_BATCH: i64 = 16;
+    let lab = started(Flavour::MariaDb).await;
+    let there = &lab.regions[1].db;
+    let mut client = there.conn().await;
+    client.query_drop("BEGIN").await.unwrap();
+    client.query_drop("SELECT * FROM shop.item WHERE id = 1 FOR UPDATE").await.unwrap();
+    backlog(&lab, (2..2 + BEFORE).chain([1]).chain(1_000..1_100)).await;
+    let count = "SELECT COUNT(*) FROM shop.item WHERE id BETWEEN 2 AND 999";
+    let least = i64::try_from(BEFORE).unwrap() - SMALLEST_BATCH;
+    wait_until("what comes before the locked row is there", PATIENCE, || async {
+        there.number(count).await > least
+    })
+    .await;
+    assert_eq!(state(&lab).await, "\"retrying\"");
+    let retries = metric(&lab, "causeway_apply_retries_total", "lock_wait").await;
+    assert!(retries >= 3, "halved {retries} times");
+    assert_eq!(there.number("SELECT COUNT(*) FROM shop.item WHERE id >= 1000").await, 0);
+    client.query_drop("ROLLBACK").await.unwrap();
+    lab.converge(&TABLES, PATIENCE).await;
+    let batches = metric(&lab, "causeway_apply_batches_total", "r1").await;
+    backlog(&lab, 2_000..2_400).await;
+    lab.converge(&TABLES, PATIENCE).await;
+    let batches = metric(&lab, "causeway_apply_batches_total", "r1").await - batches;
+    assert!(batches < 400 / 16 / 2, "{batches} batches: they have not grown");
 }

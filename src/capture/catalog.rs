@@ -32,6 +32,19 @@ impl TableInfo {
         let column = ColumnInfo { unsigned: true, ..ColumnInfo::default() };
         Self { table: Table::default(), columns: vec![column; 5] }
     }
+
+    /// A table as its map describes it, by numbers where it names no columns.
+    pub(super) fn as_mapped(map: &TableMap) -> Self {
+        let described = map.described.iter().flatten().map(Some).chain(std::iter::repeat(None));
+        let columns = map.columns.iter().zip(described).enumerate().map(|(n, (&how, said))| {
+            let name = n.to_string();
+            let named = Described { name, ..Described::default() };
+            described_column(how, said.unwrap_or(&named), String::new())
+        });
+        let (shipped, columns) = columns.unzip();
+        let (schema, name) = (map.schema.clone(), map.table.clone());
+        Self { table: Table { schema, name, columns: shipped, ..Table::default() }, columns }
+    }
 }
 
 /// What a column's values don't say of their form.

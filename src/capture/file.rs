@@ -1,11 +1,20 @@
 //! A binlog file from disk: the same decoding without a connection.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::bytes::Cursor;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, TableInfo};
 use super::stream::learn;
+use super::table_map;
 use super::{Assembler, CaptureConfig, CaptureError, CaptureEvent, Source};
+
+/// Where tables' definitions come from.
+enum Tables<'a> {
+    Server(&'a CaptureConfig, Box<Catalog>),
+    Maps,
+}
 
 /// Decodes a whole binlog file, `file` with its magic, and gives every event to
 /// `each`. Table definitions come from the configured database. `source` is where
@@ -19,12 +28,36 @@ pub async fn read_file(
     file: Bytes,
     each: &mut (dyn FnMut(CaptureEvent) + Send),
 ) -> Result<(), CaptureError> {
+    let tables = Tables::Server(config, Box::new(Catalog::new(config.opts.clone())));
+    read((source, config.part_bytes), file, tables, each).await
+}
+
+/// The same without a server: every table counts, and is what the file says of it. That is
+/// enough to read rows, and too little to ship them: an old time may lack its fraction, and
+/// a UUID is its bytes.
+///
+/// # Errors
+/// [`CaptureError`], as the stream itself.
+pub async fn read_file_alone(
+    source: Source,
+    part_bytes: usize,
+    file: Bytes,
+    each: &mut (dyn FnMut(CaptureEvent) + Send),
+) -> Result<(), CaptureError> {
+    read((source, part_bytes), file, Tables::Maps, each).await
+}
+
+async fn read(
+    (source, part_bytes): (Source, usize),
+    file: Bytes,
+    mut tables: Tables<'_>,
+    each: &mut (dyn FnMut(CaptureEvent) + Send),
+) -> Result<(), CaptureError> {
     const MAGIC: &[u8] = b"\xfebin";
     const HEADER: usize = 19;
     const FORMAT: u8 = 15;
-    let mut assembler = Assembler::new(source, config.part_bytes)
+    let mut assembler = Assembler::new(source, part_bytes)
         .ok_or(CaptureError::Corrupt("the position can't be read"))?;
-    let mut catalog = Catalog::new(config.opts.clone());
     let mut at = Cursor::new(file);
     if at.take(MAGIC.len())? != MAGIC {
         return Err(CaptureError::Corrupt("the file is no binlog"));
@@ -50,14 +83,33 @@ pub async fn read_file(
         data.take(HEADER)?;
         let data = data.rest();
         if Assembler::is_map(kind) {
-            learn(config, &mut assembler, &mut catalog, data).await?;
+            tables.learn(&mut assembler, data).await?;
         } else if let Some(said) = assembler.event(kind, (timestamp, server, log_pos), data)? {
-            let said = said.filtered(&config.replicates, false);
-            if let CaptureEvent::Ddl { tables, .. } = &said {
-                catalog.changed(tables).await?;
-            }
-            each(said);
+            each(tables.settle(said).await?);
         }
     }
     Ok(())
+}
+
+impl Tables<'_> {
+    async fn learn(&mut self, assembler: &mut Assembler, data: Bytes) -> Result<(), CaptureError> {
+        match self {
+            Self::Server(config, catalog) => learn(config, assembler, catalog, data).await,
+            Self::Maps => {
+                let map = table_map::parse(data, assembler.is_mariadb())?;
+                let info = TableInfo::as_mapped(&map);
+                assembler.enter_table(map, Some(Arc::new(info)));
+                Ok(())
+            }
+        }
+    }
+
+    async fn settle(&mut self, said: CaptureEvent) -> Result<CaptureEvent, CaptureError> {
+        let Self::Server(config, catalog) = self else { return Ok(said) };
+        let said = said.filtered(&config.replicates, false);
+        if let CaptureEvent::Ddl { tables, .. } = &said {
+            catalog.changed(tables).await?;
+        }
+        Ok(said)
+    }
 }
