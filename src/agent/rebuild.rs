@@ -1,7 +1,9 @@
 //! Rebuilds the index at the start of a session, from outbox and inboxes.
 //!
 //! What is stable needs no version. The rest is read again and entered in order of
-//! the stamps, which respects what saw what.
+//! the stamps, which respects what saw what: all topics are read side by side, so that it
+//! takes memory by the rows that were written, and not by the writes of them, which are
+//! many when a peer was away.
 //!
 //! A region that is gone for longer than its peers' topics keep their records leaves
 //! nothing stable, and what it has not applied can't be read again. The index is then
@@ -17,7 +19,7 @@ use crate::apply::Gone;
 use crate::change::{Dot, Place, Record, RecordBody, RegionId, Seq, Vector};
 use crate::failpoint;
 use crate::resolve::{Incoming, Rulebook, touched};
-use crate::ship::{InboxConfig, head, held_from, read_range};
+use crate::ship::{InboxConfig, Range, head, held_from};
 use crate::version::{Heads, Index, Reread, Span, Write};
 
 /// The index of everything after the stable vector, up to what the outbox holds and
@@ -54,78 +56,125 @@ pub(crate) async fn index(
     }
     let peers: Vec<_> = shared.peers().map(|peer| peer.id).collect();
     let stable = heads.stable(&peers, me, applied);
-    let mut writes = Vec::new();
+    let mut back = Reread::behind(stable.clone());
+    let mut read = Vec::new();
     for (n, (&origin, &(_, through))) in topics.iter().enumerate() {
         if n == 1 {
             failpoint::hit("rebuild.halfway");
         }
         let from = config(origin, stable.place(origin));
-        let held = Box::pin(read(shared, from, through, &mut writes)).await?;
+        let (topic, held) = Box::pin(Topic::open(from, through)).await?;
+        read.extend(topic);
         if held > stable.get(origin) {
             let (peer, seq) = (shared.name(origin), held.0);
             tracing::warn!(peer, seq, "what not all regions have applied is purged up to here");
             gone.floor.raise(origin, held);
         }
     }
-    let mut back = Reread::behind(stable.clone());
-    while let Some(spans) = back.further(&writes) {
+    let ends: Vec<_> = topics.iter().map(|(&origin, &(_, seq))| Dot { origin, seq }).collect();
+    let mut index = Box::pin(merged(&shared.book, &ends, read, &mut back)).await?;
+    let mut whole = true;
+    while let Some(spans) = back.further() {
         for Span { origin, after, through } in spans {
-            // What is purged of it has been seen by all that comes.
-            Box::pin(read(shared, config(origin, after), through, &mut writes)).await?;
+            whole = false;
+            let (topic, _) = Box::pin(Topic::open(config(origin, after), through)).await?;
+            let Some(mut topic) = topic else { continue };
+            while let Some(writes) = Box::pin(topic.next(&shared.book)).await? {
+                writes.iter().for_each(|write| back.take(write));
+            }
         }
     }
-    writes.sort_by_key(|write| write.version.rank());
-    let mut index = Index::default();
-    index.hidden.begin(topics.iter().map(|(&origin, &(_, seq))| Dot { origin, seq }).collect());
-    tracing::info!(versions = writes.len(), "index rebuilt");
-    for write in &writes {
-        index.restore(write);
+    if !whole {
+        let mut read = Vec::new();
+        for (&origin, &(_, through)) in &topics {
+            // What is purged of it has been seen by all that comes.
+            let from = config(origin, back.from().place(origin));
+            read.extend(Box::pin(Topic::open(from, through)).await?.0);
+        }
+        index = Box::pin(merged(&shared.book, &ends, read, &mut back)).await?;
     }
     index.collect(&stable);
     Ok((index, gone))
 }
 
-/// Reads a topic's writes, up to and with `through`, and gives the seq after which all
-/// of them were there: that of `from`, or a later one.
-async fn read(
-    shared: &Shared,
-    mut from: InboxConfig,
-    through: Seq,
-    writes: &mut Vec<Write>,
-) -> Result<Seq, AgentError> {
-    if from.after.seq >= through {
-        return Ok(from.after.seq);
-    }
-    match Box::pin(held_from(&from)).await? {
-        Some(held) if held.seq < through => from.after = held,
-        Some(_) | None => return Ok(through),
-    }
-    let (mut failed, mut open) = (None, Vec::new());
-    let each = |record| {
-        if let Err(error) = enter(&shared.book, record, &mut open, writes) {
-            failed = Some(error);
+/// An index of what these topics hold, up to `ends`, and takes it for what is to be read
+/// again. All of it may be much more than what the index keeps of it.
+async fn merged(
+    book: &Rulebook,
+    ends: &[Dot],
+    topics: Vec<Topic>,
+    back: &mut Reread,
+) -> Result<Index, AgentError> {
+    let mut index = Index::default();
+    index.hidden.begin(ends.iter().copied().collect());
+    let (mut fronts, mut count) = (BTreeMap::new(), 0_u64);
+    for mut topic in topics {
+        if let Some(writes) = topic.next(book).await? {
+            fronts.insert(writes[0].version.rank(), (writes, topic));
         }
-    };
-    Box::pin(read_range(&from, through, each)).await?;
-    failed.map_or(Ok(from.after.seq), Err)
+    }
+    while let Some((_, (writes, mut topic))) = fronts.pop_first() {
+        count += 1;
+        for write in &writes {
+            back.take(write);
+            index.restore(write);
+        }
+        if let Some(writes) = topic.next(book).await? {
+            fronts.insert(writes[0].version.rank(), (writes, topic));
+        }
+    }
+    tracing::info!(transactions = count, versions = index.len(), "index rebuilt");
+    Ok(index)
 }
 
-/// Adds a record's writes to those of the transaction that is `open`, and these to
-/// `writes` with its last part. Parts that an abort or a new epoch makes void count for
-/// nothing.
+/// A topic's transactions, in its order.
+struct Topic {
+    records: Range,
+    /// Writes of the parts so far of a transaction.
+    open: Vec<Write>,
+}
+
+impl Topic {
+    /// Up to and with `through`; none when it holds nothing there. Gives the seq after
+    /// which all of them are there, too: that of `from`, or a later one.
+    async fn open(mut from: InboxConfig, through: Seq) -> Result<(Option<Self>, Seq), AgentError> {
+        if from.after.seq >= through {
+            return Ok((None, from.after.seq));
+        }
+        match held_from(&from).await? {
+            Some(held) if held.seq < through => from.after = held,
+            Some(_) | None => return Ok((None, through)),
+        }
+        let records = Range::open(&from, through).await?;
+        Ok((Some(Self { records, open: Vec::new() }), from.after.seq))
+    }
+
+    /// The writes of the next transaction that has any.
+    async fn next(&mut self, book: &Rulebook) -> Result<Option<Vec<Write>>, AgentError> {
+        while let Some(record) = self.records.next().await? {
+            let whole = enter(book, record, &mut self.open)?.filter(|writes| !writes.is_empty());
+            if whole.is_some() {
+                return Ok(whole);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Adds a record's writes to those of the transaction that is `open`, and gives them all
+/// with its last part. Parts that an abort or a new epoch makes void count for nothing.
 fn enter(
     book: &Rulebook,
     record: Record,
     open: &mut Vec<Write>,
-    writes: &mut Vec<Write>,
-) -> Result<(), AgentError> {
+) -> Result<Option<Vec<Write>>, AgentError> {
     let txn = match record.body {
         RecordBody::Transaction(txn) if !txn.aborted => txn,
         RecordBody::Transaction(_) | RecordBody::Start(_) => {
             open.clear();
-            return Ok(());
+            return Ok(None);
         }
-        RecordBody::Heartbeat(_) => return Ok(()),
+        RecordBody::Heartbeat(_) => return Ok(None),
     };
     if txn.part == 0 {
         open.clear();
@@ -138,10 +187,7 @@ fn enter(
         changes: &txn.changes,
     };
     open.extend(touched(book, &incoming)?.into_iter().map(|one| one.write));
-    if txn.last {
-        writes.append(open);
-    }
-    Ok(())
+    Ok(txn.last.then(|| std::mem::take(open)))
 }
 
 #[cfg(test)]
@@ -184,11 +230,9 @@ mod tests {
 
     #[track_caller]
     fn check(records: Vec<Record>, wanted: usize) {
-        let (mut open, mut writes) = (Vec::new(), Vec::new());
-        for record in records {
-            enter(&Rulebook::default(), record, &mut open, &mut writes).unwrap();
-        }
-        assert_eq!(writes.len(), wanted);
+        let (book, mut open) = (Rulebook::default(), Vec::new());
+        let whole = records.into_iter().filter_map(|one| enter(&book, one, &mut open).unwrap());
+        assert_eq!(whole.map(|writes| writes.len()).sum::<usize>(), wanted);
     }
 
     #[test]

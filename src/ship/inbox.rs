@@ -156,29 +156,41 @@ pub async fn newest_topology(config: &InboxConfig) -> Result<Option<u32>, ShipEr
     Ok(newest.map(|record| record.topology))
 }
 
-/// Gives every record of the transactions after `after` up to and with `through`.
-///
-/// # Errors
-/// [`ShipError`]; a gap when the topic does not reach back far enough.
-pub async fn read_range(
-    config: &InboxConfig,
+/// Every record of the transactions after a place up to and with one of them.
+pub struct Range {
+    /// None once the last was given.
+    inbox: Option<Inbox>,
     through: Seq,
-    mut each: impl FnMut(Record),
-) -> Result<(), ShipError> {
-    if through <= config.after.seq {
-        return Ok(());
+}
+
+impl Range {
+    /// Those after `config.after`, up to and with `through`.
+    ///
+    /// # Errors
+    /// [`ShipError`].
+    pub async fn open(config: &InboxConfig, through: Seq) -> Result<Self, ShipError> {
+        let inbox = match through <= config.after.seq {
+            true => None,
+            false => Some(Inbox::open(config).await?),
+        };
+        Ok(Self { inbox, through })
     }
-    let mut inbox = Inbox::open(config).await?;
-    loop {
+
+    /// The next; none behind the last.
+    ///
+    /// # Errors
+    /// [`ShipError`]; a gap when the topic does not reach back far enough.
+    pub async fn next(&mut self) -> Result<Option<Record>, ShipError> {
+        let Some(inbox) = &mut self.inbox else { return Ok(None) };
         let record = inbox.next().await?.record;
-        let done = match &record.body {
-            RecordBody::Transaction(txn) => record.seq >= through && txn.last,
+        let last = match &record.body {
+            RecordBody::Transaction(txn) => record.seq >= self.through && txn.last,
             RecordBody::Start(_) | RecordBody::Heartbeat(_) => false,
         };
-        each(record);
-        if done {
-            return Ok(());
+        if last {
+            self.inbox = None;
         }
+        Ok(Some(record))
     }
 }
 

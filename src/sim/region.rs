@@ -396,10 +396,13 @@ impl Region {
             self.read_writes(origin, (stable.get(origin), through), &mut writes);
         }
         let mut back = Reread::behind(stable.clone());
-        while let Some(spans) = back.further(&writes) {
+        writes.iter().for_each(|write| back.take(write));
+        while let Some(spans) = back.further() {
+            let known = writes.len();
             for Span { origin, after, through } in spans {
                 self.read_writes(origin, (after.seq, through), &mut writes);
             }
+            writes[known..].iter().for_each(|write| back.take(write));
         }
         writes.sort_by_key(|write| write.version.rank());
         let mut index = Index::default();

@@ -42,10 +42,14 @@ impl Heads {
 
 /// What a restart has to read again behind the stable vector: what is stable and
 /// concurrent with something unstable that is kept, or that references a row it may have
-/// lost, counts too, and so does what is concurrent with that. Each round says what it adds, for what was read before it.
+/// lost, counts too, and so does what is concurrent with that. Each round says what it
+/// adds, for what was read before it.
 #[derive(Clone, Debug)]
 pub struct Reread {
     from: Vector,
+    /// After what a write can be concurrent with one of those that count: the least of
+    /// what the authors of these had seen.
+    needed: Vector,
     rounds: u8,
 }
 
@@ -61,38 +65,48 @@ pub struct Span {
 }
 
 impl Reread {
-    /// When everything after the stable vector is read.
+    /// Before anything after the stable vector is read.
     #[must_use]
-    pub const fn behind(stable: Vector) -> Self {
-        Self { from: stable, rounds: 2 }
+    pub fn behind(stable: Vector) -> Self {
+        Self { needed: stable.clone(), from: stable, rounds: 2 }
     }
 
-    /// What is to be read for these `writes`; none when they are all.
-    pub fn further(&mut self, writes: &[Write]) -> Option<Vec<Span>> {
+    /// A write was read.
+    pub fn take(&mut self, write: &Write) {
+        let references = write.foreign.iter().any(|held| !held.references.is_empty());
+        if write.body.is_none() && !references {
+            return;
+        }
+        let own = write.version.dot.origin;
+        let less = |&(origin, place): &(RegionId, Place)| {
+            origin != own && write.deps.get(origin) < place.seq
+        };
+        if self.needed.places().any(|held| less(&held)) {
+            let needed = self.needed.places().map(|held| match less(&held) {
+                true => (held.0, write.deps.place(held.0)),
+                false => held,
+            });
+            self.needed = needed.collect();
+        }
+    }
+
+    /// After what everything is read by now, and once these spans are.
+    #[must_use]
+    pub const fn from(&self) -> &Vector {
+        &self.from
+    }
+
+    /// What is to be read for the writes that were taken; none when they are all.
+    pub fn further(&mut self) -> Option<Vec<Span>> {
         self.rounds = self.rounds.checked_sub(1)?;
-        let from = needed(&self.from, writes);
-        let spans = from.places().map(|(origin, after)| {
+        let spans = self.needed.places().map(|(origin, after)| {
             let through = self.from.get(origin);
             Span { origin, after, through }
         });
         let spans = spans.filter(|span| span.after.seq < span.through).collect();
-        self.from = from;
+        self.from = self.needed.clone();
         Some(spans)
     }
-}
-
-/// After what a write can be concurrent with one of those that count: the least of
-/// what the authors of these had seen.
-fn needed(stable: &Vector, writes: &[Write]) -> Vector {
-    let references = |write: &Write| write.foreign.iter().any(|held| !held.references.is_empty());
-    let kept = writes.iter().filter(|write| write.body.is_some() || references(write));
-    let kept: Vec<_> = kept.collect();
-    let least = |origin, place| {
-        let others = kept.iter().filter(|write| write.version.dot.origin != origin);
-        let seen = others.map(|write| write.deps.place(origin));
-        seen.chain([place]).min_by_key(|place| place.seq).unwrap_or(place)
-    };
-    stable.places().map(|(origin, place)| (origin, least(origin, place))).collect()
 }
 
 #[cfg(test)]
@@ -126,8 +140,9 @@ mod tests {
             body: None,
             foreign: Some(Arc::new(foreign)),
         };
-        let stable = [dot(1, 5)].into_iter().collect();
-        let spans = Reread::behind(stable).further(&[write]).unwrap();
+        let mut back = Reread::behind([dot(1, 5)].into_iter().collect());
+        back.take(&write);
+        let spans = back.further().unwrap();
         let spans: Vec<_> = spans.iter().map(|span| (span.after.seq.0, span.through.0)).collect();
         assert_eq!(spans, expected);
     }

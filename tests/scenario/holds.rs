@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use causeway::change::{Kind, Place, Record, RecordBody, RegionId, Seq};
-use causeway::ship::{Cluster, InboxConfig, read_range};
+use causeway::ship::{Cluster, InboxConfig, Range};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts};
 use tokio_util::sync::CancellationToken;
@@ -108,7 +108,10 @@ async fn outbox(region: &Region, id: u8) -> Outbox {
         after: Place::default(),
     };
     let mut outbox = Outbox::default();
-    read_range(&config, through, |record| outbox.take(&record, origin)).await.unwrap();
+    let mut range = Range::open(&config, through).await.unwrap();
+    while let Some(record) = range.next().await.unwrap() {
+        outbox.take(&record, origin);
+    }
     outbox
 }
 
