@@ -9,6 +9,7 @@
 //! of its group and of its unique values, whatever the order of their arrival.
 //! docs/conflicts.md says for each policy which function.
 
+mod align;
 mod chain;
 mod conflict;
 mod entry;

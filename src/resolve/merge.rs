@@ -5,6 +5,7 @@
 //! there, whatever it holds: so it needs no reading of that row, and applies in any
 //! order.
 
+use super::align::{self, NoDefault};
 use super::plan::MergeRow;
 use super::{ColumnGroup, Contest, Merge, Number, Order, Outcome, Policy};
 use crate::change::{Row, Table, Value};
@@ -51,7 +52,7 @@ pub(super) fn effect(
         .filter(|_| !(mutant::is(Mutant::DeltaIgnoresDeletes) && write.1.after.is_some()));
     let groups = || merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
     let Some(floor) = floor else {
-        return relative(merge, groups(), &held, write).map(Effect::Merge);
+        return relative(merge, table, &held, write).map(Effect::Merge);
     };
     let live = above(&held, floor);
     let Some((_, last)) = live.iter().max_by_key(|(w, _)| w.version.rank()) else {
@@ -66,8 +67,8 @@ pub(super) fn effect(
         row.values[at] = sum.to_value(&row.values[at])?;
     }
     for group in groups() {
-        if let Some((_, winner)) = winner(&group, &live) {
-            copy(&mut row, winner.after.as_ref()?, &group.columns);
+        for ((_, winner), columns) in winners(table, group, &live) {
+            copy(&mut row, winner.after.as_ref()?, &columns);
         }
     }
     Some(Effect::Put(row))
@@ -76,16 +77,17 @@ pub(super) fn effect(
 /// The change to a row that is there, or to nothing.
 fn relative(
     merge: &Merge,
-    groups: impl Iterator<Item = ColumnGroup>,
+    table: &Table,
     held: &[Held<'_>],
     (_, body): Held<'_>,
 ) -> Option<MergeRow> {
     let mut row = body.after.clone()?;
     let (mut set, mut add) = (Vec::new(), Vec::new());
+    let groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
     for group in groups.filter(|group| touches(body, &group.columns)) {
-        if let Some((_, winner)) = winner(&group, held) {
-            copy(&mut row, winner.after.as_ref()?, &group.columns);
-            set.extend(group.columns);
+        for ((_, winner), columns) in winners(table, group, held) {
+            copy(&mut row, winner.after.as_ref()?, &columns);
+            set.extend(columns);
         }
     }
     for &at in &merge.deltas {
@@ -199,6 +201,48 @@ fn winner<'a>(group: &ColumnGroup, held: &[Held<'a>]) -> Option<Held<'a>> {
     };
     let survivors = touching.iter().copied().filter(|(w, _)| survives(w));
     survivors.max_by_key(|(w, body)| group.order.rank(&w.version, Some(body)))
+}
+
+/// The writes that a group of columns takes its values from, each with its columns: one for
+/// all, but for columns that some who changed the group did not have.
+fn winners<'a>(
+    table: &Table,
+    group: ColumnGroup,
+    held: &[Held<'a>],
+) -> Vec<(Held<'a>, Vec<usize>)> {
+    if held.iter().all(|(_, body)| body.table.columns.len() == table.columns.len()) {
+        return winner(&group, held).map(|winner| (winner, group.columns)).into_iter().collect();
+    }
+    let touching = || held.iter().filter(|(_, body)| touches(body, &group.columns));
+    let common = |&at: &usize| touching().all(|(_, body)| align::has(body, table, at));
+    let (common, rare): (Vec<usize>, Vec<usize>) = group.columns.iter().partition(|at| common(at));
+    let one = winner(&group, held).map(|winner| (winner, common));
+    let apart = rare.into_iter().filter_map(|at| {
+        let having = touching().copied().filter(|(_, body)| align::has(body, table, at));
+        Some((winner(&group, &having.collect::<Vec<_>>())?, vec![at]))
+    });
+    one.into_iter().chain(apart).collect()
+}
+
+/// An effect on a row of one table as that on a row of another, with its columns and
+/// perhaps more.
+pub(super) fn relaid(effect: Effect, from: &Table, to: &Table) -> Result<Effect, NoDefault> {
+    if align::is_laid_out(from, to) {
+        return Ok(effect);
+    }
+    let row = |row: &Row| align::relaid(row, from, to);
+    Ok(match effect {
+        Effect::Put(held) => Effect::Put(row(&held)?),
+        Effect::Remove(held) => Effect::Remove(row(&held)?),
+        Effect::Merge(MergeRow { row: held, insert, set, add }) => {
+            let place = |at: usize| {
+                from.columns.get(at).and_then(|column| align::place(&to.columns, column))
+            };
+            let set = set.into_iter().filter_map(place).collect();
+            let add = add.into_iter().filter_map(|(at, sum)| Some((place(at)?, sum))).collect();
+            Effect::Merge(MergeRow { row: row(&held)?, insert, set, add })
+        }
+    })
 }
 
 /// Whether a write that no later delete took away does not show in some of these columns,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::align::{self, Aligned};
 use super::merge::{self, Effect};
 use super::plan::{Incoming, Plan, PlanError, TablePlan};
 use super::stand::{self, Places, Shown};
@@ -87,7 +88,9 @@ impl<'a> Planner<'a> {
         let writes = touched(self.book, txn)?;
         let mut shows: Vec<(RowKey, Cause)> = Vec::new();
         for (n, one) in writes.iter().enumerate() {
-            self.check_shape(&one.table)?;
+            if one.policy.merge.is_none() {
+                self.check_shape(&one.table)?;
+            }
             for place in one.write.places() {
                 self.load(place);
             }
@@ -283,14 +286,18 @@ impl<'a> Planner<'a> {
         if let Some(one) = one
             && let (Some(merge), Some(body)) = (&one.policy.merge, one.write.body.as_deref())
         {
-            let history = &self.places.seen(key).history;
-            let mut bodies = history.iter().filter_map(|held| held.body.as_ref());
-            if bodies.any(|body| body.table.columns.len() != one.table.columns.len()) {
-                return Err(PlanError::Shape(one.table.full_name().to_string()));
-            }
-            let effect = merge::effect(merge, &one.table, history, (&one.write, body));
-            let effect = effect.ok_or_else(|| PlanError::Sum(one.table.full_name().to_string()))?;
-            return self.join(&one.table, key, effect);
+            let sum = || PlanError::Sum(one.table.full_name().to_string());
+            let Some(laid) = self.aligned(&one.table, key)? else {
+                let history = &self.places.seen(key).history;
+                let effect = merge::effect(merge, &one.table, history, (&one.write, body));
+                return self.join(&one.table, key, effect.ok_or_else(sum)?);
+            };
+            let mine = |held: &&Write| held.version.dot == one.write.version.dot;
+            let mine = laid.history.iter().find(mine).and_then(|w| Some((w, w.body.as_deref()?)));
+            let merge = laid.policy.merge.as_ref().unwrap_or(merge);
+            let mine = mine.expect("the write was entered before it is shown");
+            let effect = merge::effect(merge, &laid.table, &laid.history, mine);
+            return self.join(&laid.table, key, effect.ok_or_else(sum)?);
         }
         let history = &self.places.seen(key).history;
         let kept = history.iter().find_map(|held| held.body.as_ref());
@@ -330,12 +337,27 @@ impl<'a> Planner<'a> {
         written.map_or_else(|| Arc::clone(table), |body| Arc::clone(&body.table))
     }
 
+    /// The row's writes laid out alike, where they were made with other columns than the
+    /// table has.
+    fn aligned(&self, table: &Arc<Table>, key: RowKey) -> Result<Option<Aligned>, PlanError> {
+        let history = &self.places.seen(key).history;
+        align::aligned(self.book, table, history)
+            .map_err(|_| PlanError::Shape(table.full_name().to_string()))
+    }
+
     fn join(&mut self, table: &Arc<Table>, key: RowKey, later: Effect) -> Result<(), PlanError> {
         let held = self.places.get(&key).and_then(|place| place.op);
-        let earlier = held.and_then(|(table, at)| self.tables[table].ops[at].take());
+        let earlier = held.and_then(|(held, at)| {
+            let TableOps { table, ops } = &mut self.tables[held];
+            Some((Arc::clone(table), ops[at].take()?.effect))
+        });
         let effect = match earlier {
-            Some(earlier) => merge::join(earlier.effect, later)
-                .ok_or_else(|| PlanError::Sum(table.full_name().to_string()))?,
+            Some((from, earlier)) => {
+                let earlier = merge::relaid(earlier, &from, table)
+                    .map_err(|_| PlanError::Shape(table.full_name().to_string()))?;
+                merge::join(earlier, later)
+                    .ok_or_else(|| PlanError::Sum(table.full_name().to_string()))?
+            }
             None => later,
         };
         self.operate(table, key, effect);

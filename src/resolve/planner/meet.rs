@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Planner;
-use crate::change::Dot;
+use crate::change::{Dot, Row};
+use crate::resolve::align::{self, Aligned};
 use crate::resolve::conflict::Outcome;
 use crate::resolve::plan::PlanError;
 use crate::resolve::stand::{self, Places as _};
@@ -30,7 +31,12 @@ impl Planner<'_> {
             let (table, action) = (table.full_name().to_string(), write.version.action.name());
             return Err(PlanError::NotInsert { table, action });
         }
-        let mut found = in_row(one, self.places.seen(write.key));
+        let seen = self.places.seen(write.key);
+        let laid = match policy.merge {
+            Some(_) => self.aligned(table, write.key)?,
+            None => None,
+        };
+        let mut found = in_row(one, seen, laid.as_ref());
         for claim in write.body.iter().flat_map(|body| &body.claims) {
             let others = self.places.seen(*claim).history.iter();
             for other in others.filter(|o| o.key != write.key && o.is_concurrent(write)) {
@@ -45,6 +51,14 @@ impl Planner<'_> {
         if policy.allow == Allow::Unopposed && !found.is_empty() {
             return Err(PlanError::NotHome(table.full_name().to_string()));
         }
+        // A row that was written with other columns is told with those of the table here.
+        let image = |met: &Met<'_>, of: fn(&Body) -> &Option<Row>| {
+            let (body, row) = met.body.and_then(|body| Some((body, of(body).as_ref()?)))?;
+            match laid.is_some() || align::is_laid_out(&body.table, table) {
+                true => Some(row.clone()),
+                false => align::relaid(row, &body.table, table).ok(),
+            }
+        };
         let conflicts = found.into_iter().map(|met| Conflict {
             table: Arc::clone(table),
             kind: met.kind,
@@ -58,8 +72,8 @@ impl Planner<'_> {
             existing: Side {
                 version: met.version,
                 gtid: None,
-                before: met.body.and_then(|body| body.before.clone()),
-                after: met.body.and_then(|body| body.after.clone()),
+                before: image(&met, |body| &body.before),
+                after: image(&met, |body| &body.after),
             },
             outcome: met.outcome,
             orphan: None,
@@ -71,8 +85,12 @@ impl Planner<'_> {
 
 /// Of what is concurrent with the write the best; where columns are resolved apart, all
 /// that it meets in its own.
-fn in_row<'a>(one: &Touched<'_>, seen: &'a Seen) -> Vec<Met<'a>> {
-    let Touched { write, table, policy, .. } = one;
+fn in_row<'a>(one: &Touched<'_>, seen: &'a Seen, laid: Option<&'a Aligned>) -> Vec<Met<'a>> {
+    let Touched { write, .. } = one;
+    let (table, policy, history) = match laid {
+        Some(laid) => (&laid.table, &laid.policy, &laid.history),
+        None => (&one.table, &one.policy, &seen.history),
+    };
     let action = write.version.action;
     let rank = |version: &Version, write: Option<&Write>| {
         policy.order.rank(version, write.and_then(|w| w.body.as_deref()))
@@ -88,7 +106,7 @@ fn in_row<'a>(one: &Touched<'_>, seen: &'a Seen) -> Vec<Met<'a>> {
     match (&policy.merge, write.body.as_deref()) {
         _ if action == Action::Delete && best.action == Action::Delete => Vec::new(),
         (Some(merge), Some(own)) if action != Action::Delete => {
-            let found = merge::met(merge, table, &seen.history, (write, own));
+            let found = merge::met(merge, table, history, (write, own));
             match found.is_empty() {
                 true => vec![met(*best, body, Outcome::Both)],
                 false => found

@@ -150,7 +150,7 @@ impl Planner<'_> {
     fn shows_child(&mut self, write: &Write, table: &Table, key: &ForeignKey) -> bool {
         let dot = write.version.dot;
         self.load_groups(own_places(write.key));
-        let (_, policy) = self.book.of(table);
+        let (table, policy) = self.book.of(table);
         let seen = self.places.seen(write.key);
         let Some(mine) = seen.versions.iter().find(|version| version.dot == dot) else {
             return false;
@@ -160,11 +160,19 @@ impl Planner<'_> {
         }
         if let Some(merge) = &policy.merge {
             let over = |v: &Version| v.action == Action::Delete && v.rank() > mine.rank();
-            let held = seen.history.iter().find(|held| held.version.dot == dot);
+            // What can't be laid out is refused when it is shown.
+            let laid = self.aligned(&table, write.key).ok().flatten();
+            let (table, merge, history) = match &laid {
+                Some(laid) => {
+                    (&laid.table, laid.policy.merge.as_ref().unwrap_or(merge), &laid.history)
+                }
+                None => (&table, merge, &seen.history),
+            };
+            let held = history.iter().find(|held| held.version.dot == dot);
             let held = held.and_then(|held| Some((held, held.body.as_deref()?)));
             let columns: Vec<usize> =
                 key.columns.iter().filter_map(|&at| usize::try_from(at).ok()).collect();
-            let loses = |held| merge::loses(merge, table, (&seen.history, held), &columns);
+            let loses = |held| merge::loses(merge, table, (history, held), &columns);
             return !seen.versions.iter().any(over) && !held.is_some_and(loses);
         }
         if policy.order != Order::Latest {

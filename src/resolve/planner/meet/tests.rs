@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::change::{
@@ -5,13 +6,17 @@ use crate::change::{
 };
 use crate::clock::Hlc;
 use crate::resolve::{
-    ColumnGroup, Contest, Incoming, Merge, Order, Outcome, Plan, Planner, Policy, Rulebook,
+    ColumnGroup, Contest, Incoming, Merge, Order, Outcome, Plan, PlanError, Planner, Policy,
+    Rulebook,
 };
 use crate::version::Index;
 
 const A: usize = 1;
 const B: usize = 2;
 const N: usize = 3;
+
+/// Of columns that were added.
+const DEFAULT: i64 = 50;
 
 /// `a` by priority, region 1 before 2 before 3; `b` by stamp; `n` adds up, and the server
 /// works `twice` out from it.
@@ -22,10 +27,13 @@ fn book() -> Rulebook {
     Rulebook::new(move |_| Policy { merge: Some(merge.clone()), ..Policy::default() })
 }
 
-fn table() -> Table {
+/// With one column more, of that name, where there is one.
+fn table(more: Option<&str>) -> Table {
     let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
     let mut columns = vec![column("id", 1), column("a", 0), column("b", 0), column("n", 0)];
     columns.push(Column { generated: true, ..column("twice", 0) });
+    let default_value = Some(Value::new(Kind::Int(DEFAULT)));
+    columns.extend(more.map(|name| Column { default_value, ..column(name, 0) }));
     Table { schema: "s".into(), name: "t".into(), columns, ..Table::default() }
 }
 
@@ -37,16 +45,27 @@ const BASE: Image = Some([0, 0, 0]);
 /// What region `.0` wrote at time `.1`, having seen nothing of the others.
 type Txn = (u8, u64, Image, Image);
 
-fn add(planner: &mut Planner<'_>, (region, at, before, after): Txn) {
-    let row = |[a, b, n]: [i64; 3]| {
-        let values = [1, a, b, n, 2 * n].map(|n| Value::new(Kind::Int(n)));
-        Row { values: values.to_vec() }
+fn add(planner: &mut Planner<'_>, txn: Txn) {
+    add_to(planner, txn, None).unwrap();
+}
+
+/// The same of a table with a column more, that has the default before and this value after.
+fn add_to(
+    planner: &mut Planner<'_>,
+    (region, at, before, after): Txn,
+    more: Option<(&str, i64)>,
+) -> Result<(), PlanError> {
+    let row = |[a, b, n]: [i64; 3], more: Option<i64>| {
+        let values = [1, a, b, n, 2 * n].into_iter().chain(more);
+        Row { values: values.map(|n| Value::new(Kind::Int(n))).collect() }
     };
-    let rows = vec![RowChange { before: before.map(row), after: after.map(row) }];
-    let changes = [TableChange { table: Some(table()), rows }];
+    let before = before.map(|values| row(values, more.map(|_| DEFAULT)));
+    let after = after.map(|values| row(values, more.map(|(_, value)| value)));
+    let table = Some(table(more.map(|(name, _)| name)));
+    let changes = [TableChange { table, rows: vec![RowChange { before, after }] }];
     let dot = Dot { origin: RegionId::new(region).unwrap(), seq: Seq(1) };
     let deps = Arc::new(Vector::default());
-    planner.add(&Incoming { dot, hlc: Hlc(at), deps: &deps, gtid: "", changes: &changes }).unwrap();
+    planner.add(&Incoming { dot, hlc: Hlc(at), deps: &deps, gtid: "", changes: &changes })
 }
 
 /// The plan of the last, where the others are known.
@@ -116,4 +135,72 @@ fn what_the_server_works_out_is_nobodys() {
     let merge = &plan.tables[0].merges[0];
     assert!(merge.set.is_empty(), "`b` keeps what region 1 wrote: {merge:?}");
     assert_eq!(merge.add.len(), 1);
+}
+
+/// What these two come to, the first being known when the second comes, or both in one
+/// batch: the columns that are written to the row, by name.
+fn set(first: (Txn, Option<(&str, i64)>), second: (Txn, Option<(&str, i64)>), batch: bool) -> Set {
+    let (mut index, empty, book) = (Index::default(), Index::default(), book());
+    if !batch {
+        let mut planner = Planner::new(&empty, &book);
+        add_to(&mut planner, first.0, first.1).unwrap();
+        planner.finish().writes.iter().for_each(|write| index.enter_local(write));
+    }
+    let mut planner = Planner::new(&index, &book);
+    if batch {
+        add_to(&mut planner, first.0, first.1).unwrap();
+    }
+    add_to(&mut planner, second.0, second.1).unwrap();
+    let plan = planner.finish();
+    assert_eq!(plan.tables.len(), 1);
+    let (table, merge) = (&plan.tables[0].table, &plan.tables[0].merges[0]);
+    let named = |&at: &usize| match merge.row.values[at].kind {
+        Some(Kind::Int(n)) => (table.columns[at].name.clone(), n),
+        _ => panic!("{merge:?}"),
+    };
+    merge.set.iter().map(named).collect()
+}
+
+type Set = BTreeMap<String, i64>;
+
+#[track_caller]
+fn check_set(
+    first: (Txn, Option<(&str, i64)>),
+    second: (Txn, Option<(&str, i64)>),
+    wanted: &[(&str, i64)],
+) {
+    let wanted: Set = wanted.iter().map(|&(name, n)| (name.to_owned(), n)).collect();
+    for (one, two) in [(first, second), (second, first)] {
+        assert_eq!(set(one, two, false), wanted, "{one:?} is known, {two:?} comes");
+        assert_eq!(set(one, two, true), wanted, "{one:?} and {two:?} in a batch");
+    }
+}
+
+#[test]
+fn a_column_that_an_author_lacks_is_left_to_those_who_have_it() {
+    let early = ((1, 10, BASE, Some([0, 1, 0])), Some(("x", 7)));
+    check_set(early, ((2, 20, BASE, Some([0, 2, 0])), None), &[("b", 2), ("x", 7)]);
+    let late = ((1, 30, BASE, Some([0, 1, 0])), Some(("x", 7)));
+    check_set(late, ((2, 20, BASE, Some([0, 2, 0])), None), &[("b", 1), ("x", 7)]);
+    // As many columns, and not the same.
+    let other = ((2, 20, BASE, Some([0, 2, 0])), Some(("y", 9)));
+    check_set(early, other, &[("b", 2), ("x", 7), ("y", 9)]);
+}
+
+#[test]
+fn a_column_without_a_default_is_no_addition() {
+    let (mut index, empty, book) = (Index::default(), Index::default(), book());
+    let mut planner = Planner::new(&empty, &book);
+    add(&mut planner, (1, 10, BASE, Some([1, 0, 0])));
+    planner.finish().writes.iter().for_each(|write| index.enter_local(write));
+    let mut planner = Planner::new(&index, &book);
+    let mut wider = table(Some("x"));
+    wider.columns[5].default_value = None;
+    let row = |n| Row { values: [1, n, 0, 0, 0, 3].map(|n| Value::new(Kind::Int(n))).to_vec() };
+    let rows = vec![RowChange { before: Some(row(0)), after: Some(row(2)) }];
+    let changes = [TableChange { table: Some(wider), rows }];
+    let dot = Dot { origin: RegionId::new(2).unwrap(), seq: Seq(1) };
+    let deps = Arc::new(Vector::default());
+    let txn = Incoming { dot, hlc: Hlc(20), deps: &deps, gtid: "", changes: &changes };
+    assert!(matches!(planner.add(&txn), Err(PlanError::Shape(_))));
 }
