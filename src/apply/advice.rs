@@ -12,8 +12,12 @@ pub(super) const fn plan_advice(error: &PlanError) -> &'static str {
         PlanError::Key(KeyError::Collation { .. }) => {
             "give the key column a binary collation (…_bin) in all regions, then resume"
         }
-        PlanError::Key(KeyError::Null(_)) | PlanError::Shape(_) => {
+        PlanError::Key(KeyError::Null(_)) => {
             "exclude the table in the topology, and report this record"
+        }
+        PlanError::Shape(_) => {
+            "give the column a constant default in all regions, or resume once all regions have \
+             applied what was written with the old columns"
         }
         PlanError::NotInsert { .. } => {
             "give the table another policy in all regions, or undo the change at its origin and \

@@ -2,12 +2,14 @@
 //! table, others have not yet.
 //!
 //! Each row is laid out with the columns of all of them. A write leaves a column alone that
-//! its author did not have: [`super::merge`] asks [`has`].
+//! its author did not have.
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::{Policy, Rulebook};
-use crate::change::{Column, Row, Table, Value};
+use crate::change::{Column, Dot, Row, Table, Value};
 use crate::version::{Body, Write};
 
 /// Writes of a row, laid out alike.
@@ -17,14 +19,12 @@ pub(super) struct Aligned {
     /// That table's.
     pub(super) policy: Arc<Policy>,
     pub(super) history: Vec<Write>,
+    pub(super) lacks: Lacks,
 }
 
-/// Whether the author of a write had that column of the table in which it is laid out.
-pub(super) fn has(body: &Body, table: &Table, at: usize) -> bool {
-    let own = &body.table.columns;
-    own.len() == table.columns.len()
-        || table.columns.get(at).is_some_and(|column| place(own, column).is_some())
-}
+/// Columns that the authors of some writes did not have, by their places; empty where all
+/// had the same.
+pub(super) type Lacks = HashMap<Dot, Vec<usize>>;
 
 /// The writes of a row, where some were made with other columns than `table` has; none
 /// where all are laid out alike already.
@@ -46,14 +46,21 @@ pub(super) fn aligned(
             all.columns.push(column.clone());
         }
     }
+    let (all, policy) = book.of(&all);
+    let mut lacks = Lacks::new();
     let lay_out = |held: &Write| {
         let mut held = held.clone();
         if let Some(body) = held.body.as_deref() {
+            let lacking = |at: &usize| place(&body.table.columns, &all.columns[*at]).is_none();
+            let lacking: Vec<usize> = (0..all.columns.len()).filter(lacking).collect();
+            if !lacking.is_empty() {
+                lacks.insert(held.version.dot, lacking);
+            }
             let image = |row: &Option<Row>| {
                 row.as_ref().map(|row| relaid(row, &body.table, &all)).transpose()
             };
             held.body = Some(Arc::new(Body {
-                table: Arc::clone(&body.table),
+                table: Arc::clone(&all),
                 before: image(&body.before)?,
                 after: image(&body.after)?,
                 group: body.group.clone(),
@@ -64,8 +71,7 @@ pub(super) fn aligned(
         Ok(held)
     };
     let history = history.iter().map(lay_out).collect::<Result<_, _>>()?;
-    let (table, policy) = book.of(&all);
-    Ok(Some(Aligned { table, policy, history }))
+    Ok(Some(Aligned { table: all, policy, history, lacks }))
 }
 
 /// A column that is no addition to the table.

@@ -5,7 +5,7 @@
 //! there, whatever it holds: so it needs no reading of that row, and applies in any
 //! order.
 
-use super::align::{self, NoDefault};
+use super::align::{self, Lacks, NoDefault};
 use super::plan::MergeRow;
 use super::{ColumnGroup, Contest, Merge, Number, Order, Outcome, Policy};
 use crate::change::{Row, Table, Value};
@@ -44,7 +44,7 @@ fn above<'a>(held: &[Held<'a>], (floor, _): Held<'_>) -> Vec<Held<'a>> {
 pub(super) fn effect(
     merge: &Merge,
     table: &Table,
-    history: &[Write],
+    (history, lacks): (&[Write], &Lacks),
     write: Held<'_>,
 ) -> Option<Effect> {
     let held = held(history);
@@ -52,7 +52,7 @@ pub(super) fn effect(
         .filter(|_| !(mutant::is(Mutant::DeltaIgnoresDeletes) && write.1.after.is_some()));
     let groups = || merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
     let Some(floor) = floor else {
-        return relative(merge, table, &held, write).map(Effect::Merge);
+        return relative(merge, table, (&held, lacks), write).map(Effect::Merge);
     };
     let live = above(&held, floor);
     let Some((_, last)) = live.iter().max_by_key(|(w, _)| w.version.rank()) else {
@@ -67,7 +67,7 @@ pub(super) fn effect(
         row.values[at] = sum.to_value(&row.values[at])?;
     }
     for group in groups() {
-        for ((_, winner), columns) in winners(table, group, &live) {
+        for ((_, winner), columns) in winners(group, &live, lacks) {
             copy(&mut row, winner.after.as_ref()?, &columns);
         }
     }
@@ -78,14 +78,14 @@ pub(super) fn effect(
 fn relative(
     merge: &Merge,
     table: &Table,
-    held: &[Held<'_>],
+    (held, lacks): (&[Held<'_>], &Lacks),
     (_, body): Held<'_>,
 ) -> Option<MergeRow> {
     let mut row = body.after.clone()?;
     let (mut set, mut add) = (Vec::new(), Vec::new());
     let groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
     for group in groups.filter(|group| touches(body, &group.columns)) {
-        for ((_, winner), columns) in winners(table, group, held) {
+        for ((_, winner), columns) in winners(group, held, lacks) {
             copy(&mut row, winner.after.as_ref()?, &columns);
             set.extend(columns);
         }
@@ -206,19 +206,22 @@ fn winner<'a>(group: &ColumnGroup, held: &[Held<'a>]) -> Option<Held<'a>> {
 /// The writes that a group of columns takes its values from, each with its columns: one for
 /// all, but for columns that some who changed the group did not have.
 fn winners<'a>(
-    table: &Table,
     group: ColumnGroup,
     held: &[Held<'a>],
+    lacks: &Lacks,
 ) -> Vec<(Held<'a>, Vec<usize>)> {
-    if held.iter().all(|(_, body)| body.table.columns.len() == table.columns.len()) {
+    if lacks.is_empty() {
         return winner(&group, held).map(|winner| (winner, group.columns)).into_iter().collect();
     }
     let touching = || held.iter().filter(|(_, body)| touches(body, &group.columns));
-    let common = |&at: &usize| touching().all(|(_, body)| align::has(body, table, at));
-    let (common, rare): (Vec<usize>, Vec<usize>) = group.columns.iter().partition(|at| common(at));
+    let has = |(write, _): &Held<'_>, at: &usize| {
+        lacks.get(&write.version.dot).is_none_or(|lacking| !lacking.contains(at))
+    };
+    let (common, rare): (Vec<usize>, Vec<usize>) =
+        group.columns.iter().partition(|at| touching().all(|held| has(held, at)));
     let one = winner(&group, held).map(|winner| (winner, common));
     let apart = rare.into_iter().filter_map(|at| {
-        let having = touching().copied().filter(|(_, body)| align::has(body, table, at));
+        let having = touching().copied().filter(|held| has(held, &at));
         Some((winner(&group, &having.collect::<Vec<_>>())?, vec![at]))
     });
     one.into_iter().chain(apart).collect()

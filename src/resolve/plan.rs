@@ -197,8 +197,11 @@ pub enum PlanError {
     /// A row has no exact identity.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The table's shape changed: it belongs in a batch of its own.
-    #[error("the shape of {0} changed")]
+    /// It was written with other columns than what it meets: it belongs in a batch of its
+    /// own, or a column that one of the two lacks has no default that is known.
+    #[error(
+        "rows of {0} were written with different columns, not all of which have a constant default"
+    )]
     Shape(String),
     /// An update or a delete under `insert_only`.
     #[error("a row of {table}, which is insert_only, was changed by an {action}")]

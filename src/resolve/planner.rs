@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
-use super::align::{self, Aligned};
+use super::align::{self, Aligned, Lacks};
 use super::merge::{self, Effect};
 use super::plan::{Incoming, Plan, PlanError, TablePlan};
 use super::stand::{self, Places, Shown};
@@ -289,14 +289,15 @@ impl<'a> Planner<'a> {
             let sum = || PlanError::Sum(one.table.full_name().to_string());
             let Some(laid) = self.aligned(&one.table, key)? else {
                 let history = &self.places.seen(key).history;
-                let effect = merge::effect(merge, &one.table, history, (&one.write, body));
+                let effect =
+                    merge::effect(merge, &one.table, (history, &Lacks::new()), (&one.write, body));
                 return self.join(&one.table, key, effect.ok_or_else(sum)?);
             };
             let mine = |held: &&Write| held.version.dot == one.write.version.dot;
             let mine = laid.history.iter().find(mine).and_then(|w| Some((w, w.body.as_deref()?)));
             let merge = laid.policy.merge.as_ref().unwrap_or(merge);
             let mine = mine.expect("the write was entered before it is shown");
-            let effect = merge::effect(merge, &laid.table, &laid.history, mine);
+            let effect = merge::effect(merge, &laid.table, (&laid.history, &laid.lacks), mine);
             return self.join(&laid.table, key, effect.ok_or_else(sum)?);
         }
         let history = &self.places.seen(key).history;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::change::{Kind, RegionId, Row, Table, Value};
+use crate::change::{Column, Kind, RegionId, Row, Table, Value};
 use crate::clock::Hlc;
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, Version};
@@ -34,9 +34,10 @@ pub enum Order {
     Latest,
     /// The region that stands first; those that are absent come last.
     Priority(Vec<RegionId>),
-    /// The greater value of the column at this place; a delete counts with the value
-    /// of the row that it removed.
-    Column(usize),
+    /// The greater value of the column of this name, wherever the write's table has it; a
+    /// delete counts with the value of the row that it removed, and what was written without
+    /// the column least.
+    Column(String),
 }
 
 /// What may come at all.
@@ -105,9 +106,14 @@ impl Order {
                     Weight::Number(i128::try_from(regions.len() - place).unwrap_or(0))
                 })
             }
-            Self::Column(at) => {
-                let row = body.and_then(|body| body.after.as_ref().or(body.before.as_ref()));
-                row.and_then(|row| row.values.get(*at)).map_or(Weight::Least, weight)
+            Self::Column(name) => {
+                let held = |body: &'_ Body| {
+                    let row = body.after.as_ref().or(body.before.as_ref())?;
+                    let same = |column: &Column| column.name.eq_ignore_ascii_case(name);
+                    let at = body.table.columns.iter().position(same)?;
+                    row.values.get(at).map(weight)
+                };
+                body.and_then(held).unwrap_or(Weight::Least)
             }
         };
         Rank { weight, stamp: version.rank() }
@@ -236,7 +242,34 @@ impl Rulebook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::ForeignKey;
+    use crate::change::{Dot, ForeignKey, Seq};
+    use crate::version::Action;
+
+    /// Where a region has one column more before the one that decides.
+    #[test]
+    fn a_column_that_decides_is_found_by_its_name() {
+        let body = |names: &[&str], values: &[i64]| {
+            let column = |name: &&str| Column { name: (*name).to_owned(), ..Column::default() };
+            let columns = names.iter().map(column).collect();
+            let values = values.iter().map(|&n| Value::new(Kind::Int(n))).collect();
+            Body {
+                table: Arc::new(Table { columns, ..Table::default() }),
+                before: None,
+                after: Some(Row { values }),
+                group: None,
+                claims: smallvec::SmallVec::new(),
+                adds_up: false,
+            }
+        };
+        let dot = Dot { origin: RegionId::new(1).unwrap(), seq: Seq(1) };
+        let version = Version { dot, hlc: Hlc(1), action: Action::Insert };
+        let order = Order::Column("at".to_owned());
+        let rank = |names, values| order.rank(&version, Some(&body(names, values)));
+        let narrow = rank(&["id", "at"], &[1, 30]);
+        assert!(rank(&["id", "x", "AT"], &[1, 90, 20]) < narrow);
+        assert!(rank(&["id", "x", "at"], &[1, 10, 40]) > narrow);
+        assert!(rank(&["id", "x"], &[1, 99]) < rank(&["id", "at"], &[1, -5]));
+    }
 
     #[test]
     fn a_table_that_regions_have_differently_is_shared_in_each_shape() {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 
+use super::align::Lacks;
 use super::merge::{self, Effect};
 use super::stand::{self, Places, Shown};
 use super::{Merge, Order, Policy};
@@ -229,7 +230,7 @@ fn merged(merge: &Merge, history: &[Write], extent: &Extent) -> Result<Recounted
         if !extent.is_below(floor) && !extent.is_before(&floor.version) {
             return Err(Untold::Concurrent);
         }
-        let effect = merge::effect(merge, table, &history, (last, body(last)?));
+        let effect = merge::effect(merge, table, (&history, &Lacks::new()), (last, body(last)?));
         return Ok(told(left(effect.ok_or(Untold::Sum)?), None));
     }
     if contradicts(merge, &history, extent)? {

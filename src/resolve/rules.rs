@@ -28,7 +28,8 @@ fn places(table: &Table, names: &[String]) -> Vec<usize> {
 }
 
 fn by_column(table: &Table, column: Option<&String>) -> Order {
-    column.and_then(|name| place(table, name)).map_or(Order::Latest, Order::Column)
+    let known = column.filter(|name| place(table, name).is_some());
+    known.map_or(Order::Latest, |name| Order::Column(name.clone()))
 }
 
 fn policy(rule: &TableRule, number: u16, table: &Table) -> Policy {
@@ -107,7 +108,10 @@ mod tests {
         assert!(matches!(&priority.order, Order::Priority(ids) if ids[0].get() == 2));
         let delta = check("policy: delta, delta_columns: [N]", false);
         assert_eq!(delta.merge.map(|merge| merge.deltas), Some(vec![1]));
-        assert_eq!(check("policy: latest, timestamp_column: v", false).order, Order::Column(2));
+        assert_eq!(
+            check("policy: latest, timestamp_column: v", false).order,
+            Order::Column("v".to_owned())
+        );
         let group = "policy: latest, columns: [{ columns: [n], policy: POLICY }]";
         for (policy, name) in [("latest", "columns"), ("delta", "delta")] {
             assert_eq!(check(&group.replace("POLICY", policy), false).name(), name);

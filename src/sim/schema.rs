@@ -131,7 +131,7 @@ impl Name {
         match self {
             Self::Latest | Self::Unique | Self::Parent | Self::Child => plain,
             Self::Priority | Self::Ward => Policy { order: priority(), ..plain },
-            Self::Timestamp => Policy { order: Order::Column(B), ..plain },
+            Self::Timestamp => Policy { order: Order::Column("b".to_owned()), ..plain },
             Self::Delta | Self::Line => {
                 let merge = Merge { deltas: vec![N], groups: vec![] };
                 Policy { merge: Some(merge), ..plain }

@@ -54,7 +54,7 @@ impl Planner<'_> {
         // A row that was written with other columns is told with those of the table here.
         let image = |met: &Met<'_>, of: fn(&Body) -> &Option<Row>| {
             let (body, row) = met.body.and_then(|body| Some((body, of(body).as_ref()?)))?;
-            match laid.is_some() || align::is_laid_out(&body.table, table) {
+            match align::is_laid_out(&body.table, table) {
                 true => Some(row.clone()),
                 false => align::relaid(row, &body.table, table).ok(),
             }
