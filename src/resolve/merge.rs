@@ -316,8 +316,8 @@ pub(super) fn join(earlier: Effect, later: Effect) -> Option<Effect> {
 }
 
 /// What a write that leaves a row meets in it, beside sums: of what is concurrent with it
-/// the last delete, when the row is not another's since, and of each group of columns that
-/// it changes the write that holds these.
+/// the last delete, unless somebody had seen the row go and put it back, and of each group of
+/// columns that it changes the write that holds these.
 pub(super) fn met<'a>(
     merge: &Merge,
     table: &Table,
@@ -332,8 +332,10 @@ pub(super) fn met<'a>(
         if floor.0.version.rank() > write.version.rank() {
             return vec![(floor, Outcome::Existing)];
         }
-        found.push((floor, Outcome::Incoming));
         live = above(&held, floor);
+        if !live.iter().any(|(later, _)| later.saw(&floor.0.version)) {
+            found.push((floor, Outcome::Incoming));
+        }
     }
     let groups = merge.groups.iter().cloned().chain([Policy::rest(merge, table)]);
     for group in groups.filter(|group| touches(body, &group.columns)) {

@@ -42,7 +42,8 @@ type Image = Option<[i64; 3]>;
 
 const BASE: Image = Some([0, 0, 0]);
 
-/// What region `.0` wrote at time `.1`, having seen nothing of the others.
+/// What region `.0` wrote at time `.1`, having seen nothing of the others; an insert, all of
+/// the regions before it.
 type Txn = (u8, u64, Image, Image);
 
 fn add(planner: &mut Planner<'_>, txn: Txn) {
@@ -59,13 +60,16 @@ fn add_to(
         let values = [1, a, b, n, 2 * n].into_iter().chain(more);
         Row { values: values.map(|n| Value::new(Kind::Int(n))).collect() }
     };
+    let insert = before.is_none();
     let before = before.map(|values| row(values, more.map(|_| DEFAULT)));
     let after = after.map(|values| row(values, more.map(|(_, value)| value)));
     let table = Some(table(more.map(|(name, _)| name)));
     let changes = [TableChange { table, rows: vec![RowChange { before, after }] }];
     let dot = Dot { origin: RegionId::new(region).unwrap(), seq: Seq(1) };
-    let deps = Arc::new(Vector::default());
-    planner.add(&Incoming { dot, hlc: Hlc(at), deps: &deps, gtid: "", changes: &changes })
+    // Who puts a row there has seen all before.
+    let seen = (1..region).map(|id| Dot { origin: RegionId::new(id).unwrap(), seq: Seq(1) });
+    let deps = seen.filter(|_| insert).collect::<Vector>();
+    planner.add(&Incoming { dot, hlc: Hlc(at), deps: &Arc::new(deps), gtid: "", changes: &changes })
 }
 
 /// The plan of the last, where the others are known.
@@ -124,6 +128,10 @@ fn a_delete_takes_what_is_older_and_no_columns() {
     let b = Outcome::Columns(vec![contest(&[B], "latest", true)]);
     check(&known, (3, 40, BASE, Some([0, 3, 0])), &[(1, Outcome::Incoming), (2, b)]);
     check(&known, (3, 40, BASE, None), &[(2, Outcome::Incoming)]);
+    // Region 2 had seen the row go.
+    let known = [(1, 20, BASE, None), (2, 30, None, Some([0, 2, 0]))];
+    let a = Outcome::Columns(vec![contest(&[A], "region_priority", false)]);
+    check(&known, (3, 40, BASE, Some([3, 0, 0])), &[(2, a)]);
 }
 
 #[test]
