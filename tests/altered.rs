@@ -47,6 +47,12 @@ async fn rows_of_different_columns_merge_by_name() {
          UPDATE shop.parts SET a = 1, b = b + 1, n = n + 1, x = 70 WHERE id IN (1, 3)",
     )
     .await;
+    // A MariaDB's commit has its time once capture has read it.
+    wait_until("it has its stamp", PATIENCE, || async {
+        let status = lab.regions[0].status().await;
+        status.is_some_and(|status| status.outbox.acked_seq >= Some(2))
+    })
+    .await;
     r2.exec(
         "ALTER TABLE shop.parts ADD x INT NOT NULL DEFAULT 7;\n\
          UPDATE shop.parts SET b = 3, n = n + 100 WHERE id >= 2",

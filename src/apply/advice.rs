@@ -16,8 +16,9 @@ pub(super) const fn plan_advice(error: &PlanError) -> &'static str {
             "exclude the table in the topology, and report this record"
         }
         PlanError::Shape(_) => {
-            "give the column a constant default in all regions, or resume once all regions have \
-             applied what was written with the old columns"
+            "give new columns a constant default, and ENUM, SET and texts the same labels and \
+             character sets in all regions; resume once all regions have applied what was \
+             written before"
         }
         PlanError::NotInsert { .. } => {
             "give the table another policy in all regions, or undo the change at its origin and \

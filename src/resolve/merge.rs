@@ -5,7 +5,7 @@
 //! there, whatever it holds: so it needs no reading of that row, and applies in any
 //! order.
 
-use super::align::{self, Lacks, NoDefault};
+use super::align::{self, Lacks, Unlike};
 use super::plan::MergeRow;
 use super::{ColumnGroup, Contest, Merge, Number, Order, Outcome, Policy};
 use crate::change::{Row, Table, Value};
@@ -229,7 +229,7 @@ fn winners<'a>(
 
 /// An effect on a row of one table as that on a row of another, with its columns and
 /// perhaps more.
-pub(super) fn relaid(effect: Effect, from: &Table, to: &Table) -> Result<Effect, NoDefault> {
+pub(super) fn relaid(effect: Effect, from: &Table, to: &Table) -> Result<Effect, Unlike> {
     if align::is_laid_out(from, to) {
         return Ok(effect);
     }

@@ -198,10 +198,9 @@ pub enum PlanError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// It was written with other columns than what it meets: it belongs in a batch of its
-    /// own, or a column that one of the two lacks has no default that is known.
-    #[error(
-        "rows of {0} were written with different columns, not all of which have a constant default"
-    )]
+    /// own, or a column that one of the two lacks has no default that is known, or holds what
+    /// the other's can't.
+    #[error("rows of {0} were written with columns that can't be told in each other")]
     Shape(String),
     /// An update or a delete under `insert_only`.
     #[error("a row of {table}, which is insert_only, was changed by an {action}")]
