@@ -207,6 +207,12 @@ impl Table {
             && self.unique_keys == other.unique_keys
     }
 
+    /// Where the column of this name stands; regions may spell it differently.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+    }
+
     /// Indices into `columns` of the primary key, in key order; empty without one.
     #[must_use]
     pub fn key_columns(&self) -> Vec<usize> {
@@ -214,6 +220,20 @@ impl Table {
             (0..self.columns.len()).filter(|&i| self.columns[i].key > 0).collect();
         key.sort_by_key(|&i| self.columns[i].key);
         key
+    }
+}
+
+impl Column {
+    /// The character set of its collation, as the server names it; empty without one.
+    #[must_use]
+    pub fn charset(&self) -> &str {
+        self.collation.split('_').next().unwrap_or_default()
+    }
+
+    /// Whether its character set has no byte for a letter of ASCII alone.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        ["ucs2", "utf16", "utf16le", "utf32"].contains(&self.charset())
     }
 }
 

@@ -17,7 +17,7 @@ pub use check::parse;
 pub use compare::Verify;
 pub use fit::ColumnShape;
 pub use pattern::TablePattern;
-pub use policy::{ColumnGroup, ColumnPolicy, OnConflict, Part, Policy};
+pub use policy::{ColumnGroup, ColumnPolicy, OnConflict, Policy};
 
 use std::collections::BTreeMap;
 

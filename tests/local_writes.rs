@@ -50,6 +50,13 @@ async fn state(lab: &Lab) -> String {
     status.map_or_else(String::new, |s| s["streams"]["r1"]["state"].to_string())
 }
 
+/// A value of the second region's `/metrics`: the sum of its series with this label.
+async fn metric(lab: &Lab, name: &str, label: &str) -> u64 {
+    let (_, text) = lab.regions[1].agent.as_ref().unwrap().get("/metrics").await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
 async fn change(lab: &Lab, n: usize, value: u64) {
     let sql = format!("UPDATE shop.item SET region = {}, n = {value} WHERE id = 1", n + 1);
     lab.regions[n].db.write(&sql).await;
@@ -127,11 +134,7 @@ async fn a_second_write_does_not_put_the_batch_back_again() {
         the_later_write_stands(&lab).await;
         assert_eq!(lab.regions[0].db.number("SELECT n FROM shop.item WHERE id = 3").await, 5);
         assert_eq!(lab.regions[0].db.number("SELECT n FROM shop.item WHERE id = 2").await, 2);
-        let (_, metrics) = lab.regions[1].agent.as_ref().unwrap().get("/metrics").await.unwrap();
-        let retries = metrics.lines().find(|line| {
-            line.starts_with("causeway_apply_retries_total") && line.contains("local_write")
-        });
-        assert!(retries.is_some_and(|line| line.ends_with(" 1")), "{retries:?}");
+        assert_eq!(metric(&lab, "causeway_apply_retries_total", "local_write").await, 1);
     }
 }
 
@@ -156,13 +159,6 @@ async fn a_unique_value_taken_between_decision_and_lock_is_a_conflict() {
         })
         .await;
     }
-}
-
-/// A value of the second region's `/metrics`: the sum of its series with this label.
-async fn metric(lab: &Lab, name: &str, label: &str) -> u64 {
-    let (_, text) = lab.regions[1].agent.as_ref().unwrap().get("/metrics").await.unwrap();
-    let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
-    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 /// Writes rows of `shop.item` with these ids as a backlog of the second region, a

@@ -14,6 +14,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
 use super::{AgentError, Shared};
 use crate::apply::Gone;
 use crate::change::{Dot, Place, Record, RecordBody, RegionId, Seq, Vector};
@@ -63,7 +66,7 @@ pub(crate) async fn index(
             failpoint::hit("rebuild.halfway");
         }
         let from = config(origin, stable.place(origin));
-        let (topic, held) = Box::pin(Topic::open(from, through)).await?;
+        let (topic, held) = Box::pin(open(&shared.book, from, through)).await?;
         read.extend(topic);
         if held > stable.get(origin) {
             let (peer, seq) = (shared.name(origin), held.0);
@@ -72,44 +75,48 @@ pub(crate) async fn index(
         }
     }
     let ends: Vec<_> = topics.iter().map(|(&origin, &(_, seq))| Dot { origin, seq }).collect();
-    let mut index = Box::pin(merged(&shared.book, &ends, read, &mut back)).await?;
+    let mut index = Box::pin(merged(&ends, read, &mut back)).await?;
     let mut whole = true;
     while let Some(spans) = back.further() {
         for Span { origin, after, through } in spans {
             whole = false;
-            let (topic, _) = Box::pin(Topic::open(config(origin, after), through)).await?;
+            let from = config(origin, after);
+            let (topic, _) = Box::pin(open(&shared.book, from, through)).await?;
             let Some(mut topic) = topic else { continue };
-            while let Some(writes) = Box::pin(topic.next(&shared.book)).await? {
+            while let Some(writes) = topic.try_next().await? {
                 writes.iter().for_each(|write| back.take(write));
             }
         }
     }
     if !whole {
+        drop(index);
         let mut read = Vec::new();
         for (&origin, &(_, through)) in &topics {
             // What is purged of it has been seen by all that comes.
             let from = config(origin, back.from().place(origin));
-            read.extend(Box::pin(Topic::open(from, through)).await?.0);
+            read.extend(Box::pin(open(&shared.book, from, through)).await?.0);
         }
-        index = Box::pin(merged(&shared.book, &ends, read, &mut back)).await?;
+        index = Box::pin(merged(&ends, read, &mut back)).await?;
     }
     index.collect(&stable);
     Ok((index, gone))
 }
 
-/// An index of what these topics hold, up to `ends`, and takes it for what is to be read
-/// again. All of it may be much more than what the index keeps of it.
+/// The writes of a topic's transactions, in its order.
+type Transactions = BoxStream<'static, Result<Vec<Write>, AgentError>>;
+
+/// An index of what these topics hold, up to `ends`; tells `back` of it. All of it may be
+/// much more than what the index keeps of it.
 async fn merged(
-    book: &Rulebook,
     ends: &[Dot],
-    topics: Vec<Topic>,
+    topics: Vec<Transactions>,
     back: &mut Reread,
 ) -> Result<Index, AgentError> {
     let mut index = Index::default();
     index.hidden.begin(ends.iter().copied().collect());
     let (mut fronts, mut count) = (BTreeMap::new(), 0_u64);
     for mut topic in topics {
-        if let Some(writes) = topic.next(book).await? {
+        if let Some(writes) = topic.try_next().await? {
             fronts.insert(writes[0].version.rank(), (writes, topic));
         }
     }
@@ -119,7 +126,7 @@ async fn merged(
             back.take(write);
             index.restore(write);
         }
-        if let Some(writes) = topic.next(book).await? {
+        if let Some(writes) = topic.try_next().await? {
             fronts.insert(writes[0].version.rank(), (writes, topic));
         }
     }
@@ -127,38 +134,35 @@ async fn merged(
     Ok(index)
 }
 
-/// A topic's transactions, in its order.
-struct Topic {
-    records: Range,
-    /// Writes of the parts so far of a transaction.
-    open: Vec<Write>,
-}
-
-impl Topic {
-    /// Up to and with `through`; none when it holds nothing there. Gives the seq after
-    /// which all of them are there, too: that of `from`, or a later one.
-    async fn open(mut from: InboxConfig, through: Seq) -> Result<(Option<Self>, Seq), AgentError> {
-        if from.after.seq >= through {
-            return Ok((None, from.after.seq));
-        }
-        match held_from(&from).await? {
-            Some(held) if held.seq < through => from.after = held,
-            Some(_) | None => return Ok((None, through)),
-        }
-        let records = Range::open(&from, through).await?;
-        Ok((Some(Self { records, open: Vec::new() }), from.after.seq))
+/// What a topic holds up to and with `through`; none when that is nothing. Gives the seq
+/// after which all of it is there, too: that of `from`, or a later one.
+async fn open(
+    book: &Rulebook,
+    mut from: InboxConfig,
+    through: Seq,
+) -> Result<(Option<Transactions>, Seq), AgentError> {
+    if from.after.seq >= through {
+        return Ok((None, from.after.seq));
     }
-
-    /// The writes of the next transaction that has any.
-    async fn next(&mut self, book: &Rulebook) -> Result<Option<Vec<Write>>, AgentError> {
-        while let Some(record) = self.records.next().await? {
-            let whole = enter(book, record, &mut self.open)?.filter(|writes| !writes.is_empty());
-            if whole.is_some() {
-                return Ok(whole);
+    match held_from(&from).await? {
+        Some(held) if held.seq < through => from.after = held,
+        Some(_) | None => return Ok((None, through)),
+    }
+    let records = Range::open(&from, through).await?;
+    let book = book.clone();
+    let next = move |(mut records, mut open): (Range, Vec<Write>)| {
+        let book = book.clone();
+        async move {
+            while let Some(record) = records.next().await? {
+                let whole = enter(&book, record, &mut open)?;
+                if let Some(writes) = whole.filter(|writes| !writes.is_empty()) {
+                    return Ok(Some((writes, (records, open))));
+                }
             }
+            Ok(None)
         }
-        Ok(None)
-    }
+    };
+    Ok((Some(stream::try_unfold((records, Vec::new()), next).boxed()), from.after.seq))
 }
 
 /// Adds a record's writes to those of the transaction that is `open`, and gives them all
@@ -197,6 +201,7 @@ mod tests {
         Column, Kind, Position, Row, RowChange, Table, TableChange, Value, Vector, pb,
     };
     use crate::clock::Hlc;
+    use crate::version::{Action, RowKey, Version};
 
     fn part(part: u32, last: bool, aborted: bool, ids: &[i64]) -> Record {
         let column = Column { name: "id".into(), key: 1, ..Default::default() };
@@ -233,6 +238,32 @@ mod tests {
         let (book, mut open) = (Rulebook::default(), Vec::new());
         let whole = records.into_iter().filter_map(|one| enter(&book, one, &mut open).unwrap());
         assert_eq!(whole.map(|writes| writes.len()).sum::<usize>(), wanted);
+    }
+
+    /// A region's write of a row, which had seen so much of the other.
+    fn write(origin: u8, (seq, at): (u64, u64), row: u128, seen: u64) -> Write {
+        let dot = |origin, seq| Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) };
+        Write {
+            key: RowKey(row),
+            version: Version { dot: dot(origin, seq), hlc: Hlc(at), action: Action::Update },
+            deps: Arc::new([dot(3 - origin, seen)].into_iter().collect()),
+            body: None,
+            foreign: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_had_seen_is_entered_first_whatever_topic_it_stands_in() {
+        let topic = |writes: [Write; 2]| stream::iter(writes.map(|one| Ok(vec![one]))).boxed();
+        let first = topic([write(1, (1, 10), 1, 1), write(1, (2, 15), 2, 1)]);
+        let second = topic([write(2, (1, 5), 1, 0), write(2, (2, 20), 2, 2)]);
+        let mut back = Reread::behind(Vector::default());
+        let index = merged(&[], vec![first, second], &mut back).await.unwrap();
+        for (row, origin) in [(1, 1), (2, 2)] {
+            let versions = index.seen(RowKey(row)).versions;
+            let origins: Vec<_> = versions.iter().map(|v| v.dot.origin.get()).collect();
+            assert_eq!(origins, [origin], "row {row}");
+        }
     }
 
     #[test]

@@ -356,11 +356,10 @@ pub(super) async fn read_unique(
 /// The dictionary prints labels in UTF-8; rows and events have them in the column's
 /// character set.
 async fn encode_labels(conn: &mut Conn, column: &mut Column) -> Result<(), mysql_async::Error> {
-    let charset = column.collation.split('_').next().unwrap_or_default();
+    let (charset, wide) = (column.charset().to_owned(), column.is_wide());
     if charset.starts_with("utf8") || !charset.bytes().all(|b| b.is_ascii_alphanumeric()) {
         return Ok(());
     }
-    let wide = ["ucs2", "utf16", "utf16le", "utf32"].contains(&charset);
     for label in &mut column.labels {
         if !wide && label.is_ascii() {
             continue;

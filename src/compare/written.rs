@@ -66,8 +66,7 @@ impl Plan {
     #[must_use]
     pub fn holds(&self, table: &Table, row: &Row, image: &Image) -> bool {
         self.columns.iter().zip(&image.values).all(|(compared, held)| {
-            let same = |column: &Column| column.name.eq_ignore_ascii_case(&compared.name);
-            let Some(at) = table.columns.iter().position(same) else { return false };
+            let Some(at) = table.place(&compared.name) else { return false };
             let kind = row.values.get(at).and_then(|value| value.kind.as_ref());
             match (kind, held) {
                 (None, None) => true,

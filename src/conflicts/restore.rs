@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 use super::{LogError, get};
 use crate::change::is_generated;
 use crate::resolve::utf8;
-use crate::topology::{Part, Policy, TableRule, Topology};
+use crate::topology::{Policy, TableRule, Topology};
 
 /// What would be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,7 +201,7 @@ fn lost(rule: Option<&TableRule>, entry: &Json, name: &str) -> bool {
         let mut names = columns.values().filter_map(Json::as_array).flatten();
         return names.any(|held| held.as_str().is_some_and(|held| held.eq_ignore_ascii_case(name)));
     }
-    entry["kind"] == "repair" || rule.is_none_or(|rule| rule.part(name) != Part::Sum)
+    entry["kind"] == "repair" || !rule.is_some_and(|rule| rule.adds_up(name))
 }
 
 /// A row's column with its value; regions may spell its name differently.

@@ -42,7 +42,7 @@ pub(super) fn aligned(
     }
     let mut all = Table::clone(table);
     for column in bodies().flat_map(|body| &body.table.columns) {
-        match place(&all.columns, column) {
+        match all.place(&column.name) {
             None => all.columns.push(column.clone()),
             Some(at) if all.columns[at].labels.len() < column.labels.len() => {
                 all.columns[at].labels.clone_from(&column.labels);
@@ -55,7 +55,7 @@ pub(super) fn aligned(
     let lay_out = |held: &Write| {
         let mut held = held.clone();
         if let Some(body) = held.body.as_deref() {
-            let lacking = |at: &usize| place(&body.table.columns, &all.columns[*at]).is_none();
+            let lacking = |at: &usize| body.table.place(&all.columns[*at].name).is_none();
             let lacking: Vec<usize> = (0..all.columns.len()).filter(lacking).collect();
             if !lacking.is_empty() {
                 lacks.insert(held.version.dot, lacking);
@@ -85,18 +85,13 @@ pub(super) struct Unlike;
 
 /// A row of one table with the columns of another; those that it lacks hold their defaults.
 pub(super) fn relaid(row: &Row, from: &Table, to: &Table) -> Result<Row, Unlike> {
-    let value = |column: &Column| match place(&from.columns, column) {
+    let value = |column: &Column| match from.place(&column.name) {
         Some(at) => converted(row.values.get(at).ok_or(Unlike)?, &from.columns[at], column),
         None if column.generated => Ok(Value::NULL),
         None if column.key > 0 => Err(Unlike),
         None => column.default_value.clone().ok_or(Unlike),
     };
     Ok(Row { values: to.columns.iter().map(value).collect::<Result<_, _>>()? })
-}
-
-/// Where a row of one table has this column of another.
-pub(super) fn place(columns: &[Column], column: &Column) -> Option<usize> {
-    columns.iter().position(|held| held.name.eq_ignore_ascii_case(&column.name))
 }
 
 /// Whether rows of both have the same columns in the same places, with the same values.
@@ -123,8 +118,7 @@ fn converted(value: &Value, from: &Column, to: &Column) -> Result<Value, Unlike>
             is_known && from.labels[..count] == to.labels[..count]
         }
         Some(Kind::Bytes(bytes)) if charset(from) != charset(to) => {
-            let wide = ["ucs2", "utf16", "utf16le", "utf32"];
-            bytes.is_ascii() && ![from, to].iter().any(|column| wide.contains(&charset(column)))
+            bytes.is_ascii() && !from.is_wide() && !to.is_wide()
         }
         _ => true,
     };
@@ -133,7 +127,7 @@ fn converted(value: &Value, from: &Column, to: &Column) -> Result<Value, Unlike>
 
 /// The character set; those of UTF-8 are one.
 fn charset(column: &Column) -> &str {
-    let name = column.collation.split('_').next().unwrap_or_default();
+    let name = column.charset();
     if name.starts_with("utf8") { "utf8" } else { name }
 }
 

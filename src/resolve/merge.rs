@@ -238,9 +238,7 @@ pub(super) fn relaid(effect: Effect, from: &Table, to: &Table) -> Result<Effect,
         Effect::Put(held) => Effect::Put(row(&held)?),
         Effect::Remove(held) => Effect::Remove(row(&held)?),
         Effect::Merge(MergeRow { row: held, insert, set, add }) => {
-            let place = |at: usize| {
-                from.columns.get(at).and_then(|column| align::place(&to.columns, column))
-            };
+            let place = |at: usize| to.place(&from.columns.get(at)?.name);
             let set = set.into_iter().filter_map(place).collect();
             let add = add.into_iter().filter_map(|(at, sum)| Some((place(at)?, sum))).collect();
             Effect::Merge(MergeRow { row: row(&held)?, insert, set, add })

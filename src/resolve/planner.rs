@@ -9,7 +9,7 @@ use super::merge::{self, Effect};
 use super::plan::{Incoming, Plan, PlanError, TablePlan};
 use super::stand::{self, Places, Shown};
 use super::{Order, Rulebook, Touched, touched};
-use crate::change::{Dot, Row, Table};
+use crate::change::{Dot, Table};
 use crate::mutant::{self, Mutant};
 use crate::version::{Index, Register, RowKey, Seen, Version, Write};
 
@@ -312,12 +312,10 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         match stand::shown(&policy, &self.places, key) {
-            Some(Shown::Row(row)) => {
-                self.operate(&self.shape(&table, key, &row), key, Effect::Put(row));
-            }
-            Some(Shown::Nothing(row, by)) => {
+            Some(Shown::Row(row, table)) => self.operate(&table, key, Effect::Put(row)),
+            Some(Shown::Nothing(row, table, by)) => {
                 self.plan.hidden.extend(by.map(|by| (key, by)));
-                self.operate(&self.shape(&table, key, &row), key, Effect::Remove(row));
+                self.operate(&table, key, Effect::Remove(row));
             }
             Some(Shown::As(version)) => {
                 if let Some(one) = one.filter(|one| one.write.version.dot == version.dot) {
@@ -327,15 +325,6 @@ impl<'a> Planner<'a> {
             None => {}
         }
         Ok(())
-    }
-
-    /// The table as it was where a row that shows was written: an older version's may
-    /// have other columns.
-    fn shape(&self, table: &Arc<Table>, key: RowKey, row: &Row) -> Arc<Table> {
-        let mut bodies = self.places.seen(key).history.iter().filter_map(|held| held.body.as_ref());
-        let written = bodies
-            .find(|body| body.after.as_ref() == Some(row) || body.before.as_ref() == Some(row));
-        written.map_or_else(|| Arc::clone(table), |body| Arc::clone(&body.table))
     }
 
     /// The row's writes laid out alike, where they were made with other columns than the

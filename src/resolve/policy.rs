@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::change::{Column, Kind, RegionId, Row, Table, Value};
+use crate::change::{Kind, RegionId, Row, Table, Value};
 use crate::clock::Hlc;
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, Version};
@@ -107,11 +107,9 @@ impl Order {
                 })
             }
             Self::Column(name) => {
-                let held = |body: &'_ Body| {
+                let held = |body: &Body| {
                     let row = body.after.as_ref().or(body.before.as_ref())?;
-                    let same = |column: &Column| column.name.eq_ignore_ascii_case(name);
-                    let at = body.table.columns.iter().position(same)?;
-                    row.values.get(at).map(weight)
+                    row.values.get(body.table.place(name)?).map(weight)
                 };
                 body.and_then(held).unwrap_or(Weight::Least)
             }
@@ -242,7 +240,7 @@ impl Rulebook {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Dot, ForeignKey, Seq};
+    use crate::change::{Column, Dot, ForeignKey, Seq};
     use crate::version::Action;
 
     /// Where a region has one column more before the one that decides.

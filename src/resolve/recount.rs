@@ -192,7 +192,7 @@ impl Recount {
         let write = seen.history.iter().find(held).ok_or(Untold::Older)?;
         let body = write.body.as_deref().ok_or(Untold::Older)?;
         let row = match stand::shown(policy, self, key).ok_or(Untold::Older)? {
-            Shown::Row(row) => Some(row),
+            Shown::Row(row, _) => Some(row),
             Shown::Nothing(..) => None,
             Shown::As(_) => return Err(Untold::Older),
         };

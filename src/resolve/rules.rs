@@ -19,16 +19,12 @@ pub fn book(topology: &Topology) -> Rulebook {
     })
 }
 
-fn place(table: &Table, name: &str) -> Option<usize> {
-    table.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
-}
-
 fn places(table: &Table, names: &[String]) -> Vec<usize> {
-    names.iter().filter_map(|name| place(table, name)).collect()
+    names.iter().filter_map(|name| table.place(name)).collect()
 }
 
 fn by_column(table: &Table, column: Option<&String>) -> Order {
-    let known = column.filter(|name| place(table, name).is_some());
+    let known = column.filter(|name| table.place(name).is_some());
     known.map_or(Order::Latest, |name| Order::Column(name.clone()))
 }
 

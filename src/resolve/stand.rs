@@ -6,18 +6,20 @@
 //! first. A row whose best write is void shows what was before that write; in a table
 //! with further unique keys it goes, since its old values may be taken.
 
+use std::sync::Arc;
+
 use super::{Order, Policy};
-use crate::change::{Dot, Row};
+use crate::change::{Dot, Row, Table};
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, RowKey, Seen, Version, Write};
 
 /// What a row shows.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shown {
-    /// This row.
-    Row(Row),
+    /// This row, of the table as it was where the row was written.
+    Row(Row, Arc<Table>),
     /// Nothing; a row with the key, to find it by, and which write elsewhere took it away.
-    Nothing(Row, Option<Dot>),
+    Nothing(Row, Arc<Table>, Option<Dot>),
     /// What the version's own write left.
     As(Version),
 }
@@ -61,11 +63,12 @@ pub(super) fn shown(policy: &Policy, places: &impl Places, key: RowKey) -> Optio
     } else {
         None
     };
+    let table = Arc::clone(&body.table);
     Some(match row {
-        Some(row) => Shown::Row(row.clone()),
+        Some(row) => Shown::Row(row.clone(), table),
         None => {
             let known = body.after.as_ref().or(body.before.as_ref());
-            Shown::Nothing(known.expect("a kept write has a row").clone(), void)
+            Shown::Nothing(known.expect("a kept write has a row").clone(), table, void)
         }
     })
 }

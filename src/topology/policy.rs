@@ -94,36 +94,16 @@ pub struct ColumnGroup {
     pub policy: ColumnPolicy,
 }
 
-/// What a column of a row is resolved with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Its own changes, which add up.
-    Sum,
-    /// A group of [`TableRule::columns`], by its place.
-    Group(usize),
-    /// The rest of the row.
-    Rest,
-}
-
 impl TableRule {
-    /// Whether columns are resolved apart from each other.
+    /// Whether the changes of a column add up.
     #[must_use]
-    pub const fn merges(&self) -> bool {
-        matches!(self.policy, Policy::Delta { .. }) || !self.columns.is_empty()
-    }
-
-    /// What a column is resolved with.
-    #[must_use]
-    pub fn part(&self, column: &str) -> Part {
+    pub fn adds_up(&self, column: &str) -> bool {
         let holds = |names: &[String]| names.iter().any(|held| held.eq_ignore_ascii_case(column));
-        if matches!(&self.policy, Policy::Delta { columns } if holds(columns)) {
-            return Part::Sum;
-        }
-        match self.columns.iter().position(|group| holds(&group.columns)) {
-            Some(at) if self.columns[at].policy == ColumnPolicy::Delta => Part::Sum,
-            Some(at) => Part::Group(at),
-            None => Part::Rest,
-        }
+        matches!(&self.policy, Policy::Delta { columns } if holds(columns))
+            || self
+                .columns
+                .iter()
+                .any(|group| group.policy == ColumnPolicy::Delta && holds(&group.columns))
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
-use crate::change::{Column, Kind, RegionId, RowChange, Seq, TableChange, Value, Vector};
+use crate::change::{Column, Kind, RegionId, Row, RowChange, Seq, TableChange, Value, Vector};
 use crate::clock::Hlc;
-use crate::resolve::Outcome;
+use crate::resolve::{Outcome, Policy};
 use crate::version::BatchId;
 
 fn dot(origin: u8, seq: u64) -> Dot {
@@ -156,4 +156,32 @@ fn regions_with_other_foreign_keys_share_a_batch() {
     let plan = plan(&Index::default(), &[first, other]);
     assert_eq!(plan.tables.len(), 1);
     assert_eq!(plan.tables[0].puts, [row(1, 1), row(2, 1)]);
+}
+
+/// Two regions have altered a table differently, and wrote rows of the same values.
+#[test]
+fn a_row_is_written_with_the_columns_that_its_author_had() {
+    let book = Rulebook::new(|_| {
+        let priority = [1, 2].map(|id| RegionId::new(id).unwrap());
+        Policy { order: Order::Priority(priority.into()), ..Policy::default() }
+    });
+    let altered = |name: &str| {
+        let mut changes = change(vec![(None, Some(row(1, 7)))]);
+        changes[0].table.as_mut().unwrap().columns[1].name = name.to_owned();
+        changes
+    };
+    let (weak, strong) = (altered("x"), altered("y"));
+    let deps = Arc::new(Vector::default());
+    let txn = |dot, changes| Incoming { dot, hlc: Hlc(10), deps: &deps, gtid: "", changes };
+    let (mut index, empty) = (Index::default(), Index::default());
+    let mut planner = Planner::new(&empty, &book);
+    planner.add(&txn(dot(2, 1), &weak)).unwrap();
+    planner.finish().writes.iter().for_each(|write| index.enter_local(write));
+    let mut planner = Planner::new(&index, &book);
+    planner.add(&txn(dot(1, 1), &strong)).unwrap();
+    let plan = planner.finish();
+    assert_eq!((plan.tables.len(), &*plan.tables[0].table.columns[1].name), (1, "y"));
+    // What the log shows of the other has the names of the table here.
+    assert_eq!(plan.conflicts.len(), 1);
+    assert_eq!(plan.conflicts[0].existing.after, None, "`y` is not known of it");
 }

@@ -212,3 +212,16 @@ fn a_column_without_a_default_is_no_addition() {
     let txn = Incoming { dot, hlc: Hlc(20), deps: &deps, gtid: "", changes: &changes };
     assert!(matches!(planner.add(&txn), Err(PlanError::Shape(_))));
 }
+
+#[test]
+fn a_row_with_more_columns_is_told_with_those_of_the_row_that_came() {
+    let (mut index, empty, book) = (Index::default(), Index::default(), book());
+    let mut planner = Planner::new(&empty, &book);
+    add_to(&mut planner, (1, 10, BASE, Some([0, 1, 0])), Some(("x", 7))).unwrap();
+    planner.finish().writes.iter().for_each(|write| index.enter_local(write));
+    let mut planner = Planner::new(&index, &book);
+    add(&mut planner, (2, 20, BASE, Some([0, 2, 0])));
+    let told = planner.finish().conflicts.remove(0);
+    let values = [1, 0, 1, 0, 0].map(|n| Value::new(Kind::Int(n)));
+    assert_eq!(told.existing.after.unwrap().values, values);
+}
