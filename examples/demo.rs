@@ -35,10 +35,11 @@ async fn main() -> ExitCode {
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     let [mut interrupt, mut terminate, mut hangup] = kinds.map(|kind| signal(kind).unwrap());
     tokio::select! {
-        () = demo() => return ExitCode::SUCCESS,
+        biased;
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
+        () = demo() => return ExitCode::SUCCESS,
     }
     // The terminal itself may be gone.
     let said = writeln!(std::io::stdout(), "\nStopped, and every server of the demo with it.");

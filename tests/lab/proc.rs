@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -91,14 +91,25 @@ pub fn is_root() -> bool {
 
 /// Copies a folder's content, sharing blocks where the file system can.
 pub fn copy(from: &Path, to: &Path) {
-    let done = Command::new("cp")
-        .process_group(0)
-        .args(["-a", "--reflink=auto"])
-        .arg(format!("{}/.", from.display()))
-        .arg(to)
-        .status()
-        .unwrap();
+    let mut cp = Command::new("cp");
+    cp.args(["-a", "--reflink=auto"]).arg(format!("{}/.", from.display())).arg(to);
+    let done = spawn_apart(&mut cp).wait().unwrap();
     assert!(done.success(), "no {}: run scripts/setup first", from.display());
+}
+
+/// Starts it in a process group of its own: Ctrl-C in a terminal goes to a whole group,
+/// and whoever started this ends it. Until it has left our group such a signal ends it
+/// too, before it has become another program; then it is started again.
+fn spawn_apart(command: &mut Command) -> Child {
+    let ours = std::env::current_exe().unwrap();
+    loop {
+        let mut child = command.process_group(0).spawn().unwrap();
+        let program = fs::read_link(format!("/proc/{}/exe", child.id()));
+        let runs = program.is_ok_and(|program| program != ours);
+        if runs || child.wait().unwrap().signal().is_none() {
+            return child;
+        }
+    }
 }
 
 /// A program that can be killed and started again.
@@ -141,19 +152,16 @@ impl Proc {
     pub fn again(&mut self) {
         assert!(!self.alive(), "{} runs", self.name);
         let log = File::options().append(true).create(true).open(&self.log).unwrap();
-        let child = Command::new("setpriv")
+        let mut setpriv = Command::new("setpriv");
+        setpriv
             .args(["--pdeathsig", "KILL", "--", &self.program])
             .args(&self.args)
             .envs(self.env.iter().cloned())
             .current_dir(self.log.parent().unwrap())
-            // Ctrl-C in a terminal goes to a whole group: whoever started this ends it.
-            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
+            .stderr(log);
+        self.child = Some(spawn_apart(&mut setpriv));
     }
 
     /// Sets an environment variable for the next start, or removes it.
