@@ -22,6 +22,7 @@ mod planner;
 mod policy;
 mod recount;
 mod rules;
+mod sought;
 mod stand;
 mod touch;
 
@@ -36,4 +37,5 @@ pub use planner::Planner;
 pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};
 pub use recount::{Extent, Recount, Recounted, Shows, Untold};
 pub use rules::book;
+pub use sought::{Sought, sought};
 pub use touch::{Touched, touched};

@@ -1,5 +1,7 @@
 //! `causeway conflicts`: the conflict log of a region.
 
+mod writes;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
@@ -9,7 +11,7 @@ use clap::{Args, Subcommand};
 use mysql_async::Conn;
 use serde_json::Value as Json;
 
-use super::settings::SettingsArguments;
+use super::settings::{Settings, SettingsArguments};
 use super::{Exit, Output, complain, print, utc};
 use crate::conflicts::{self, Entry, Filter, Restored};
 use crate::topology::{Span, Topology, did_you_mean};
@@ -30,7 +32,8 @@ pub(super) enum ConflictsCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Show one conflict whole: both versions, who won and why
+    /// Show one conflict whole: both versions, who won and why; what the log lacks of them is
+    /// read from the records of their regions, and shown as `records`
     Show {
         /// Its number
         id: u64,
@@ -108,10 +111,10 @@ pub(super) fn run(command: &ConflictsCommand) -> anyhow::Result<Exit> {
     | ConflictsCommand::Verify { settings }
     | ConflictsCommand::Restore { settings, .. }) = command;
     let Some(settings) = settings.load()? else { return Ok(Exit::Usage) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut conn = Box::pin(settings.connect()).await?;
-        let done = Box::pin(obey(&mut conn, &settings.topology, command)).await;
+        let done = Box::pin(obey(&mut conn, &settings, command)).await;
         conn.disconnect().await?;
         done
     })
@@ -119,7 +122,7 @@ pub(super) fn run(command: &ConflictsCommand) -> anyhow::Result<Exit> {
 
 async fn obey(
     conn: &mut Conn,
-    topology: &Topology,
+    settings: &Settings,
     command: &ConflictsCommand,
 ) -> anyhow::Result<Exit> {
     match command {
@@ -134,7 +137,11 @@ async fn obey(
             })?;
         }
         ConflictsCommand::Show { id, .. } => {
-            let entry = conflicts::get(conn, *id).await?;
+            let mut entry = serde_json::to_value(conflicts::get(conn, *id).await?)?;
+            let lacking = Box::pin(writes::lacking(settings, &entry["entry"])).await;
+            if !lacking.is_empty() {
+                entry["records"] = lacking.into();
+            }
             print(&format!("{}\n", serde_json::to_string_pretty(&entry)?))?;
         }
         ConflictsCommand::Stats { output, .. } => {
@@ -156,7 +163,7 @@ async fn obey(
         }
         ConflictsCommand::Verify { .. } => return verify(conn).await,
         ConflictsCommand::Restore { id, yes, .. } => {
-            return restore(conn, (*id, topology), *yes).await;
+            return restore(conn, (*id, &settings.topology), *yes).await;
         }
     }
     Ok(Exit::Done)

@@ -149,7 +149,7 @@ fn side(table: &Table, side: &Side) -> Json {
     })
 }
 
-fn key(table: &Table, row: &Row) -> Json {
+pub(super) fn key(table: &Table, row: &Row) -> Json {
     let columns = table.key_columns().into_iter();
     Json::Object(
         columns
@@ -162,7 +162,7 @@ fn key(table: &Table, row: &Row) -> Json {
 }
 
 /// A row by the names of its columns.
-fn image(table: &Table, row: &Row) -> Json {
+pub(super) fn image(table: &Table, row: &Row) -> Json {
     let pairs = table.columns.iter().zip(&row.values);
     Json::Object(pairs.map(|(column, held)| (column.name.clone(), value(column, held))).collect())
 }

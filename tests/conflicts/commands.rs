@@ -128,6 +128,33 @@ async fn changed_meanwhile(lab: &Lab) {
     assert_eq!(Some(db.number(&v).await), entry[loser(&entry)]["after"]["v"].as_i64());
 }
 
+/// What region 0 does not log of a write that was here, `show` reads from the records of
+/// its region: the same that a region to which it came logged of it.
+async fn looked_up(lab: &Lab, table: &str, kind: &str) {
+    let (code, out, err) = lab.conflicts(1, &["export", "--table", table]).await;
+    assert_eq!(code, 0, "{err}");
+    let came: Vec<Json> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let whole = |entry: &Json| {
+        let write = &entry["existing"];
+        came.iter().map(|held| &held["entry"]).find_map(|other| {
+            let same = ["origin", "seq", "hlc", "after"]
+                .iter()
+                .all(|at| other["incoming"][at] == write[at] && !write[at].is_null());
+            (same && write["gtid"].is_null() && entry["kind"] == kind).then(|| &other["incoming"])
+        })
+    };
+    let (id, entry) = newest(lab, table, |entry| whole(entry).is_some()).await;
+    let wanted = whole(&entry).unwrap();
+    let (code, out, err) = lab.conflicts(0, &["show", &id.to_string()]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let shown: Json = serde_json::from_str(&out).unwrap();
+    assert_eq!(shown["entry"], entry, "the entry is what is chained");
+    assert!(wanted["gtid"].as_str().is_some_and(|gtid| gtid.len() > 4), "{wanted}");
+    for name in ["gtid", "before", "after"] {
+        assert_eq!(shown["records"]["existing"][name], wanted[name], "{name}: {out}");
+    }
+}
+
 /// What is asked for in vain is told.
 async fn filters(lab: &Lab) {
     let (code, _, err) = lab.conflicts(0, &["list", "--kind", "update_updat"]).await;
@@ -154,6 +181,8 @@ pub(crate) async fn commands(lab: &Lab) {
         let (code, out, err) = lab.conflicts(n, &["verify"]).await;
         assert_eq!(code, 0, "{out}{err}");
     }
+    looked_up(lab, "shop.latest", "update_update").await;
+    looked_up(lab, "shop.uniq", "unique_key").await;
     let (id, lost) = lost(lab, "shop.latest").await;
     let (id, key) = (id.to_string(), lost["key"]["id"].to_string());
     // The session's settings are the command's own.
