@@ -26,7 +26,7 @@ use serde::Deserialize;
 
 use crate::change::RegionId;
 
-pub use crate::yaml::{ByteSize, Problem, Span, did_you_mean};
+pub use crate::yaml::{ByteSize, Problem, Span, did_you_mean, which};
 
 /// Databases that are never replicated.
 pub const NEVER_REPLICATED: [&str; 5] =

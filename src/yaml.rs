@@ -138,6 +138,18 @@ pub fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Op
     closest(wrong, known).map(|name| format!("did you mean `{name}`?"))
 }
 
+/// The same, or all that are known where none is near: `regions are eu, us`.
+#[must_use]
+pub fn which<'a>(wrong: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    did_you_mean(wrong, known.clone()).unwrap_or_else(|| {
+        let names: Vec<_> = known.collect();
+        if names.is_empty() {
+            return format!("there are no {what}");
+        }
+        format!("{what} are {}", names.join(", "))
+    })
+}
+
 fn closest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::damerau_levenshtein(wrong, name), name))

@@ -78,6 +78,7 @@ fn units_are_needed() {
 #[test]
 fn who_compares_is_a_region_and_how_fast_is_in_range() {
     check("  region: eu-west", "  region: eu-wets", "unknown region `eu-wets`");
+    check("  region: eu-west", "  region: moon", "help: regions are ap-south, eu-west, us-east");
     check("  region: eu-west", "  region: eu-wets", "did you mean `eu-west`?");
     check("interval: 1d", "interval: 10ms", "interval 10ms is out of range");
     check("interval: 1d", "max_lag: 2d", "max_lag 2d is out of range");

@@ -83,9 +83,8 @@ pub(super) fn load(file: &Path) -> anyhow::Result<Option<Topology>> {
 pub(super) fn region(topology: &Topology, name: &str) -> Option<Region> {
     let region = topology.region(name).cloned();
     if region.is_none() {
-        let known = || topology.regions.iter().map(|region| region.name.as_str());
-        let help = topology::did_you_mean(name, known())
-            .unwrap_or_else(|| format!("regions are {}", known().collect::<Vec<_>>().join(", ")));
+        let known = topology.regions.iter().map(|region| region.name.as_str());
+        let help = topology::which(name, "regions", known);
         complain(&format!("error: unknown region `{name}`, {help}"));
     }
     region

@@ -10,7 +10,7 @@ use super::limits::FileLimits;
 use super::rules::{FileRule, Rules};
 use super::{Kafka, Limits, Region, Topology};
 use crate::change::RegionId;
-use crate::yaml::{self, Problem, Problems, Spanned, did_you_mean};
+use crate::yaml::{self, Problem, Problems, Spanned, which};
 
 /// The file as written.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -121,9 +121,9 @@ fn regions(file: &File, problems: &mut Problems) -> Vec<Region> {
         let kafka = file.kafka.value.get(&region.kafka.value);
         if kafka.is_none() && !file.kafka.at.told() {
             let known = file.kafka.value.keys().map(String::as_str);
-            let help = did_you_mean(&region.kafka.value, known);
+            let help = which(&region.kafka.value, "clusters", known);
             let message = format!("unknown Kafka cluster `{}`", region.kafka.value);
-            problems.add(region.kafka.at, message, help);
+            problems.add(region.kafka.at, message, Some(help));
         }
         if let (Some(id), Some(kafka)) = (id, kafka) {
             regions.push(Region {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Span;
 use super::limits::take;
 use crate::change::RegionId;
-use crate::yaml::{Problems, Spanned, did_you_mean};
+use crate::yaml::{Problems, Spanned, which};
 
 /// Comparing all regions' tables, pass after pass.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -61,8 +61,8 @@ impl FileVerify {
         let name = &self.region;
         let known = regions.filter(|known| !known.contains_key(name.value.as_str()));
         if let Some(known) = known.filter(|_| !name.at.told()) {
-            let help = did_you_mean(&name.value, known.keys().copied());
-            problems.add(name.at, format!("unknown region `{}`", name.value), help);
+            let help = which(&name.value, "regions", known.keys().copied());
+            problems.add(name.at, format!("unknown region `{}`", name.value), Some(help));
         }
         let ms = Span::from_millis;
         let every = (ms(1_000), ms(365 * 86_400_000));

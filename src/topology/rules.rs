@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::policy::{ColumnPolicyName, PolicyName};
 use super::{ColumnGroup, ColumnPolicy, OnConflict, Policy, TablePattern, TableRule};
 use crate::change::RegionId;
-use crate::yaml::{Place, Problems, Spanned, did_you_mean};
+use crate::yaml::{Place, Problems, Spanned, which};
 
 type Text = Spanned<String>;
 type List = Spanned<Vec<Text>>;
@@ -202,8 +202,7 @@ impl Rules<'_> {
         for name in readable {
             let text = name.value.as_str();
             let wrong = if !self.regions.contains_key(text) {
-                let help = did_you_mean(text, self.regions.keys().copied());
-                let help = help.unwrap_or_else(|| format!("regions are {every}"));
+                let help = which(text, "regions", self.regions.keys().copied());
                 Some((format!("unknown region `{text}` in `priority`"), help))
             } else if seen.contains(&text) {
                 let message = format!("region `{text}` stands twice in `priority`");
