@@ -293,6 +293,51 @@ async fn a_link_goes_on_where_its_inbox_ends() {
     assert_eq!(read(&here, "in", place(1, 850), 900).await, wanted[850..]);
 }
 
+/// The Kafka here stands still: copies in flight are bounded by their bytes, and the link
+/// goes on telling.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_holds_few_large_copies_that_nobody_acknowledges() {
+    const BYTES: usize = 500_000;
+    let (here, there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[]).await);
+    let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
+    let config = LinkConfig {
+        source: cluster(&there),
+        source_topic: "out".to_owned(),
+        target: cluster(&here),
+        target_topic: "in".to_owned(),
+        settings: SETTINGS,
+        detours: Vec::new(),
+    };
+    let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
+    let link = run_link(config, Arc::clone(&status), watch::channel(false).1, cancel.clone());
+    let reached = |offset: i64| {
+        let status = &status;
+        lab::wait_until("the link has copied all", PATIENCE, move || async move {
+            status.get().source_offset == Some(offset)
+        })
+    };
+    let story = async {
+        ship(&first, 1, 1..=10).await;
+        reached(10).await;
+        here.proc.signal("STOP");
+        for seq in 11..=50 {
+            first.send(vec![txn(1, seq, BYTES)]).await.unwrap();
+        }
+        // 12 MiB, and the one that came when there was room.
+        let wanted = format!("the Kafka here does not acknowledge {}", (12 << 20) / BYTES + 1);
+        let told = || status.get().reason == Some(wanted.clone());
+        lab::wait_until(&wanted, PATIENCE, || async { told() }).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(told(), "it took more: {:?}", status.get());
+        here.proc.signal("CONT");
+        reached(50).await;
+        cancel.cancel();
+    };
+    tokio::join!(async { link.await.unwrap() }, story);
+    let wanted: Vec<_> = (1..=50).map(|seq| (1, seq)).collect();
+    assert_eq!(read(&here, "in", place(0, 0), 50).await, wanted);
+}
+
 /// Offset at the source, trace context and payload of a record.
 type Copied = (i64, String, Vec<u8>);
 
