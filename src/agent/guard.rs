@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Opts};
+use mysql_async::{Conn, Opts, OptsBuilder};
 use tokio::sync::watch;
 
 use super::{AgentError, Shared};
 use crate::apply::{self, ApplyError, Shipped};
 use crate::change::{Place, Seq};
 use crate::clock::wall_us;
+use crate::database::SESSION;
 
 const EVERY: Duration = Duration::from_secs(1);
 
 /// So many looks until the place is written again, which is one small commit.
 const LOOKS_MAX: u32 = 10;
 
-/// The epoch, and the server's clock in microseconds since the Unix epoch.
+/// The epoch, the server's clock in microseconds since the Unix epoch : in a zone with
+/// summer time it would be an hour off in the hour that comes twice.
 const QUESTION: &str = "SELECT epoch, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) \
     FROM causeway.owner WHERE id = 1";
 
@@ -36,6 +38,7 @@ pub(crate) async fn watch(
     let failed = |error: mysql_async::Error| {
         AgentError::Apply(ApplyError::from_driver(&error, "causeway.owner"))
     };
+    let opts = OptsBuilder::from_opts(opts).init(vec![format!("SET {SESSION}")]);
     let mut conn = match Conn::new(opts).await {
         Ok(conn) => conn,
         Err(error) => return failed(error),
