@@ -3,7 +3,9 @@
 //! The applier is fenced in every batch; capture has no database transaction of its
 //! own, so its right to ship is looked at here, which bounds what a fenced agent
 //! can still add to the outbox (and readers drop). The same look keeps the place of the
-//! outbox in the database near its end, so that the next session reads little.
+//! outbox in the database near its end, so that the next session reads little. And it
+//! notices when the database has become read-only: the region's writes go to another of
+//! its databases then, while this one stays up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,12 +25,14 @@ const EVERY: Duration = Duration::from_secs(1);
 /// So many looks until the place is written again, which is one small commit.
 const LOOKS_MAX: u32 = 10;
 
-/// The epoch, the server's clock in microseconds since the Unix epoch : in a zone with
-/// summer time it would be an hour off in the hour that comes twice.
-const QUESTION: &str = "SELECT epoch, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED) \
-    FROM causeway.owner WHERE id = 1";
+/// The epoch, the server's clock in microseconds since the Unix epoch (in a zone with
+/// summer time it would be an hour off in the hour that comes twice), and whether the
+/// server is read-only: a number, and from MariaDB 12 on a word.
+const QUESTION: &str = "SELECT epoch, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), \
+    @@global.read_only FROM causeway.owner WHERE id = 1";
 
-/// Ends when the epoch is not this agent's any more, or can't be read.
+/// Ends when the epoch is not this agent's any more, or can't be read, or the database has
+/// become read-only.
 pub(crate) async fn watch(
     shared: Arc<Shared>,
     opts: Opts,
@@ -38,6 +42,7 @@ pub(crate) async fn watch(
     let failed = |error: mysql_async::Error| {
         AgentError::Apply(ApplyError::from_driver(&error, "causeway.owner"))
     };
+    let address = format!("{}:{}", opts.ip_or_hostname(), opts.tcp_port());
     let opts = OptsBuilder::from_opts(opts).init(vec![format!("SET {SESSION}")]);
     let mut conn = match Conn::new(opts).await {
         Ok(conn) => conn,
@@ -46,9 +51,13 @@ pub(crate) async fn watch(
     let (mut kept, mut looks) = (*acked.borrow(), 0);
     loop {
         let sent_us = wall_us();
-        let asked = conn.query_first::<(u64, u64), _>(QUESTION);
+        let asked = conn.query_first::<(u64, u64, String), _>(QUESTION);
         match tokio::time::timeout(Duration::from_secs(10), asked).await {
-            Ok(Ok(Some((held, source_us)))) if held == epoch => {
+            Ok(Ok(Some((held, source_us, read_only)))) if held == epoch => {
+                if !matches!(&*read_only, "0" | "OFF") {
+                    let moved = format!("{address} has become read-only");
+                    return AgentError::Apply(ApplyError::Writable(moved));
+                }
                 shared.clocks.source_said(source_us, (sent_us, wall_us()));
             }
             Ok(Ok(_)) => return AgentError::Apply(ApplyError::Fenced(epoch)),
