@@ -320,6 +320,19 @@ async fn a_purged_position_is_named_by_mysql() {
     }
 }
 
+/// A replica that was promoted without all that had been shipped from the old primary:
+/// it has less, or something else instead.
+#[tokio::test]
+async fn mariadb_names_a_position_that_it_has_never_had() {
+    let (db, _) = start(Flavour::MariaDb, &[], SHOP).await;
+    for lost in ["1-1-1000000", "1-9-1"] {
+        let error = Follow::from(&db, Position(lost.to_owned())).error().await;
+        assert!(matches!(error, CaptureError::Purged { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(lost) && text.contains("not in the master's binlog"), "{text}");
+    }
+}
+
 async fn refused(flavour: Flavour, sql: &str) -> CaptureError {
     let (db, here) =
         start(flavour, &[], &format!("{SHOP}INSERT INTO shop.t VALUES (1, 'x')")).await;

@@ -33,6 +33,12 @@ pub enum CaptureError {
         /// The server's text.
         message: String,
     },
+    /// The server has never executed what was shipped from another one of its region.
+    #[error("the database lacks transactions that were already shipped: {missing}")]
+    Lacks {
+        /// Their GTIDs.
+        missing: String,
+    },
     /// An event can't be what it says it is.
     #[error("a binlog event is corrupt: {0}")]
     Corrupt(&'static str),
@@ -96,6 +102,7 @@ impl CaptureError {
             Self::Away(_) | Self::Checksum => ErrorKind::Retry,
             Self::Refused { .. }
             | Self::Purged { .. }
+            | Self::Lacks { .. }
             | Self::Corrupt(_)
             | Self::UnknownEvent(_)
             | Self::PartialImage(_)
@@ -120,6 +127,10 @@ impl CaptureError {
             }
             Self::Purged { .. } | Self::Incident => {
                 "seed this region anew from a peer; keep binlogs longer than the longest outage"
+            }
+            Self::Lacks { .. } => {
+                "make the old primary the writable one again if it still has them, else seed this \
+                 region anew from a peer; promote only a replica that has applied everything"
             }
             Self::Corrupt(_) | Self::UnknownEvent(_) => {
                 "check the binlog with mysqlbinlog; if it is sound, this server's version is not \

@@ -27,6 +27,11 @@ use crate::change::{BinlogPoint, Position, TableName};
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silent for longer than this, the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How long what was read from the binlog may wait for its commit until it counts as
+/// never executed: a promoted replica that lacks it never will.
+const EXECUTED_MAX: Duration = Duration::from_secs(5);
+/// How often that is asked.
+const EXECUTED_EVERY: Duration = Duration::from_millis(200);
 /// An event may be larger than the server's `max_allowed_packet`, since an update
 /// holds a row twice; this is the protocol's own limit.
 const PACKET_MAX: usize = 1 << 30;
@@ -327,6 +332,25 @@ fn ended(error: &mysql_async::Error, from: &Position) -> CaptureError {
     away(error)
 }
 
+/// That this server has executed all that was shipped: asked for a position of another
+/// server, MySQL gives what follows and says nothing of what it lacks. What is in the
+/// binlog already counts as executed only once it is committed.
+async fn has_executed(conn: &mut Conn, from: &Position) -> Result<(), CaptureError> {
+    let until = Instant::now() + EXECUTED_MAX;
+    loop {
+        let asked = conn.exec_first("SELECT GTID_SUBTRACT(?, @@global.gtid_executed)", (&from.0,));
+        let missing: Option<String> = asked.await.map_err(|e| away(&e))?;
+        let missing = missing.unwrap_or_default().replace('\n', "");
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(CaptureError::Lacks { missing });
+        }
+        tokio::time::sleep(EXECUTED_EVERY).await;
+    }
+}
+
 /// The binlog's stream, and whether names of tables have no case there.
 async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler, bool), CaptureError> {
     let opts = OptsBuilder::from_opts(config.opts.clone()).max_allowed_packet(Some(PACKET_MAX));
@@ -358,6 +382,7 @@ async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler, boo
         let set = GtidSet::parse(&config.from.0).ok_or_else(|| bad.clone())?;
         let sids = set.parts().iter().map(|part| part.parse()).collect::<Result<Vec<_>, _>>();
         let sids: Vec<mysql_async::Sid<'static>> = sids.map_err(|_| bad.clone())?;
+        has_executed(&mut conn, &config.from).await?;
         let request = BinlogStreamRequest::new(config.server_id)
             .with_gtid()
             .with_pos(4_u64)

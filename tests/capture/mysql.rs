@@ -83,6 +83,27 @@ async fn xa_is_refused_by_name() {
     }
 }
 
+/// A replica that was promoted without all that had been shipped from the old primary.
+#[tokio::test]
+async fn a_server_that_lacks_what_was_shipped_is_refused_by_name() {
+    const OTHERS: &str = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-7:9";
+    for flavour in Flavour::MYSQL {
+        let (db, here) = start(flavour, &[], SHOP).await;
+        let (own, _) = here.position.0.rsplit_once(':').unwrap();
+        let beyond = Position(format!("{own}:1-1000000"));
+        let mixed = Position(format!("{},{OTHERS}", here.position.0));
+        let (beyond, mixed) =
+            tokio::join!(Follow::from(&db, beyond).error(), Follow::from(&db, mixed).error());
+        assert_eq!(mixed, CaptureError::Lacks { missing: OTHERS.to_owned() });
+        assert_eq!(mixed.kind(), ErrorKind::Halt);
+        let CaptureError::Lacks { missing } = &beyond else { panic!("{beyond}") };
+        assert!(missing.starts_with(own) && missing.ends_with("-1000000"), "{missing}");
+        let mut follow = Follow::from(&db, here.position);
+        db.exec("INSERT INTO shop.t VALUES (1, 'a')").await;
+        assert_eq!(follow.rows().await.1.len(), 1);
+    }
+}
+
 /// MySQL 8's own: its default collation, defaults that are expressions, an index over
 /// one, columns named as its reserved words.
 const EIGHT: &str = "CREATE TABLE shop.`rank` (`groups` INT, `system` VARCHAR(20) NOT NULL, \
