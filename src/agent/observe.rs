@@ -21,6 +21,7 @@ pub(crate) async fn reports(shared: Arc<Shared>, mut reports: mpsc::Receiver<Rep
             shared.metrics.heartbeat(Stage::Apply, &peer.name, wall_us());
         }
         match report {
+            Report::Round => {}
             Report::Applied { txns, rows, at_us, .. } => applied(&shared, &txns, rows, at_us),
             Report::Conflicts(conflicts) => {
                 for conflict in &conflicts {

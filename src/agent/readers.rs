@@ -1,5 +1,6 @@
 //! Reads one inbox into the applier.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::own::{RECORD_MAX, away, connect};
 use super::{AgentError, Shared};
 use crate::apply::{self, Arrival};
 use crate::change::{Dropped, Place, Record, RecordBody};
+use crate::clock::wall_us;
 use crate::metrics::Stage;
 use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError, newest_topology};
 use crate::status::StreamState;
@@ -26,6 +28,8 @@ const TELL_EVERY_US: u64 = 100_000;
 const HALTED_PAUSE: Duration = Duration::from_secs(5);
 /// Until a fence that could not be recorded is tried again.
 const RECORD_AGAIN_US: u64 = 10_000_000;
+/// How often a reader that waits tells that it lives.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// After what passes by itself.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -107,7 +111,7 @@ impl Forwarding {
                     }
                 }
             }
-            match inbox.next().await {
+            match self.waits(inbox.next()).await {
                 Ok(item) => {
                     self.agree(&item.record, config).await;
                     self.goes_on();
@@ -126,9 +130,25 @@ impl Forwarding {
         }
     }
 
+    /// Waits for something, and tells meanwhile that the reader lives.
+    async fn waits<T>(&self, something: impl Future<Output = T>) -> T {
+        let mut something = pin!(something);
+        loop {
+            match tokio::time::timeout(ALIVE_EVERY, something.as_mut()).await {
+                Ok(done) => return done,
+                Err(_) => self.lives(),
+            }
+        }
+    }
+
+    fn lives(&self) {
+        self.shared.metrics.heartbeat(Stage::Inbox, &self.peer.name, wall_us());
+    }
+
     /// Says what is wrong, and waits until it is time to look again.
     async fn failed(&mut self, error: &ShipError) {
         let name = &self.peer.name;
+        self.lives();
         if error.kind() == ErrorKind::Retry {
             tracing::debug!(%error, peer = name, "inbox waits");
             self.shared.board.stream(name, |stream| {
@@ -158,7 +178,7 @@ impl Forwarding {
             stream.advice = Some(advice.to_owned());
         });
         self.halted = Some(reason);
-        tokio::time::sleep(HALTED_PAUSE).await;
+        self.waits(tokio::time::sleep(HALTED_PAUSE)).await;
     }
 
     /// Waits until the record's region resolves conflicts by the same topology as this
@@ -242,10 +262,10 @@ impl Forwarding {
         }
         let share = u32::try_from(item.bytes.min(ARRIVALS_BYTES_MAX)).expect("8 MiB fit");
         // The semaphore is never closed.
-        let room = Arc::clone(&self.room).acquire_many_owned(share).await.ok();
+        let room = self.waits(Arc::clone(&self.room).acquire_many_owned(share)).await.ok();
         let arrival =
             Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes, room };
-        self.arrivals.send(arrival).await.is_ok()
+        self.waits(self.arrivals.send(arrival)).await.is_ok()
     }
 }
 

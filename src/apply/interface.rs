@@ -101,6 +101,8 @@ pub enum Report {
     State(RegionId, StreamState),
     /// A batch is done again, and why.
     Retry(String),
+    /// The loop goes round, about once a second, also when it has nothing to do.
+    Round,
 }
 
 /// One transaction of a committed batch.

@@ -57,6 +57,8 @@ pub(super) struct Applier {
     alone: usize,
     failures: u32,
     pub(super) trouble: Option<Trouble>,
+    /// When the loop has last told that it goes round.
+    pub(super) round: Option<std::time::Instant>,
     /// Committed batches that are still to be told of, with the time of the commit.
     pub(super) done: Vec<(Batch, u64)>,
 }
@@ -201,6 +203,7 @@ impl Applier {
             alone: 0,
             failures: 0,
             trouble: None,
+            round: None,
             done: Vec::new(),
             config,
         }

@@ -11,6 +11,9 @@ use super::{AppliedTxn, ApplyError, ErrorKind, Report};
 /// refuses batches for what passes by itself: a deadlock is no news.
 pub(super) const TOLD: Duration = Duration::from_secs(1);
 
+/// How often the loop tells that it goes round.
+const ROUND_EVERY: Duration = Duration::from_secs(1);
+
 /// Why the database takes no batch. Set by one that fails for what is nobody's row, until
 /// one commits or there is none to write; the streams' states tell of it.
 #[derive(Debug)]
@@ -83,7 +86,12 @@ impl Applier {
         }
     }
 
+    /// Tells what the streams do where that has changed, and that the loop goes round.
     pub(super) async fn tell_states(&mut self) {
+        if self.round.is_none_or(|told| told.elapsed() >= ROUND_EVERY) {
+            self.round = Some(Instant::now());
+            self.report(Report::Round).await;
+        }
         let mut changed = Vec::new();
         for (&origin, stream) in &self.streams {
             let state = self.shown(&stream.state);

@@ -131,7 +131,10 @@ impl Applier {
         loop {
             match self.reports.recv().await.unwrap() {
                 Report::Retry(why) => return why,
-                Report::Applied { .. } | Report::Conflicts(_) | Report::State(..) => {}
+                Report::Applied { .. }
+                | Report::Conflicts(_)
+                | Report::State(..)
+                | Report::Round => {}
             }
         }
     }
