@@ -6,6 +6,7 @@
 //! Links and the HTTP API live outside sessions: a database that is away never holds
 //! up the shipping. All of an agent's state is in the database and in Kafka.
 
+mod backlog;
 mod clocks;
 mod control;
 mod ddl;

@@ -19,7 +19,7 @@ mod reader;
 mod tail;
 
 pub use error::{ErrorKind, ShipError};
-pub use inbox::{Inbox, InboxConfig, InboxItem, Range, head, held_from, newest_topology};
+pub use inbox::{Inbox, InboxConfig, InboxItem, Newest, Range, head, held_from, newest_topology};
 pub use kafka::{Cluster, TopicSettings};
 pub use link::{Detour, LinkConfig, LinkReport, LinkStatus, run_link};
 pub use outbox::{Outbox, OutboxConfig};

@@ -1,4 +1,4 @@
-//! A stream that does not go on: its loops tell that they live.
+//! A stream that does not go on: what waits is counted, and the loops tell that they live.
 
 #[expect(dead_code, reason = "each test uses a part of the harness")]
 #[path = "lab/lab.rs"]
@@ -11,6 +11,10 @@ use causeway::status::StreamState;
 use lab::db::Flavour;
 use lab::region::{Lab, Region};
 use lab::{PATIENCE, wait_until};
+use mysql_async::prelude::Queryable as _;
+
+/// More than the reader and the applier hold.
+const WAITING: u64 = 7_000;
 
 /// Two regions; the first has paused the stream from the second.
 async fn paused() -> Lab {
@@ -52,4 +56,33 @@ async fn go_round(region: &Region) {
 async fn the_loops_of_a_paused_stream_go_round() {
     let lab = paused().await;
     go_round(&lab.regions[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_that_waits_for_a_paused_stream_is_counted() {
+    let lab = paused().await;
+    let (here, there) = (&lab.regions[0], &lab.regions[1]);
+    there
+        .db
+        .exec("SET GLOBAL sync_binlog = 0;\nSET GLOBAL innodb_flush_log_at_trx_commit = 0")
+        .await;
+    let mut conn = there.db.conn().await;
+    for id in 0..WAITING {
+        let insert = format!("INSERT INTO shop.t VALUES ({id})");
+        conn.query_drop(insert).await.expect("it takes rows");
+    }
+    wait_until("all that waits is counted", PATIENCE, || async {
+        let status = here.status().await.expect("it answers");
+        status.streams["r2"].backlog == Some(WAITING)
+    })
+    .await;
+    // Its reader has no room for more.
+    go_round(here).await;
+    let resumed = here.agent.as_ref().expect("it runs").post("/streams/r2/resume").await;
+    assert_eq!(resumed.map(|(code, _)| code), Some(204));
+    lab.converge(&["shop.t"], PATIENCE).await;
+    wait_until("nothing waits", PATIENCE, || async {
+        here.status().await.expect("it answers").streams["r2"].backlog == Some(0)
+    })
+    .await;
 }

@@ -2,11 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::{Come, Waiting};
 use super::own::{RECORD_MAX, away, connect};
 use super::{AgentError, Shared};
 use crate::apply::{self, Arrival};
@@ -46,11 +48,22 @@ pub(crate) async fn read(
         InboxConfig { cluster: shared.cluster(&inbox), topic: inbox.name, origin: peer.id, after };
     let room = Arc::new(Semaphore::new(ARRIVALS_BYTES_MAX));
     let here = shared.setup.topology.fingerprint();
+    let come = Arc::new(Come::default());
+    come.epoch.store(after.epoch, Ordering::Relaxed);
+    let waiting = Waiting {
+        shared: Arc::clone(&shared),
+        peer: peer.name.clone(),
+        come: Arc::clone(&come),
+        arrivals: arrivals.clone(),
+        room: Arc::clone(&room),
+        room_bytes: ARRIVALS_BYTES_MAX,
+    };
     let mut forwarding = Forwarding {
         shared,
         peer,
         arrivals,
         room,
+        come,
         told: (0, 0),
         dropped: Vec::new(),
         record_us: 0,
@@ -63,6 +76,7 @@ pub(crate) async fn read(
     tokio::select! {
         () = cancel.cancelled() => {}
         () = Box::pin(forwarding.run(&config)) => cancel.cancelled().await,
+        never = Box::pin(waiting.count(&config)) => match never {},
     }
 }
 
@@ -73,6 +87,8 @@ struct Forwarding {
     arrivals: mpsc::Sender<Arrival>,
     /// Bytes that may still wait for the applier.
     room: Arc<Semaphore>,
+    /// What it says of itself to who counts what waits.
+    come: Arc<Come>,
     /// Dropped records that the metrics know of.
     told: (u64, u64),
     /// Of a fenced agent, until the database has the record of it.
@@ -178,6 +194,7 @@ impl Forwarding {
             stream.advice = Some(advice.to_owned());
         });
         self.halted = Some(reason);
+        self.come.stopped.store(true, Ordering::Relaxed);
         self.waits(tokio::time::sleep(HALTED_PAUSE)).await;
     }
 
@@ -222,6 +239,7 @@ impl Forwarding {
     /// Takes back what a halt has said, unless the applier has said more since.
     fn goes_on(&mut self) {
         let Some(reason) = self.halted.take() else { return };
+        self.come.stopped.store(false, Ordering::Relaxed);
         tracing::info!(peer = self.peer.name, "inbox can be read again");
         self.shared.board.stream(&self.peer.name, |stream| {
             if stream.reason.as_ref() == Some(&reason) {
@@ -234,6 +252,7 @@ impl Forwarding {
     /// Gives the record to the applier; false when that has gone.
     async fn pass(&mut self, item: InboxItem, inbox: &mut Inbox) -> bool {
         let (shared, peer) = (&self.shared, &self.peer);
+        self.come.epoch.store(item.record.epoch, Ordering::Relaxed);
         if let RecordBody::Heartbeat(beat) = &item.record.body {
             let pair = (peer.id, shared.setup.region.id);
             shared.clocks.heard(pair, beat, item.received_us);

@@ -156,6 +156,39 @@ pub async fn newest_topology(config: &InboxConfig) -> Result<Option<u32>, ShipEr
     Ok(newest.map(|record| record.topology))
 }
 
+/// The end of an inbox, looked at again and again.
+pub struct Newest(Reader);
+
+impl Newest {
+    /// Connects once it is asked.
+    ///
+    /// # Errors
+    /// [`ShipError`].
+    pub fn open(config: &InboxConfig) -> Result<Self, ShipError> {
+        let InboxConfig { cluster, topic, origin, .. } = config;
+        Ok(Self(Reader::jumping(cluster, topic, *origin)?))
+    }
+
+    /// Where the newest record stands, which may be a fenced agent's; none of a topic
+    /// that holds none, and when it can't be read.
+    ///
+    /// # Errors
+    /// [`ShipError`].
+    pub async fn place(&mut self) -> Result<Option<Place>, ShipError> {
+        let (low, high) = self.0.bounds()?;
+        if low == high {
+            return Ok(None);
+        }
+        self.0.seek(high - 1)?;
+        match self.0.next_soon().await {
+            Ok(Found { record, .. }) => Ok(Some(Place { epoch: record.epoch, seq: record.seq })),
+            // The stream's own reader will stop there.
+            Err(error) if error.is_unreadable() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Every record of the transactions after a place up to and with one of them.
 pub struct Range {
     /// None once the last was given.

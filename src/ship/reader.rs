@@ -40,6 +40,16 @@ impl Reader {
         Ok(Self { cluster, consumer, topic: topic.to_owned(), origin, next: 0 })
     }
 
+    /// For single records here and there, which come sooner.
+    pub(super) fn jumping(
+        cluster: &Cluster,
+        topic: &str,
+        origin: RegionId,
+    ) -> Result<Self, ShipError> {
+        let (cluster, consumer) = (cluster.clone(), cluster.searcher()?);
+        Ok(Self { cluster, consumer, topic: topic.to_owned(), origin, next: 0 })
+    }
+
     /// Whether the broker knows the topic. Asking does not make it.
     pub(super) fn topic_exists(&self) -> Result<bool, ShipError> {
         let asked = || self.consumer.fetch_metadata(Some(&self.topic), ASK);
@@ -95,9 +105,7 @@ impl Reader {
         if place == Place::default() {
             return Ok(bounds.0);
         }
-        let (cluster, topic) = (self.cluster.clone(), self.topic.clone());
-        let consumer = cluster.searcher()?;
-        Self { cluster, consumer, topic, origin: self.origin, next: 0 }.search(place, bounds).await
+        Self::jumping(&self.cluster, &self.topic, self.origin)?.search(place, bounds).await
     }
 
     async fn search(&mut self, place: Place, (low, high): (i64, i64)) -> Result<i64, ShipError> {
