@@ -32,12 +32,12 @@ const ROWS: u64 = 60_000;
 const WORDS: u64 = 3_000;
 
 /// A large table, and one with every kind of column under a key of two, one of them
-/// text.
+/// text. The set has 60 members, more than a DOUBLE tells apart.
 const TABLES: &str = "CREATE TABLE shop.pay (id BIGINT NOT NULL PRIMARY KEY, amount INT NOT NULL,
   note VARCHAR(64)) ENGINE=InnoDB;
 CREATE TABLE shop.word (lang CHAR(2) CHARACTER SET latin1 NOT NULL, word VARCHAR(40) NOT NULL,
   f FLOAT, d DOUBLE, m DECIMAL(20,6), z INT(8) UNSIGNED ZEROFILL, e ENUM('a','b','ü'),
-  s SET('x','y','z'), b BIT(40), bin BINARY(4), vb VARBINARY(9), t TIMESTAMP(6) NULL,
+  s SET(members), b BIT(40), bin BINARY(4), vb VARBINARY(9), t TIMESTAMP(6) NULL,
   dt DATETIME(3), h TIME(2), y YEAR, txt TEXT, la VARCHAR(20) CHARACTER SET latin1, bl LONGBLOB,
   PRIMARY KEY (lang, word)) ENGINE=InnoDB;
 CREATE TABLE shop.digit (n INT NOT NULL PRIMARY KEY) ENGINE=InnoDB;
@@ -51,12 +51,14 @@ fn rows() -> String {
         let value: Vec<_> = (0..count).map(|n| format!("d{n}.n * 1{}", "0".repeat(n))).collect();
         format!("(SELECT {} AS i FROM {}) x", value.join(" + "), tables.join(", "))
     };
+    let members: Vec<_> = (1..=60).map(|n| format!("'m{n}'")).collect();
+    let tables = TABLES.replace("members", &members.join(","));
     format!(
-        "SET SESSION sql_log_bin = 0, time_zone = '+00:00';\n{TABLES}\
+        "SET SESSION sql_log_bin = 0, time_zone = '+00:00';\n{tables}\
          INSERT INTO shop.pay SELECT i, i * 31 % 1000, IF(i % 10 = 0, NULL, CONCAT('für ', i)) \
          FROM {} WHERE i < {ROWS};\n\
          INSERT INTO shop.word SELECT ELT(1 + i % 2, 'de', 'en'), CONCAT('wört', i), i / 7, \
-         EXP(i / 100) / 3, i / 16, i, 1 + i % 3, i % 8, i * 99991, LEFT(MD5(i), 4), \
+         EXP(i / 100) / 3, i / 16, i, 1 + i % 3, i % 8 | 1 << 59, i * 99991, LEFT(MD5(i), 4), \
          UNHEX(SHA1(i) = '' OR LEFT(MD5(i), i % 9 * 2)), '2024-03-31 00:00:00' + INTERVAL i * 977 \
          MICROSECOND, '2024-10-27 02:00:00' + INTERVAL i MINUTE, SEC_TO_TIME(i * 60), 1970 + i % 100, \
          IF(i % 5 = 0, '', REPEAT('ß', i % 300)), CONCAT('ä', i), UNHEX(MD5(i)) \
@@ -213,7 +215,7 @@ const PLANTED: [(usize, &str, Class, &str, &str); 9] = [
 ];
 
 /// The same for each column of the other table.
-const WORD_CHANGES: [(&str, &str); 16] = [
+const WORD_CHANGES: [(&str, &str); 17] = [
     ("f", "f * 1.0000003"),
     ("d", "d * 1.0000000000000004"),
     ("m", "m + 0.000001"),
@@ -230,6 +232,8 @@ const WORD_CHANGES: [(&str, &str); 16] = [
     ("txt", "CONCAT(txt, ' ')"),
     ("la", "UPPER(la)"),
     ("bl", "CONCAT(bl, ' ')"),
+    // 'm1,m60' and 'm2,m60', in MySQL.
+    ("s", "s ^ 3"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

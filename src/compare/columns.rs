@@ -168,7 +168,8 @@ fn compared(columns: &[&Column]) -> Result<Compared, String> {
         Family::Integer | Family::Decimal | Family::Time => (name, Width::Plain),
         // As text a FLOAT has six digits; as a DOUBLE it has all.
         Family::Real => (format!("{name}*1e0"), Width::Plain),
-        Family::Number => (format!("{name}+0"), Width::Plain),
+        // Added to, a SET is a DOUBLE in MySQL, and its members of a number beyond 53 blur.
+        Family::Number => (format!("{name}|0"), Width::Plain),
         Family::Printed => (format!("CAST({name} AS CHAR)"), Width::Plain),
         Family::Text if one_charset => (format!("CAST({name} AS BINARY)"), wide),
         Family::Text => (format!("CAST(CONVERT({name} USING utf8mb4) AS BINARY)"), wide),
@@ -179,8 +180,17 @@ fn compared(columns: &[&Column]) -> Result<Compared, String> {
     Ok(Compared { name: first.name.clone(), value, width, literal })
 }
 
+/// Servers compare a SET with a number as a DOUBLE, which is exact for so many members.
+const SET_KEY_MEMBERS_MAX: usize = 53;
+
 fn key_part(column: &Compared, columns: &[&Column]) -> Result<KeyPart, String> {
     let first = columns[0];
+    // A member has no comma in it.
+    let members = |c: &&Column| c.column_type.matches(',').count() + 1;
+    if first.data_type == "set" && columns.iter().map(members).max() > Some(SET_KEY_MEMBERS_MAX) {
+        let name = &first.name;
+        return Err(format!("key column {name} has more than {SET_KEY_MEMBERS_MAX} members"));
+    }
     let literal = match family(&first.data_type) {
         Some(Family::Integer | Family::Decimal | Family::Number) => Literal::Number,
         Some(Family::Real) => Literal::Real,
@@ -409,13 +419,13 @@ impl Literal {
     /// what it is, bytes.
     pub(super) fn write(&self, value: &[u8]) -> String {
         let text = String::from_utf8_lossy(value);
-        let number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.' | 'e' | 'E');
+        let number = |c: char| c.is_ascii_digit() || matches!(c, '-' | '.');
+        let real = |c: char| number(c) || matches!(c, '+' | 'e' | 'E');
         match self {
+            // An exponent is a DOUBLE's: of a number that must be exact it would be a guess.
             Self::Number if text.chars().all(number) => text.into_owned(),
-            Self::Real if text.contains(['e', 'E']) && text.chars().all(number) => {
-                text.into_owned()
-            }
-            Self::Real if text.chars().all(number) => format!("{text}e0"),
+            Self::Real if text.contains(['e', 'E']) && text.chars().all(real) => text.into_owned(),
+            Self::Real if text.chars().all(real) => format!("{text}e0"),
             Self::Quoted if !text.contains(['\'', '\\']) => format!("'{text}'"),
             Self::Text(charset) => format!("_{charset} X'{}'", hex(value)),
             Self::Number | Self::Real | Self::Quoted | Self::Binary => {
