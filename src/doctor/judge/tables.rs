@@ -318,12 +318,16 @@ fn unique_keys(table: &TableName, facts: &TableFacts, _: &Seen<'_>) -> Vec<Findi
 fn triggers(table: &TableName, facts: &TableFacts, seen: &Seen<'_>) -> Vec<Finding> {
     let user = seen.account.name.split('@').next().unwrap_or_default();
     let user = user.trim_matches(|c| c == '\'' || c == '`');
+    // As a text of its own: `repl` stands in `REPLACE(` too.
+    let texts =
+        [format!("'{user}'"), format!("\"{user}\""), format!("'{user}@"), format!("\"{user}@")];
+    let named = |body: &str| !user.is_empty() && texts.iter().any(|text| body.contains(text));
     facts
         .triggers
         .iter()
         .map(|trigger| {
             let name = &trigger.name;
-            if !user.is_empty() && trigger.body.contains(user) {
+            if named(&trigger.body) {
                 return Finding::warn(
                     "triggers",
                     TRIGGER,

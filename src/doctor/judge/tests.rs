@@ -282,7 +282,14 @@ fn tables_that_can_not_be_kept_right_are_named() {
     });
     let trigger = |body: &str| Trigger { name: "t".to_owned(), body: body.to_owned() };
     on_table("triggers", Fail, |t| t.triggers.push(trigger("UPDATE x SET a = 1")));
-    on_table("triggers", Warn, |t| t.triggers.push(trigger("IF USER() <> 'causeway@db' THEN")));
+    for guarded in
+        ["USER() <> 'causeway@db'", "\"causeway\" <> @me", "@me NOT IN ('x', 'causeway')"]
+    {
+        on_table("triggers", Warn, |t| t.triggers.push(trigger(&format!("IF {guarded} THEN"))));
+    }
+    for unguarded in ["SET @a = causeway(1)", "IF USER() <> 'causeway2' THEN", "-- not causeway"] {
+        on_table("triggers", Fail, |t| t.triggers.push(trigger(unguarded)));
+    }
     for column_type in ["xmltype", "vector(3)"] {
         check("column_types", Fail, |f| {
             f.peers.clear();
