@@ -11,6 +11,7 @@ mod policies;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use causeway::compare::{Class, Difference, Outcome, RepairOutcome, Report, State};
@@ -133,8 +134,8 @@ impl Writers {
     }
 }
 
-/// Runs the program; gives its exit status, its report, and what it printed.
-async fn verify(lab: &Lab, more: &[&str]) -> (i32, Option<Report>, String) {
+/// The program, run from the first region, and where its report goes.
+fn command(lab: &Lab, more: &[&str]) -> (Vec<String>, PathBuf) {
     let region = &lab.regions[0];
     let topology = region.topology.display().to_string();
     let folder = region.topology.parent().unwrap();
@@ -144,22 +145,27 @@ async fn verify(lab: &Lab, more: &[&str]) -> (i32, Option<Report>, String) {
     if path.exists() {
         std::fs::remove_file(&path).unwrap();
     }
-    let output = tokio::process::Command::new(program())
-        .args(["verify", "--topology", &topology, "--region", &region.name, "--conf", &conf])
-        // A busy machine is no reason for a difference.
-        .args(["--report", &report, "--settle", "150s"])
-        .args(more)
-        .output()
-        .await
-        .unwrap();
-    let shown = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let program = program().display().to_string();
+    let mut words = vec![program.as_str(), "verify"];
+    words.extend(["--topology", &topology, "--region", &region.name, "--conf", &conf]);
+    // A busy machine is no reason for a difference.
+    words.extend(["--report", &report, "--settle", "150s"]);
+    words.extend(more);
+    (words.into_iter().map(str::to_owned).collect(), path)
+}
+
+fn printed(output: &std::process::Output) -> String {
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// Runs the program; gives its exit status, its report, and what it printed.
+async fn verify(lab: &Lab, more: &[&str]) -> (i32, Option<Report>, String) {
+    let (words, path) = command(lab, more);
+    let output = tokio::process::Command::new(&words[0]).args(&words[1..]).output().await.unwrap();
     let report =
         std::fs::read_to_string(path).ok().map(|text| serde_json::from_str(&text).unwrap());
-    (output.status.code().unwrap(), report, shown)
+    (output.status.code().unwrap(), report, printed(&output))
 }
 
 /// Class, last key value and differing columns of a table's differences.

@@ -84,7 +84,10 @@ pub(super) fn run(arguments: &VerifyArguments) -> anyhow::Result<Exit> {
     if arguments.output == Output::Text {
         print(&text(&report))?;
     }
-    if arguments.repair && report.outcome() == Outcome::Differs {
+    let differs = arguments.repair && report.outcome() == Outcome::Differs;
+    if differs && report.finished_us.is_none() {
+        complain("nothing was repaired: the comparison was stopped before its end");
+    } else if differs {
         let repaired = runtime.block_on(Box::pin(repair::run(arguments, &config, &mut report)));
         // What was repaired before it failed is written down all the same.
         keep(arguments, &report)?;

@@ -1,6 +1,10 @@
 //! What a repair leaves behind it, and what it yields to.
 
+use std::process::Stdio;
+
+use causeway::compare::Cursor;
 use causeway::verify::Repairer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
@@ -72,6 +76,73 @@ async fn refuse(lab: &Lab, spoil: &str, amount: &str) {
     assert_eq!(lab.regions[0].db.number(amount).await, -1);
 }
 
+/// Ctrl-C while it compares: what has been found until then is not repaired.
+async fn stopped_while_it_compares(lab: &Lab) {
+    let topology = topology(lab);
+    let pay = config(&topology, "shop.pay");
+    let silence = |_| std::future::ready(());
+    let (mut report, _) = compare(&pay, None, CancellationToken::new(), silence).await;
+    report.finished_us = None;
+    let state = State { report, cursor: Some(Cursor::default()) };
+    let path = lab.regions[0].topology.with_file_name("state.json");
+    std::fs::write(&path, serde_json::to_string(&state).unwrap()).unwrap();
+
+    // A table that is locked holds the comparison up.
+    let mut lock = lab.regions[1].db.conn().await;
+    lock.query_drop("LOCK TABLES shop.pay WRITE").await.unwrap();
+    let state = path.display().to_string();
+    let (words, _) =
+        command(lab, &["--state", &state, "--repair", "--from", "r1", "--yes", "shop.pay"]);
+    let program = tokio::process::Command::new(&words[0])
+        .args(&words[1..])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    wait_until("it reads the table", lab::PATIENCE, || async {
+        let waiting = "SELECT COUNT(*) FROM information_schema.PROCESSLIST \
+                       WHERE STATE LIKE 'Waiting for table%' AND INFO LIKE '%`pay`%'";
+        lab.regions[1].db.number(waiting).await > 0
+    })
+    .await;
+    let id = program.id().unwrap().to_string();
+    let killed = tokio::process::Command::new("kill").args(["-INT", &id]).status().await.unwrap();
+    assert!(killed.success());
+    lock.query_drop("UNLOCK TABLES").await.unwrap();
+    lock.disconnect().await.unwrap();
+    let output = program.wait_with_output().await.unwrap();
+    let shown = printed(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("nothing was repaired: the comparison was stopped"), "{shown}");
+}
+
+/// Ctrl-C where the operator is asked is a no.
+async fn stopped_at_the_question(lab: &Lab) {
+    let (words, _) = command(lab, &["--repair", "--from", "r1", "shop.pay"]);
+    let mut terminal = tokio::process::Command::new("script")
+        .args(["-qefc", &words.join(" "), "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("? [y/N]") {
+        let mut some = [0; 4096];
+        let read = tokio::time::timeout(lab::PATIENCE, screen.read(&mut some)).await.unwrap();
+        shown += &String::from_utf8_lossy(&some[..read.unwrap()]);
+        assert!(!some.starts_with(&[0]), "{shown}");
+    }
+    keys.write_all(b"\x03").await.unwrap();
+    let mut rest = String::new();
+    let read = screen.read_to_string(&mut rest);
+    tokio::time::timeout(lab::PATIENCE, read).await.unwrap().unwrap();
+    assert!(rest.contains("nothing was written") && rest.contains("0 rows repaired"), "{rest}");
+    assert_eq!(terminal.wait().await.unwrap().code(), Some(1), "{rest}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
     let lab = start().await;
@@ -91,6 +162,8 @@ async fn a_repair_is_shipped_to_nobody_and_yields_to_every_genuine_write() {
     assert_eq!(status, 1, "nobody agreed: {shown}");
     assert!(shown.contains("shop.pay id=5: r2 gets the row of r1"), "{shown}");
     assert!(shown.contains("amount: -1 -> 155"), "{shown}");
+    stopped_while_it_compares(&lab).await;
+    stopped_at_the_question(&lab).await;
     assert_eq!(lab.regions[1].db.number(amount).await, -1);
 
     let repair = ["--repair", "--from", "r1", "--yes", "shop.pay"];

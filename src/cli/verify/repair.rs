@@ -30,7 +30,8 @@ pub(super) async fn run(
     bar.clear();
     report.repairs = undecided;
     complain(shown(&proposals).trim_end());
-    if !proposals.is_empty() && agreed(arguments.yes, proposals.len())? {
+    let ask = !proposals.is_empty() && !stop.is_cancelled();
+    if ask && agreed(arguments.yes, proposals.len()).await? {
         let work = Box::pin(carry_out(&mut repairer, &proposals, report, &mut bar));
         let done = until_stopped(work, &stop).await;
         bar.clear();
@@ -89,8 +90,8 @@ fn declined(proposal: &Proposal) -> Repair {
     }
 }
 
-/// Whether to write: the operator is asked, where there is one.
-fn agreed(yes: bool, rows: usize) -> anyhow::Result<bool> {
+/// Whether to write: the operator is asked, where there is one. Ctrl-C is a no.
+async fn agreed(yes: bool, rows: usize) -> anyhow::Result<bool> {
     if yes {
         return Ok(true);
     }
@@ -99,9 +100,19 @@ fn agreed(yes: bool, rows: usize) -> anyhow::Result<bool> {
         return Ok(false);
     }
     complain(&format!("write {rows} rows? [y/N]"));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let (answered, answer) = tokio::sync::oneshot::channel();
+    // A thread that nobody waits for: a line that does not come holds up no end.
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        drop(answered.send(std::io::stdin().read_line(&mut line).map(|_| line)));
+    });
+    tokio::select! {
+        answer = answer => Ok(matches!(answer??.trim(), "y" | "Y" | "yes")),
+        _ = tokio::signal::ctrl_c() => {
+            complain("nothing was written");
+            Ok(false)
+        }
+    }
 }
 
 fn named(table: &str, key: &[(String, String)]) -> String {
