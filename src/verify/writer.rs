@@ -52,8 +52,9 @@ impl Writer {
             .init(vec![format!("SET {SESSION}, {SETTINGS}"), isolation.to_owned()])
             .into();
         let mut conn = bounded(&region, Conn::new(opts)).await?;
-        let packet = conn.query_first::<usize, _>("SELECT @@max_allowed_packet");
-        let packet = bounded(&region, packet).await?.unwrap_or(1 << 20);
+        let packet = conn.query_first::<Row, _>("SELECT @@max_allowed_packet");
+        let packet = bounded(&region, packet).await?.and_then(|row| row.get_opt(0)?.ok());
+        let packet: usize = packet.unwrap_or(1 << 20);
         Ok(Self { region, conn, text_bytes_max: packet.saturating_sub(PACKET_ROOM) })
     }
 

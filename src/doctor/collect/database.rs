@@ -1,9 +1,11 @@
 //! One server: variables, account, clock.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, OptsBuilder, Row, SslOpts};
+use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts};
 
 use super::super::{Account, ClockSample, DatabaseFacts, Flavor, Grant, PeerFacts, Scope};
 use super::{Plan, tables};
@@ -14,6 +16,8 @@ use crate::topology::Region;
 
 /// The best of these counts: the one with the shortest round trip.
 const CLOCK_SAMPLES: u32 = 5;
+/// How long a database may take to let the account in, as the agent has it.
+const CONNECT: Duration = Duration::from_secs(5);
 
 pub(super) async fn own(plan: &Plan<'_>) -> Result<DatabaseFacts, String> {
     let Found { mut conn, address, writable } = find(&plan.region.databases, &plan.login).await?;
@@ -62,9 +66,10 @@ pub(super) async fn peer(plan: &Plan<'_>, peer: &Region) -> Result<PeerFacts, St
 }
 
 async fn peer_facts(plan: &Plan<'_>, conn: &mut Conn) -> Result<PeerFacts, mysql_async::Error> {
-    let auto: Option<(u64, u64)> = conn
+    let auto: Option<Row> = conn
         .query_first("SELECT @@global.auto_increment_increment, @@global.auto_increment_offset")
         .await?;
+    let auto = auto.and_then(|row| Some((number(&row, 0)?, number(&row, 1)?)));
     let tables = tables::replicated(conn, plan.topology).await?;
     Ok(PeerFacts { auto_increment: auto.unwrap_or((1, 1)), tables, clock: clock(conn).await? })
 }
@@ -76,12 +81,17 @@ struct Found {
 }
 
 /// The first that takes writes; else the first that answers, so that it can be judged.
+/// All are asked at once: one that is dead takes no time from the others.
 async fn find(addresses: &[String], login: &Login) -> Result<Found, String> {
     let mut best: Option<(Conn, String)> = None;
     let mut writable = Vec::new();
     let mut failures = Vec::new();
-    for address in addresses {
-        match connect(address, login).await {
+    let asked = addresses.iter().map(|address| async {
+        let connected = tokio::time::timeout(CONNECT, Box::pin(connect(address, login))).await;
+        connected.unwrap_or_else(|_| Err(format!("no answer within {} s", CONNECT.as_secs())))
+    });
+    for (address, answer) in addresses.iter().zip(join_all(asked).await) {
+        match answer {
             Ok((conn, true)) => {
                 if writable.is_empty() {
                     best = Some((conn, address.clone()));
@@ -96,21 +106,38 @@ async fn find(addresses: &[String], login: &Login) -> Result<Found, String> {
     Ok(Found { conn, address, writable })
 }
 
-async fn connect(address: &str, login: &Login) -> Result<(Conn, bool), String> {
+fn options(address: &str, login: &Login) -> Result<Opts, String> {
     let (host, port) = address.rsplit_once(':').ok_or("the address has no port")?;
     let port: u16 = port.parse().map_err(|_| "the port is no number".to_owned())?;
     let opts = OptsBuilder::default()
-        .ip_or_hostname(host)
+        .ip_or_hostname(host.trim_matches(['[', ']']))
         .tcp_port(port)
         .user(Some(&login.user))
         .pass(login.password.as_ref())
         .prefer_socket(false)
         .ssl_opts(login.tls.then(SslOpts::default))
         .init(vec!["SET time_zone = '+00:00'"]);
+    Ok(opts.into())
+}
+
+/// The connection, and whether the server takes writes.
+async fn connect(address: &str, login: &Login) -> Result<(Conn, bool), String> {
+    let opts = options(address, login)?;
     let mut conn = Conn::new(opts).await.map_err(|error| refusal(&error.to_string()))?;
-    let read_only: Option<u8> =
+    let read_only: Option<Row> =
         conn.query_first("SELECT @@global.read_only").await.map_err(|error| error.to_string())?;
-    Ok((conn, read_only == Some(0)))
+    let read_only = read_only.and_then(|row| row.get_opt::<String, _>(0)?.ok());
+    Ok((conn, read_only.is_some_and(|text| takes_writes(&text))))
+}
+
+/// By `read_only`: a number, and from MariaDB 12 on a word.
+fn takes_writes(read_only: &str) -> bool {
+    matches!(read_only, "0" | "OFF")
+}
+
+/// A value, if it is a number.
+fn number(row: &Row, at: usize) -> Option<u64> {
+    row.get_opt::<u64, _>(at)?.ok()
 }
 
 /// The driver names the kind of an error once for each of its own layers.
@@ -223,7 +250,43 @@ fn micros(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Scope, micros, parse_grant, parse_version};
+    use std::time::Duration;
+
+    use super::{Login, Scope, find, micros, options, parse_grant, parse_version, takes_writes};
+
+    fn login() -> Login {
+        Login { user: "causeway".to_owned(), password: None, tls: false }
+    }
+
+    #[test]
+    fn a_server_takes_writes_by_number_and_by_word() {
+        for (read_only, wanted) in [("0", true), ("OFF", true), ("1", false), ("ON", false)] {
+            assert_eq!(takes_writes(read_only), wanted, "{read_only}");
+        }
+        assert!(!takes_writes("NO_LOCK_NO_ADMIN"));
+    }
+
+    #[test]
+    fn an_address_of_ipv6_loses_its_brackets() {
+        let opts = options("[::1]:3306", &login()).unwrap();
+        assert_eq!((opts.ip_or_hostname(), opts.tcp_port()), ("::1", 3306));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_silent_takes_no_time_from_the_next() {
+        let mut silent = Vec::new();
+        for _ in 0..4 {
+            silent.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        let addresses: Vec<_> =
+            silent.iter().map(|one| one.local_addr().unwrap().to_string()).collect();
+        let login = login();
+        let found = tokio::time::timeout(Duration::from_secs(15), find(&addresses, &login)).await;
+        let why = found.expect("within the time of all questions").err().unwrap();
+        for address in addresses {
+            assert!(why.contains(&format!("{address}: no answer within 5 s")), "{why}");
+        }
+    }
 
     #[test]
     fn grants_are_read_as_the_servers_print_them() {
