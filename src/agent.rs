@@ -91,7 +91,7 @@ impl Shared {
         let limits = &self.setup.topology.limits;
         TopicSettings {
             retention_ms: limits.retention.millis(),
-            record_bytes_max: limits.record_bytes.len() * 4,
+            message_bytes_max: limits.message_bytes(),
         }
     }
 

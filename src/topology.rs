@@ -134,6 +134,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// `max.message.bytes` of outboxes and inboxes. A part of a transaction ends with the
+    /// row that makes it as large as `record_bytes`, and the producer joins records into
+    /// batches of up to 1 MB.
+    #[must_use]
+    pub const fn message_bytes(&self) -> u64 {
+        let parts = self.record_bytes.0.saturating_mul(4);
+        let most = if parts > 1 << 20 { parts } else { 1 << 20 };
+        most.saturating_mul(2)
+    }
+}
+
 /// A topic on a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topic {

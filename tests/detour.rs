@@ -175,7 +175,7 @@ fn config(kafka: &Kafka, case: &Case, source: String) -> LinkConfig {
         source_topic: format!("{}.out", case.name),
         target: cluster.clone(),
         target_topic: case.name.to_owned(),
-        settings: TopicSettings { retention_ms: 86_400_000, record_bytes_max: 1 << 20 },
+        settings: TopicSettings { retention_ms: 86_400_000, message_bytes_max: 2 << 20 },
         detours: (0..case.others.len()).map(detour).collect(),
     }
 }

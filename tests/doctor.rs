@@ -321,7 +321,7 @@ async fn topics_are_judged_by_their_settings() {
     let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
     let good = NewTopic::new("causeway.outbox.eu", 1, TopicReplication::Fixed(1))
         .set("retention.ms", "604800000")
-        .set("max.message.bytes", "2097152")
+        .set("max.message.bytes", "4194304")
         .set("unclean.leader.election.enable", "false");
     let bad = NewTopic::new("causeway.outbox.us", 2, TopicReplication::Fixed(1))
         .set("cleanup.policy", "compact")

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const SETTINGS: TopicSettings =
-    TopicSettings { retention_ms: 86_400_000, record_bytes_max: 1 << 20 };
+    TopicSettings { retention_ms: 86_400_000, message_bytes_max: 2 << 20 };
 /// Long: the machine may be slow, and nothing here measures time.
 const GRACE: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = lab::PATIENCE;

@@ -1,6 +1,6 @@
 //! Topology files: what is accepted, and what is said of what is not.
 
-use causeway::topology::{self, ColumnPolicy, OnConflict, Policy, Topology};
+use causeway::topology::{self, ByteSize, ColumnPolicy, Limits, OnConflict, Policy, Topology};
 
 const GOOD: &str = include_str!("../topology/three-regions.yaml");
 
@@ -269,6 +269,14 @@ fn a_limit_is_told_at_its_own_line() {
     check("retention: 7d", "retention: 7", "--> t.yaml:33:14");
     check("heartbeat: 250ms", "batch_rows: many", "batch_rows: expected a whole number");
     check("heartbeat: 250ms", "batch_rows: 0", "batch_rows 0 is out of range");
+}
+
+#[test]
+fn topics_take_more_than_a_record_and_more_than_a_batch() {
+    for (record_bytes, wanted) in [(16 << 10, 2 << 20), (512 << 10, 4 << 20), (8 << 20, 64 << 20)] {
+        let limits = Limits { record_bytes: ByteSize(record_bytes), ..Limits::default() };
+        assert_eq!(limits.message_bytes(), wanted);
+    }
 }
 
 #[test]

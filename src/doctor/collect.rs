@@ -49,7 +49,7 @@ pub async fn collect(plan: &Plan<'_>) -> Facts {
         clock_offset_us_max: limits.clock_offset.micros(),
         topology: plan.topology.fingerprint(),
         outage_s_max: limits.retention.millis() / 1000,
-        record_bytes_max: u64::try_from(limits.record_bytes.len()).unwrap_or(u64::MAX),
+        message_bytes_max: limits.message_bytes(),
         database,
         peers,
         kafka,

@@ -17,8 +17,8 @@ pub struct Facts {
     pub outage_s_max: u64,
     /// The fingerprint of the topology here.
     pub topology: u32,
-    /// The largest record that the agent writes, bytes.
-    pub record_bytes_max: u64,
+    /// What the topics must take, bytes: see `Limits::message_bytes`.
+    pub message_bytes_max: u64,
     /// The region's own database.
     pub database: Result<DatabaseFacts, String>,
     /// By name, the databases of the other regions.

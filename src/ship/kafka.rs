@@ -29,8 +29,8 @@ pub struct Cluster {
 pub struct TopicSettings {
     /// How long records are kept.
     pub retention_ms: u64,
-    /// The largest record.
-    pub record_bytes_max: usize,
+    /// The largest batch of records, `max.message.bytes`.
+    pub message_bytes_max: u64,
 }
 
 impl Cluster {
@@ -127,7 +127,7 @@ impl Cluster {
         .map_err(|error| ShipError::from_kafka(&error))?;
         let replicas = i32::try_from(brokers.clamp(1, 3)).expect("3 at most");
         let retention = settings.retention_ms.to_string();
-        let largest = (settings.record_bytes_max.max(1 << 20) * 2).to_string();
+        let largest = settings.message_bytes_max.to_string();
         let in_sync = if replicas > 2 { "2" } else { "1" };
         let new = NewTopic::new(topic, 1, TopicReplication::Fixed(replicas))
             .set("cleanup.policy", "delete")

@@ -118,7 +118,7 @@ fn judge_topic(name: &str, topic: Option<&TopicFacts>, facts: &Facts) -> Vec<Fin
         partitions(topic),
         cleanup(topic),
         retention(topic, facts.outage_s_max),
-        record(topic, facts.record_bytes_max),
+        record(topic, facts.message_bytes_max),
         in_sync(topic),
         unclean(topic),
     ];

@@ -91,7 +91,7 @@ fn topic() -> TopicFacts {
             ("cleanup.policy", "delete"),
             ("retention.ms", "604800000"),
             ("retention.bytes", "-1"),
-            ("max.message.bytes", "1048588"),
+            ("max.message.bytes", "4194304"),
             ("min.insync.replicas", "2"),
             ("unclean.leader.election.enable", "false"),
         ]),
@@ -120,7 +120,7 @@ fn good() -> Facts {
         topology: 7,
         clock_offset_us_max: 500_000,
         outage_s_max: 604_800,
-        record_bytes_max: 524_288,
+        message_bytes_max: 4_194_304,
         database: Ok(database()),
         peers: BTreeMap::from([("us".to_owned(), Ok(peer))]),
         kafka: BTreeMap::from([("own".to_owned(), Ok(kafka))]),
@@ -451,7 +451,8 @@ fn kafka_is_judged_by_what_it_would_lose() {
     on_topic("retention.ms", "3600000", "topic_retention", Fail);
     on_topic("retention.ms", "-1", "topic_retention", Pass);
     on_topic("retention.bytes", "1000", "topic_retention", Warn);
-    on_topic("max.message.bytes", "1000", "topic_record_size", Fail);
+    // What a broker gives that is not told otherwise.
+    on_topic("max.message.bytes", "1048588", "topic_record_size", Fail);
     on_topic("min.insync.replicas", "1", "topic_in_sync", Warn);
     on_topic("min.insync.replicas", "4", "topic_in_sync", Fail);
     on_topic("unclean.leader.election.enable", "true", "topic_unclean_election", Fail);
