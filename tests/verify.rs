@@ -359,6 +359,28 @@ async fn compare<F: Future<Output = ()>>(
     }
 }
 
+/// Stopped while it looks again: everything has been read, and is not read twice.
+async fn stopped_while_it_settles(item: &mut Config<'_>) {
+    let silence = |_| std::future::ready(());
+    item.patience = lab::PATIENCE;
+    let stop = CancellationToken::new();
+    let first = stop.clone();
+    let (report, state) = compare(item, None, stop, move |text| {
+        if text.starts_with("settling") {
+            first.cancel();
+        }
+        std::future::ready(())
+    })
+    .await;
+    assert_eq!((report.finished_us, report.tables[0].rows), (None, 1));
+    assert!(report.tables[0].differences.is_empty(), "{report:?}");
+    item.patience = Duration::from_millis(500);
+    let (report, _) = compare(item, Some(state), CancellationToken::new(), silence).await;
+    assert_eq!((report.tables[0].rows, report.tables[0].chunks), (1, 1), "each row once");
+    let unsettled = (Class::Unsettled, "1".to_owned(), String::new());
+    assert_eq!(found(&report, "shop.item"), BTreeSet::from([unsettled]));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_comparison_goes_on_and_a_lagging_region_is_spared() {
     let lab = start().await;
@@ -404,6 +426,8 @@ async fn a_stopped_comparison_goes_on_and_a_lagging_region_is_spared() {
     let unsettled = (Class::Unsettled, "1".to_owned(), String::new());
     assert_eq!(found(&report, "shop.item"), BTreeSet::from([unsettled]));
     assert!(report.tables[0].unsettled.is_some(), "it says why");
+
+    stopped_while_it_settles(&mut item).await;
 
     // It waits for a region that is behind, until the stream goes on.
     item.patience = lab::PATIENCE;

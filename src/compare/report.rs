@@ -201,6 +201,10 @@ pub struct Cursor {
     pub rows: ChunkRows,
     /// Keys whose rows differed and have not been looked at again.
     pub suspects: Vec<Key>,
+    /// Every chunk has been read: what is left to do is to look at the suspects again.
+    /// Absent in older files, which do not know of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read: bool,
 }
 
 impl State {
@@ -217,5 +221,25 @@ impl State {
             return Err(format!("it compares {}", state.report.regions.join(", ")));
         }
         Ok(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_a_program_that_knew_no_end_of_the_reading_is_gone_on_from() {
+        let regions = ["eu".to_owned(), "us".to_owned()];
+        let mut state = State {
+            report: Report::new(regions.to_vec(), 1),
+            cursor: Some(Cursor { after: Some(Key(vec![b"7".to_vec()])), ..Cursor::default() }),
+        };
+        let older = serde_json::to_string(&state).unwrap();
+        assert!(!older.contains("read"), "what is not said needs no newer reader: {older}");
+        assert_eq!(State::parse(&older, &regions), Ok(state.clone()));
+        state.cursor = Some(Cursor { read: true, ..Cursor::default() });
+        let text = serde_json::to_string(&state).unwrap();
+        assert_eq!(State::parse(&text, &regions), Ok(state));
     }
 }

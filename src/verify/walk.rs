@@ -27,6 +27,9 @@ const LAG_PAUSE: Duration = Duration::from_millis(250);
 impl Run<'_> {
     /// Reads the table on from the cursor.
     pub(super) async fn walk(&mut self, plan: &Plan, leader: usize) -> Result<(), VerifyError> {
+        if self.cursor().read {
+            return self.settle(plan).await;
+        }
         let mut range = Range { after: self.cursor().after.clone(), through: None };
         let rows = self.cursor().rows.get();
         range.through = self.peers[leader].boundary(&plan.boundary(&range, rows)).await?;
@@ -53,6 +56,7 @@ impl Run<'_> {
             let cursor = self.cursor();
             cursor.rows.took(rows, took);
             cursor.after.clone_from(&range.through);
+            cursor.read = last;
             if last || self.cursor().suspects.len() >= SUSPECTS_MAX {
                 self.settle(plan).await?;
             }
