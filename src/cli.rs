@@ -121,13 +121,17 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Prints data.
+/// Prints data. A reader that has read enough is no error.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    printed(text).map(|_| ())
+}
+
+/// Prints data, and says whether there still is a reader.
+pub(crate) fn printed(text: &str) -> anyhow::Result<bool> {
     use std::io::Write as _;
     match std::io::stdout().write_all(text.as_bytes()) {
-        // A reader that has read enough is no error.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        other => Ok(other.map(|()| true)?),
     }
 }
 

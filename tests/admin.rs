@@ -228,6 +228,28 @@ async fn the_command_line_says_what_the_agent_says() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_watch_ends_when_its_reader_has_read_enough() {
+    let server = serve(|_| Ok(())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, TOKEN).unwrap();
+    let mut watch = tokio::process::Command::new(env!("CARGO_BIN_EXE_causeway"))
+        .args(["status", "--watch", "--addr", &server.address.to_string()])
+        .arg("--token-file")
+        .arg(token)
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut reader = watch.stdout.take().unwrap();
+    assert!(reader.read(&mut [0; 10]).await.unwrap() > 0);
+    drop(reader);
+    let ended = tokio::time::timeout(lab::PATIENCE, watch.wait()).await;
+    assert_eq!(ended.expect("it ends").unwrap().code(), Some(0));
+    server.stop().await;
+}
+
 /// The program against a running agent: exit status and both outputs.
 async fn at(region: &Region, arguments: &[&str]) -> (i32, String) {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use clap::Args;
 use hyper::Method;
 
 use super::client::{Agent, Answer, runtime};
-use super::{Exit, Output, complain, print};
+use super::{Exit, Output, complain, printed};
 use crate::status::AgentStatus;
 
 /// Between two looks.
@@ -32,30 +32,32 @@ pub(super) struct StatusArguments {
 pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<Exit> {
     runtime()?.block_on(async {
         loop {
-            let exit = look(arguments).await;
-            if !arguments.watch {
-                return exit;
-            }
-            if let Err(error) = exit {
-                complain(&format!("error: {error:#}"));
+            match look(arguments).await {
+                looked if !arguments.watch => return looked.map(|(exit, _)| exit),
+                Ok((_, true)) => {}
+                // Nobody watches any more.
+                Ok((_, false)) => return Ok(Exit::Done),
+                Err(error) => complain(&format!("error: {error:#}")),
             }
             tokio::time::sleep(EVERY).await;
         }
     })
 }
 
-async fn look(arguments: &StatusArguments) -> anyhow::Result<Exit> {
+/// Shows the status once; and whether anybody reads it.
+async fn look(arguments: &StatusArguments) -> anyhow::Result<(Exit, bool)> {
     let body = match arguments.agent.ask(Method::GET, "/status", String::new()).await? {
         Answer::Done(body) => body,
         Answer::Refused(why) => anyhow::bail!(why),
     };
     let status: AgentStatus = serde_json::from_slice(&body)?;
     let clear = arguments.watch && std::io::stdout().is_terminal();
-    print(&match arguments.output {
+    let read = printed(&match arguments.output {
         Output::Text if clear => format!("\x1b[H\x1b[2J{}", table::text(&status)),
         Output::Text => table::text(&status),
         Output::Json if arguments.watch => format!("{}\n", serde_json::to_string(&status)?),
         Output::Json => format!("{}\n", serde_json::to_string_pretty(&status)?),
     })?;
-    Ok(if status.not_ready().is_empty() { Exit::Done } else { Exit::Failed })
+    let exit = if status.not_ready().is_empty() { Exit::Done } else { Exit::Failed };
+    Ok((exit, read))
 }
