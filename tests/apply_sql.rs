@@ -144,6 +144,7 @@ on_all! {
     character_sets_are_converted_or_refused => super::character_sets;
     further_unique_keys_never_cost_another_row => super::unique_keys;
     a_row_of_nothing_but_sums_is_made_with_zeros => super::zero_sums;
+    a_time_that_renews_itself_does_not => super::renewed_times;
     a_row_that_is_missing_shows => super::missing_rows;
     an_older_epoch_writes_nothing => super::fence;
     the_marker_row_comes_first_in_the_binlog => super::marker_first;
@@ -229,6 +230,40 @@ async fn zero_sums(flavour: Flavour) {
     b.apply(&[plan(vec![merge(1, 0, true)])]).await.unwrap();
     let all = "SELECT CONCAT(id, ' ', cents) FROM s.account";
     assert_eq!(b.db.rows::<String>(all).await, ["1 5"], "made once, and added nothing");
+}
+
+/// A column that the server itself sets when another changes holds what its author left in
+/// it, or what stands here.
+async fn renewed_times(flavour: Flavour) {
+    let mut b = Bench::start(flavour, &[]).await;
+    b.db.exec(
+        "CREATE TABLE s.stock (id INT PRIMARY KEY, n INT NOT NULL, at DATETIME NOT NULL \
+         DEFAULT '2001-01-01 00:00:00' ON UPDATE CURRENT_TIMESTAMP, \
+         mine TIMESTAMP NULL DEFAULT NULL ON UPDATE CURRENT_TIMESTAMP)",
+    )
+    .await;
+    b.db.exec("INSERT INTO s.stock (id, n) VALUES (1, 5)").await;
+    let shape = table(
+        "stock",
+        vec![
+            column("id", ColumnType::Int, 1),
+            column("n", ColumnType::Int, 0),
+            column("at", ColumnType::Datetime, 0),
+        ],
+    );
+    let at = |text: &str| Value::new(Kind::Literal(text.to_owned().into()));
+    let merge = |set: &[usize], time| MergeRow {
+        row: row(vec![int(1), int(4), at(time)]),
+        insert: false,
+        set: set.to_vec(),
+        add: vec![(1, Number::of(&int(-1)).unwrap())],
+    };
+    let all = "SELECT CONCAT_WS(' ', n, at, IFNULL(mine, '-')) FROM s.stock";
+    for (set, wanted) in [(&[][..], "4 2001-01-01 00:00:00 -"), (&[2], "3 2002-02-02 02:02:02 -")] {
+        let merges = vec![merge(set, "2002-02-02 02:02:02")];
+        b.apply(&[TablePlan { merges, ..TablePlan::new(shape.clone()) }]).await.unwrap();
+        assert_eq!(b.db.rows::<String>(all).await, [wanted]);
+    }
 }
 
 /// The server's count of rows says whether a row was there, of one row and of many, also

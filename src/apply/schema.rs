@@ -65,6 +65,9 @@ pub(super) struct Mapping {
     /// Quoted: columns here that the origin does not have, and that are not generated.
     /// They hold their default in every row that it writes.
     pub(super) own: Vec<String>,
+    /// Quoted: columns here that the server itself sets when another of the row changes
+    /// (`ON UPDATE CURRENT_TIMESTAMP`), unless the statement says what they hold.
+    pub(super) renewed: Vec<String>,
 }
 
 impl Mapping {
@@ -123,6 +126,8 @@ struct Here {
     generated: bool,
     /// AUTO_INCREMENT.
     counts: bool,
+    /// ON UPDATE CURRENT_TIMESTAMP.
+    renewed: bool,
     key: bool,
 }
 
@@ -148,6 +153,7 @@ async fn columns(conn: &mut Conn, table: &Table) -> Result<Vec<Here>, mysql_asyn
             width,
             generated: is_generated(&extra),
             counts: extra.to_ascii_lowercase().contains("auto_increment"),
+            renewed: extra.to_ascii_lowercase().contains("on update"),
             key: key == "PRI",
         }
     });
@@ -205,6 +211,7 @@ pub(super) async fn map(
     let key = keys(&full, table, &mapped, &here)?;
     let named = |h: &Here| table.columns.iter().any(|c| c.name.eq_ignore_ascii_case(&h.name));
     let own = here.iter().filter(|h| !h.generated && !h.counts && !named(h));
+    let renewed = here.iter().filter(|h| h.renewed);
     Ok(Mapping {
         origin: table.clone(),
         name: format!("{}.{}", quote(&table.schema), quote(&table.name)),
@@ -214,6 +221,7 @@ pub(super) async fn map(
         unique: unique > 0,
         absent,
         own: own.map(|h| quote(&h.name)).collect(),
+        renewed: renewed.map(|h| quote(&h.name)).collect(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::change::{Kind, RegionId, Row, Table, Value};
+use crate::change::{ColumnType, Kind, RegionId, Row, Table, Value};
 use crate::clock::Hlc;
 use crate::mutant::{self, Mutant};
 use crate::version::{Body, Version};
@@ -167,15 +167,18 @@ impl Policy {
         self.order == Order::Latest && self.merge.is_none() && !mutant::is(Mutant::KeyChangeSplit)
     }
 
-    /// Columns in no group and not in the key: a group of their own under `latest`. What
-    /// the server works out from others is in none.
+    /// Columns in no group: one of their own under `latest`. What the server works out
+    /// from others is in none. Of the key those are that may look different and be equal
+    /// (letters' case, trailing blanks): the last write says how.
     pub(super) fn rest(merge: &Merge, table: &Table) -> ColumnGroup {
         let named = |at: &usize| {
             merge.deltas.contains(at) || merge.groups.iter().any(|g| g.columns.contains(at))
         };
         let own = |at: &usize| {
             let column = &table.columns[*at];
-            column.key == 0 && !column.generated && !named(at)
+            let is_spelled =
+                column.key == 0 || matches!(column.r#type(), ColumnType::Char | ColumnType::Text);
+            is_spelled && !column.generated && !named(at)
         };
         let columns = (0..table.columns.len()).filter(own).collect();
         ColumnGroup { columns, order: Order::Latest }
@@ -282,5 +285,16 @@ mod tests {
             assert_eq!(book.of(&keys(n)).0.foreign_keys.len(), n);
         }
         assert!(!Arc::ptr_eq(&first, &book.of(&keys(0)).0), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn a_key_that_can_be_spelled_in_two_ways_is_among_the_rest() {
+        let column =
+            |r#type: ColumnType, key| Column { r#type: r#type.into(), key, ..Default::default() };
+        let (int, text) = (ColumnType::Int, ColumnType::Char);
+        let columns = vec![column(text, 2), column(int, 1), column(int, 0), column(text, 0)];
+        let table = Table { columns, ..Table::default() };
+        let merge = Merge { deltas: vec![2], groups: Vec::new() };
+        assert_eq!(Policy::rest(&merge, &table).columns, [0, 3]);
     }
 }

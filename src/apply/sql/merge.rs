@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use super::{Expects, Script, value};
-use crate::apply::schema::Mapping;
+use crate::apply::schema::{Mapping, Target};
 use crate::resolve::MergeRow;
 
 /// Appends one statement for each row: it inserts the row, or where one is there sets
@@ -47,6 +47,12 @@ pub(super) fn merge(out: &mut Script, mapping: &Mapping, (rows, found): (&[Merge
             }
             first = false;
         }
+        for name in mapping.renewed.iter().filter(|name| !is_assigned(mapping, merge, name)) {
+            for text in [if first { "" } else { "," }, name, "=", name] {
+                out.add(text);
+            }
+            first = false;
+        }
         if first {
             // The columns are not here: nothing to set.
             let key = &mapping.columns[mapping.key[0]].name;
@@ -55,5 +61,15 @@ pub(super) fn merge(out: &mut Script, mapping: &Mapping, (rows, found): (&[Merge
             out.add(key);
         }
         out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
+    }
+}
+
+/// Whether the statement says what a column here is to hold.
+fn is_assigned(mapping: &Mapping, merge: &MergeRow, name: &str) -> bool {
+    match mapping.columns.iter().find(|column| column.name == name) {
+        Some(Target { at, .. }) => {
+            merge.set.contains(at) || merge.add.iter().any(|(added, _)| added == at)
+        }
+        None => !merge.set.is_empty(),
     }
 }
