@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Write;
+use super::{Action, Write};
 use crate::change::{Place, RegionId, Seq, Vector};
 use crate::mutant::{self, Mutant};
 
@@ -41,9 +41,9 @@ impl Heads {
 }
 
 /// What a restart has to read again behind the stable vector: what is stable and
-/// concurrent with something unstable that is kept, or that references a row it may have
-/// lost, counts too, and so does what is concurrent with that. Each round says what it
-/// adds, for what was read before it.
+/// concurrent with something unstable that is kept, that references a row it may have
+/// lost, or that took one away which others may reference, counts too, and so does what is
+/// concurrent with that. Each round says what it adds, for what was read before it.
 #[derive(Clone, Debug)]
 pub struct Reread {
     from: Vector,
@@ -74,7 +74,9 @@ impl Reread {
     /// A write was read.
     pub fn take(&mut self, write: &Write) {
         let references = write.foreign.iter().any(|held| !held.references.is_empty());
-        if write.body.is_none() && !references {
+        // A parent's table does not say that it is one.
+        let took = write.version.action == Action::Delete;
+        if write.body.is_none() && !references && !took {
             return;
         }
         let own = write.version.dot.origin;
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
     use crate::change::Dot;
     use crate::clock::Hlc;
-    use crate::version::{Action, Foreign, RowKey, Version};
+    use crate::version::{Foreign, RowKey, Version};
 
     fn dot(origin: u8, seq: u64) -> Dot {
         Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
@@ -125,7 +127,7 @@ mod tests {
     /// What is read for a write whose author had seen 3 of 5 stable transactions, and which
     /// references so many rows.
     #[track_caller]
-    fn check(references: usize, expected: &[(u64, u64)]) {
+    fn check(references: usize, action: Action, expected: &[(u64, u64)]) {
         let references = (0..references).map(|number| (number, RowKey(9))).collect();
         let foreign = Foreign {
             table: Arc::default(),
@@ -135,7 +137,7 @@ mod tests {
         };
         let write = Write {
             key: RowKey(1),
-            version: Version { dot: dot(2, 1), hlc: Hlc(1), action: Action::Insert },
+            version: Version { dot: dot(2, 1), hlc: Hlc(1), action },
             deps: Arc::new([dot(1, 3)].into_iter().collect()),
             body: None,
             foreign: Some(Arc::new(foreign)),
@@ -148,8 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_may_have_lost_to_is_read_again() {
-        check(0, &[]);
-        check(1, &[(3, 5)]);
+    fn what_a_child_or_a_parents_delete_may_have_lost_to_is_read_again() {
+        check(0, Action::Insert, &[]);
+        check(1, Action::Insert, &[(3, 5)]);
+        check(0, Action::Delete, &[(3, 5)]);
     }
 }
