@@ -42,24 +42,24 @@ enum Group {
     Atomic(u16),
 }
 
-struct Kept<'a> {
+/// All that a transaction did to one row.
+struct Joined<'a> {
     touch: Touch<'a>,
     table: Arc<Table>,
     policy: Arc<Policy>,
     group: Option<Group>,
+    is_kept: bool,
 }
 
-/// The writes of a transaction, or of one part of it. Rows that are kept come last,
-/// once each; the others as often as they were written, in that order.
+/// The writes of a transaction, or of one part of it: one for each row, in the order in
+/// which they were first written, and those that are kept last.
 ///
 /// # Errors
 /// [`KeyError`] for a row without an exact identity.
 pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a>>, KeyError> {
     let moved = moved(txn)?;
-    let mut plain = Vec::new();
-    let mut kept: Vec<Kept<'a>> = Vec::new();
+    let mut joined: Vec<Joined<'a>> = Vec::new();
     let mut places: HashMap<RowKey, usize> = HashMap::new();
-    let mut children: HashMap<RowKey, usize> = HashMap::new();
     for change in txn.changes {
         let Some(table) = &change.table else { continue };
         let key = table.key_columns();
@@ -67,36 +67,26 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
         let keeps = policy.keeps(&table);
         for row in &change.rows {
             for touch in RowKey::touched(&table, &key, row)? {
+                if let Some(&at) = places.get(&touch.key) {
+                    joined[at].touch.after = touch.after;
+                    continue;
+                }
+                places.insert(touch.key, joined.len());
                 let group = match policy.atomic {
                     Some(number) => Some(Group::Atomic(number)),
                     None => (moved.contains(&touch.key) && policy.groups()).then_some(Group::Moved),
                 };
-                if !keeps && group.is_none() {
-                    // Of a row written twice the last write says what it references.
-                    if !table.foreign_keys.is_empty()
-                        && let Some(before) = children.insert(touch.key, plain.len())
-                    {
-                        let before: &mut Touched<'_> = &mut plain[before];
-                        before.write.foreign = None;
-                    }
-                    plain.push(write(txn, touch, (&table, &policy), None));
-                    continue;
-                }
-                match places.get(&touch.key) {
-                    Some(&at) => kept[at].touch.after = touch.after,
-                    None => {
-                        places.insert(touch.key, kept.len());
-                        let (table, policy) = (Arc::clone(&table), Arc::clone(&policy));
-                        kept.push(Kept { touch, table, policy, group });
-                    }
-                }
+                let (table, policy) = (Arc::clone(&table), Arc::clone(&policy));
+                let is_kept = keeps || group.is_some();
+                joined.push(Joined { touch, table, policy, group, is_kept });
             }
         }
     }
     // What was not there before and is not after was never seen.
-    kept.retain(|kept| kept.touch.before.is_some() || kept.touch.after.is_some());
+    joined.retain(|one| one.touch.before.is_some() || one.touch.after.is_some());
+    let (kept, plain): (Vec<_>, Vec<_>) = joined.into_iter().partition(|one| one.is_kept);
     let mut groups: HashMap<Group, Vec<RowKey>> = HashMap::new();
-    for Kept { touch, group, .. } in &kept {
+    for Joined { touch, group, .. } in &kept {
         if let Some(group) = group {
             groups.entry(*group).or_default().push(touch.key);
         }
@@ -106,19 +96,20 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
         .filter(|(_, keys)| keys.len() > 1)
         .map(|(group, keys)| (group, keys.into()))
         .collect();
-    plain.extend(kept.into_iter().map(|kept| {
-        let group = kept.group.and_then(|group| groups.get(&group).cloned());
+    let plain = plain.into_iter().map(|one| write(txn, one.touch, (&one.table, &one.policy), None));
+    let kept = kept.into_iter().map(|one| {
+        let group = one.group.and_then(|group| groups.get(&group).cloned());
         let body = Body {
-            before: kept.touch.before.cloned(),
-            after: kept.touch.after.cloned(),
+            before: one.touch.before.cloned(),
+            after: one.touch.after.cloned(),
             group,
-            claims: claims(&kept.table, kept.touch.after),
-            adds_up: kept.policy.merge.is_some(),
-            table: Arc::clone(&kept.table),
+            claims: claims(&one.table, one.touch.after),
+            adds_up: one.policy.merge.is_some(),
+            table: Arc::clone(&one.table),
         };
-        write(txn, kept.touch, (&kept.table, &kept.policy), Some(Arc::new(body)))
-    }));
-    Ok(plain)
+        write(txn, one.touch, (&one.table, &one.policy), Some(Arc::new(body)))
+    });
+    Ok(plain.chain(kept).collect())
 }
 
 /// The keys that rows moved from or to.
@@ -141,11 +132,11 @@ fn moved(txn: &Incoming<'_>) -> Result<HashSet<RowKey>, KeyError> {
 
 fn claims(table: &Table, after: Option<&Row>) -> SmallVec<[RowKey; 1]> {
     let Some(row) = after else { return SmallVec::new() };
-    let keys = table.unique_keys.iter().enumerate();
-    keys.filter_map(|(number, key)| {
+    let keys = table.unique_keys.iter();
+    keys.filter_map(|key| {
         let columns: Option<Vec<usize>> =
             key.columns.iter().map(|&at| usize::try_from(at).ok()).collect();
-        RowKey::claim(table, number, &columns?, row)
+        RowKey::claim(table, &columns?, row)
     })
     .collect()
 }
@@ -176,15 +167,14 @@ fn foreign(table: &Arc<Table>, touch: &Touch<'_>) -> Option<Foreign> {
 
 fn released(table: &Table, touch: &Touch<'_>) -> SmallVec<[Released; 1]> {
     let Some(before) = touch.before else { return SmallVec::new() };
-    let keys = table.unique_keys.iter().enumerate();
-    let released = keys.filter_map(|(number, key)| {
+    let released = table.unique_keys.iter().filter_map(|key| {
         let columns = key.columns.iter().map(|&at| usize::try_from(at).ok());
         let columns: SmallVec<[usize; 4]> = columns.collect::<Option<_>>()?;
         let value = RowKey::value(table, &columns, before)?;
         if touch.after.and_then(|row| RowKey::value(table, &columns, row)) == Some(value) {
             return None;
         }
-        Some(Released { value, claim: RowKey::claim(table, number, &columns, before)? })
+        Some(Released { value, claim: RowKey::claim(table, &columns, before)? })
     });
     released.collect()
 }

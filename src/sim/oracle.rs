@@ -89,8 +89,7 @@ pub(super) fn history(world: &World) -> History {
                 }
             }
             for (key, (before, after, moved)) in rows {
-                let plain = matches!(key.0, Name::Latest | Name::Parent | Name::Child) && !moved;
-                if before.is_none() && after.is_none() && !plain {
+                if before.is_none() && after.is_none() {
                     continue;
                 }
                 let (hlc, seen) = (record.hlc, seen.clone());

@@ -111,17 +111,22 @@ impl RowKey {
     }
 
     /// The identity of the value that `row` holds of a further unique key; none when
-    /// a part of it is NULL, which claims nothing. `number` is the key's place among
-    /// the table's. A character whose equality only the server can tell counts as its
-    /// bytes: what that misses, the server refuses.
+    /// a part of it is NULL, which claims nothing. Regions know the key by its columns, in
+    /// whichever order: its name and its place among the table's keys may differ. A
+    /// character whose equality only the server can tell counts as its bytes: what that
+    /// misses, the server refuses.
     #[must_use]
-    pub fn claim(table: &Table, number: usize, columns: &[usize], row: &Row) -> Option<Self> {
+    pub fn claim(table: &Table, columns: &[usize], row: &Row) -> Option<Self> {
+        let of = |&at: &usize| Some((table.columns.get(at)?.name.to_ascii_lowercase(), at));
+        let mut columns: SmallVec<[(String, usize); 4]> =
+            columns.iter().map(of).collect::<Option<_>>()?;
+        columns.sort_unstable();
         let mut hash = Xxh3::new();
         part(&mut hash, b"unique");
         part(&mut hash, table.schema.as_bytes());
         part(&mut hash, table.name.as_bytes());
-        part(&mut hash, &(number as u64).to_le_bytes());
-        for &at in columns {
+        for (name, at) in columns {
+            part(&mut hash, name.as_bytes());
             let kind = row.values.get(at)?.kind.as_ref()?;
             if !value(&mut hash, &table.columns[at], kind)
                 && let Kind::Bytes(bytes) = kind
@@ -270,5 +275,26 @@ mod tests {
         for (collation, text) in [("utf8mb4_unicode_ci", "é"), ("utf8mb4_turkish_ci", "a")] {
             assert!(matches!(key(collation, text), Err(KeyError::Collation { .. })), "{text}");
         }
+    }
+
+    /// Two regions, each with its own names of indexes, and so another order of keys.
+    #[test]
+    fn a_claim_is_of_its_columns_whatever_the_key_is_called() {
+        let column = |name: &str| Column { name: name.into(), ..Default::default() };
+        let table = |names: [&str; 3]| Table {
+            schema: "s".into(),
+            name: "t".into(),
+            columns: names.map(column).into(),
+            ..Default::default()
+        };
+        let row =
+            |values: [i64; 3]| Row { values: values.map(|n| Value::new(Kind::Int(n))).into() };
+        let (here, there) = (table(["id", "a", "b"]), table(["id", "B", "A"]));
+        let claim = |columns: &[usize]| RowKey::claim(&here, columns, &row([1, 7, 7])).unwrap();
+        let theirs = |columns: &[usize]| RowKey::claim(&there, columns, &row([2, 7, 7])).unwrap();
+        assert_ne!(claim(&[1]), claim(&[2]), "one value of two keys is no collision");
+        assert_eq!((claim(&[1]), claim(&[2])), (theirs(&[2]), theirs(&[1])));
+        assert_eq!(claim(&[1, 2]), theirs(&[1, 2]), "(a, b) and (b, a) forbid the same");
+        assert_ne!(claim(&[1, 2]), claim(&[1]));
     }
 }
