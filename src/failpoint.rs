@@ -66,9 +66,9 @@ fn read(text: &str) -> Armed {
     Armed { name: name.to_owned(), left, file: file.map(PathBuf::from) }
 }
 
-/// Ends the process when this failpoint is armed and it is its turn.
+/// Ends the process when this failpoint is armed without a file and it is its turn.
 pub fn hit(name: &str) {
-    for armed in armed(name) {
+    for armed in armed(name).filter(|armed| armed.file.is_none()) {
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             std::process::exit(STATUS);
         }

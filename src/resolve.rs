@@ -32,7 +32,7 @@ pub use entry::{entry, text, utf8};
 pub use gather::{Gather, Picked};
 pub use missing::missing;
 pub use number::Number;
-pub use plan::{Found, Incoming, MergeRow, Plan, PlanError, TablePlan};
+pub use plan::{Earlier, Found, Incoming, MergeRow, Plan, PlanError, TablePlan};
 pub use planner::Planner;
 pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};
 pub use recount::{Extent, Recount, Recounted, Shows, Untold};

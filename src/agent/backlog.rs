@@ -71,9 +71,9 @@ impl Waiting {
             None => newest.insert(Newest::open(config)?),
         };
         let read = self.come.epoch.load(Ordering::Relaxed);
-        if let Some(place) = newest.place().await?.filter(|place| place.epoch >= read) {
+        if let Some(newest) = newest.read().await?.filter(|newest| newest.epoch >= read) {
             self.shared.board.stream(&self.peer, |stream| {
-                stream.inbox_seq = stream.inbox_seq.max(Some(place.seq.0));
+                stream.inbox_seq = stream.inbox_seq.max(Some(newest.seq.0));
             });
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::apply::{self, Arrival};
 use crate::change::{Dropped, Place, Record, RecordBody};
 use crate::clock::wall_us;
 use crate::metrics::Stage;
-use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, ShipError, newest_topology};
+use crate::ship::{ErrorKind, Inbox, InboxConfig, InboxItem, Newest, ShipError, newest_topology};
 use crate::status::StreamState;
 use crate::topology::Region;
 
@@ -34,6 +34,12 @@ const RECORD_AGAIN_US: u64 = 10_000_000;
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// After what passes by itself.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// Between two looks for the end of a large transaction.
+const GATHER_AGAIN: Duration = Duration::from_millis(20);
+/// A transaction that takes so long to come is told.
+const GATHER_TOLD_US: u64 = 2_000_000;
+const GATHERS: &str = "the rest of a large transaction is not in the inbox yet";
 
 /// Reads on until cancelled. What can't be read halts this stream alone.
 pub(crate) async fn read(
@@ -130,6 +136,7 @@ impl Forwarding {
             match self.waits(inbox.next()).await {
                 Ok(item) => {
                     self.agree(&item.record, config).await;
+                    self.gather(&item.record, config).await;
                     self.goes_on();
                     if !self.pass(item, &mut inbox).await {
                         return;
@@ -236,6 +243,44 @@ impl Forwarding {
         self.stops(StreamState::Held, reason, advice).await;
     }
 
+    /// Waits until all parts of a large transaction are here: they are written under locks,
+    /// which no link and no peer is to prolong.
+    async fn gather(&mut self, first: &Record, config: &InboxConfig) {
+        match &first.body {
+            RecordBody::Transaction(txn) if txn.part == 0 && !txn.last && !txn.aborted => {}
+            RecordBody::Transaction(_) | RecordBody::Heartbeat(_) | RecordBody::Start(_) => return,
+        }
+        let (began_us, name) = (wall_us(), self.peer.name.clone());
+        let mut end = loop {
+            match Newest::open(config) {
+                Ok(end) => break end,
+                Err(error) => self.failed(&error).await,
+            }
+        };
+        loop {
+            match end.read().await {
+                Ok(Some(newest)) if has_ended(first, &newest) => return,
+                Ok(newest) => {
+                    let (heard, now_us) = (newest.map(|newest| newest.hlc.0), wall_us());
+                    self.lives();
+                    let takes_long = now_us.saturating_sub(began_us) > GATHER_TOLD_US;
+                    self.shared.board.stream(&name, |stream| {
+                        stream.heard_us = stream.heard_us.max(heard);
+                        if takes_long {
+                            stream.reason = Some(GATHERS.to_owned());
+                        }
+                    });
+                    if takes_long {
+                        self.halted = Some(GATHERS.to_owned());
+                        self.come.stopped.store(true, Ordering::Relaxed);
+                    }
+                    tokio::time::sleep(GATHER_AGAIN).await;
+                }
+                Err(error) => self.failed(&error).await,
+            }
+        }
+    }
+
     /// Takes back what a halt has said, unless the applier has said more since.
     fn goes_on(&mut self) {
         let Some(reason) = self.halted.take() else { return };
@@ -285,6 +330,20 @@ impl Forwarding {
         let arrival =
             Arrival { record: item.record, accepted: item.accepted, bytes: item.bytes, room };
         self.waits(self.arrivals.send(arrival)).await.is_ok()
+    }
+}
+
+/// Whether nothing more comes of the transaction whose first part this is, as the newest
+/// record of its topic tells.
+fn has_ended(first: &Record, newest: &Record) -> bool {
+    if newest.epoch != first.epoch {
+        return newest.epoch > first.epoch;
+    }
+    match &newest.body {
+        RecordBody::Transaction(txn) => {
+            newest.seq > first.seq || newest.seq == first.seq && (txn.last || txn.aborted)
+        }
+        RecordBody::Heartbeat(_) | RecordBody::Start(_) => newest.seq >= first.seq,
     }
 }
 

@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 use super::Mark;
 use super::stream::{Body, Item, Stream};
 use crate::change::{RegionId, Vector};
-use crate::resolve::{self, Conflict, Incoming, Plan, PlanError, Planner, Rulebook};
+use crate::resolve::{self, Conflict, Earlier, Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index, RowKey};
 
 /// Bounds of one batch.
@@ -140,6 +140,20 @@ pub(super) fn plan(
     for (at, item) in items.iter().enumerate() {
         let (Body::Whole(changes) | Body::Part { changes, .. }) = &item.body else { continue };
         planner.add(&incoming(item, changes)).map_err(|error| (at, error))?;
+    }
+    Ok(planner.finish())
+}
+
+/// Plans a part of a large transaction, after those before it.
+pub(super) fn part(
+    index: &Index,
+    book: &Rulebook,
+    item: &Item,
+    earlier: &Earlier,
+) -> Result<Plan, PlanError> {
+    let mut planner = Planner::new(index, book).after(earlier);
+    if let Body::Whole(changes) | Body::Part { changes, .. } = &item.body {
+        planner.add(&incoming(item, changes))?;
     }
     Ok(planner.finish())
 }

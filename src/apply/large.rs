@@ -9,14 +9,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::advice::plan_advice;
 use super::batch::{self, Batch};
+use super::conflicts::Standing;
 use super::gate::{Written, finish, lock, miss_text};
 use super::run::{Applier, halt};
 use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::{BinlogPoint, RegionId};
 use crate::failpoint;
-use crate::resolve::{Plan, Rulebook, TablePlan};
+use crate::resolve::{Earlier, Plan, Rulebook, TablePlan};
 use crate::version::BatchId;
+
+/// What is known of the parts that are written.
+#[derive(Default)]
+struct Whole {
+    plan: Plan,
+    /// Rows that stood in the way, by the place of their conflict in the plan.
+    stood: Standing,
+    earlier: Earlier,
+}
+
+impl Whole {
+    /// Takes a part in that is about to be written: what it overwrites stands until then.
+    fn take(&mut self, part: Plan, stood: Standing) {
+        let before = self.plan.conflicts.len();
+        self.stood.extend(stood.into_iter().map(|(n, row)| (before + n, row)));
+        self.earlier.take(&part.writes);
+        self.plan.join(part);
+    }
+}
 
 /// Writes a part, and tells of the rows that are missing.
 async fn write_part(
@@ -37,6 +57,14 @@ async fn write_part(
     session.write_and_point(tables).await
 }
 
+/// A large transaction whose parts are written, and not committed.
+struct Done {
+    whole: Whole,
+    /// Its last part.
+    item: Item,
+    point: BinlogPoint,
+}
+
 impl Applier {
     /// Applies the large transaction at the front of a stream.
     pub(super) async fn large(
@@ -47,60 +75,23 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         self.batches += 1;
         let id = BatchId(self.batches);
-        let Some((mut item, mut last)) = self.part(origin, cancel).await else { return Ok(()) };
+        let Some(first) = self.part(origin, cancel).await? else { return Ok(()) };
+        let item = &first.0;
         let slot = u8::try_from(id.0 % 8).expect("a remainder of 8 fits");
         let mark = Mark { dot: item.dot, epoch: item.epoch, hlc: item.hlc };
         session.begin(slot, &[mark]).await?;
-        let (schema, book) = (self.schema, self.gate.book.clone());
-        let mut whole = Plan::default();
-        let point = loop {
-            let part = std::slice::from_ref(&item);
-            let plan = batch::plan(&lock(&self.index), &book, part);
-            let mut plan = match plan {
-                Ok(plan) => plan,
-                Err((_, error)) => {
-                    session.rollback().await?;
-                    halt(&mut self.streams, origin, &error.to_string(), plan_advice(&error));
-                    self.reread.insert(origin);
-                    return Ok(());
-                }
-            };
-            let tables = std::mem::take(&mut plan.tables);
-            whole.join(plan);
-            let point = match write_part(session, &book, part, &tables, &mut whole).await {
-                Ok(point) => point,
-                Err(error) => {
-                    session.rollback().await?;
-                    if error.kind() != ErrorKind::Row {
-                        return Err(error);
-                    }
-                    self.knew_all(session, (&whole, id)).await?;
-                    self.stop(origin, &error, error.table_in(&tables));
-                    self.reread.insert(origin);
-                    return Ok(());
-                }
-            };
-            if last {
-                break point;
-            }
-            failpoint::hit("apply.part_written");
-            match self.part(origin, cancel).await {
-                Some((next, is_last)) => (item, last) = (next, is_last),
-                None => return session.rollback().await,
-            }
+        let schema = self.schema;
+        let Some(done) = Box::pin(self.parts(first, id, session, cancel)).await? else {
+            return Ok(());
         };
-        let (region, own) = (self.config.region, |dot| dot == item.dot);
-        let conflicts = &whole.conflicts;
-        let logged = match session.standing(conflicts, &own).await {
-            Ok(stood) => session.log_conflicts(region, conflicts, stood).await,
-            Err(error) => Err(error),
-        };
+        let Done { whole: Whole { plan, stood, .. }, mut item, point } = done;
+        let logged = session.log_conflicts(self.config.region, &plan.conflicts, stood).await;
         if let Err(error) = logged {
             session.rollback().await?;
             return Err(error);
         }
         item.body = Body::Whole(Vec::new());
-        let mut batch = Batch { id, items: vec![item], plan: whole, care: false };
+        let mut batch = Batch { id, items: vec![item], plan, care: false };
         batch.stage(&mut lock(&self.index));
         let mut written = Written { large: true, ..Written::new(batch, point, schema) };
         if let Err(miss) = finish(&self.gate, session, Some(&mut written)).await
@@ -115,6 +106,62 @@ impl Applier {
         Ok(())
     }
 
+    /// Writes part after part as they come; none when the transaction was rolled back, for
+    /// which its stream may have been stopped.
+    async fn parts(
+        &mut self,
+        (mut item, mut last): (Item, bool),
+        id: BatchId,
+        session: &mut Session,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Done>, ApplyError> {
+        let (dot, origin) = (item.dot, item.dot.origin);
+        let (book, mut whole) = (self.gate.book.clone(), Whole::default());
+        loop {
+            let planned = batch::part(&lock(&self.index), &book, &item, &whole.earlier);
+            let mut plan = match planned {
+                Ok(plan) => plan,
+                Err(error) => {
+                    session.rollback().await?;
+                    halt(&mut self.streams, origin, &error.to_string(), plan_advice(&error));
+                    self.reread.insert(origin);
+                    return Ok(None);
+                }
+            };
+            let tables = std::mem::take(&mut plan.tables);
+            let written = async {
+                let stood = session.standing(&plan.conflicts, &|held| held == dot).await?;
+                whole.take(plan, stood);
+                let part = std::slice::from_ref(&item);
+                write_part(session, &book, part, &tables, &mut whole.plan).await
+            };
+            let point = match Box::pin(written).await {
+                Ok(point) => point,
+                Err(error) => {
+                    session.rollback().await?;
+                    if error.kind() != ErrorKind::Row {
+                        return Err(error);
+                    }
+                    self.knew_all(session, (&whole.plan, id)).await?;
+                    self.stop(origin, &error, error.table_in(&tables));
+                    self.reread.insert(origin);
+                    return Ok(None);
+                }
+            };
+            if last {
+                return Ok(Some(Done { whole, item, point }));
+            }
+            failpoint::hit("apply.part_written");
+            match self.part(origin, cancel).await {
+                Ok(Some((next, is_last))) => (item, last) = (next, is_last),
+                given_up => {
+                    session.rollback().await?;
+                    return given_up.map(|_| None);
+                }
+            }
+        }
+    }
+
     /// As the gate says, or the transaction is read again.
     async fn knew_all(
         &self,
@@ -125,24 +172,38 @@ impl Applier {
         knew.map_err(|miss| ApplyError::Again(miss_text(&miss)))
     }
 
-    /// The next part of the stream; none when the parts are void or a stop is wanted.
-    async fn part(&mut self, origin: RegionId, cancel: &CancellationToken) -> Option<(Item, bool)> {
-        let stream = self.streams.get_mut(&origin)?;
+    /// The next part of the stream; none when the parts are void or a stop is wanted. It is
+    /// in the inbox already ([`Arrival`](super::Arrival)), so what does not come by and by
+    /// is waited for without the locks.
+    async fn part(
+        &mut self,
+        origin: RegionId,
+        cancel: &CancellationToken,
+    ) -> Result<Option<(Item, bool)>, ApplyError> {
+        let wait_max = self.config.wait_max;
+        let Some(stream) = self.streams.get_mut(&origin) else { return Ok(None) };
         if stream.queue.is_empty() {
             tokio::select! {
-                () = cancel.cancelled() => return None,
-                arrival = stream.arrivals.recv() => stream.push(arrival?),
+                () = cancel.cancelled() => return Ok(None),
+                () = tokio::time::sleep(wait_max) => {
+                    let why = "the rest of a large transaction does not come from the inbox";
+                    return Err(ApplyError::Again(why.to_owned()));
+                }
+                arrival = stream.arrivals.recv() => match arrival {
+                    Some(arrival) => stream.push(arrival),
+                    None => return Ok(None),
+                },
             }
         }
-        let item = stream.queue.pop_front()?;
+        let Some(item) = stream.queue.pop_front() else { return Ok(None) };
         match &item.body {
             Body::Part { last, .. } => {
                 let last = *last;
-                Some((item, last))
+                Ok(Some((item, last)))
             }
             Body::Heartbeat | Body::Whole(_) | Body::Void => {
                 stream.queue.push_front(item);
-                None
+                Ok(None)
             }
         }
     }

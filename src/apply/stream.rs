@@ -10,7 +10,8 @@ use super::Gone;
 use crate::change::{Accepted, Dot, Record, RecordBody, RegionId, Seq, Table, TableChange, Vector};
 use crate::clock::Hlc;
 
-/// A record that the inbox's order has accepted.
+/// A record that the inbox's order has accepted. The first part of a large transaction is
+/// given once its last one is in the inbox too: the parts are written under locks.
 #[derive(Debug)]
 pub struct Arrival {
     /// The record.

@@ -149,6 +149,9 @@ pub struct Conflict {
     pub incoming: Side,
     /// The best that was here; of [`ConflictKind::RowMissing`] nothing, and it says no more.
     pub existing: Side,
+    /// Whether the row that is here is the one that `existing` wrote: had another come
+    /// since that stands above it, the table would say what that one wrote.
+    pub shows: bool,
     /// Which of the two stands.
     pub outcome: Outcome,
     /// Which row lacks which; only of [`ConflictKind::ForeignKey`].
@@ -163,11 +166,11 @@ impl Conflict {
     }
 
     /// The row that was here before, as it can be looked up: its table, and a row with its
-    /// key. None when it is known, or gone.
+    /// key. None when it is known, or gone: deleted, or overwritten.
     #[must_use]
     pub fn unread(&self) -> Option<(&Arc<Table>, &Row)> {
         let known = self.existing.after.is_some() || self.kind == ConflictKind::RowMissing;
-        if known || self.existing.version.action == Action::Delete {
+        if known || !self.shows || self.existing.version.action == Action::Delete {
             return None;
         }
         match &self.orphan {

@@ -39,6 +39,7 @@ fn told(one: &Touched<'_>, gtid: &str) -> Conflict {
             after: one.after.cloned(),
         },
         existing: Side { version, gtid: None, before: None, after: None },
+        shows: false,
         outcome: Outcome::Incoming,
         orphan: None,
     }

@@ -126,6 +126,26 @@ pub struct Plan {
     pub(super) filed: Vec<(RowKey, Role, Vec<Dot>)>,
 }
 
+/// What earlier parts of a transaction wrote and is kept, by place: a later part may write
+/// the same rows and values again.
+#[derive(Debug, Default)]
+pub struct Earlier(HashMap<RowKey, SmallVec<[Write; 1]>>);
+
+impl Earlier {
+    /// Takes a part's writes in, after those before it.
+    pub fn take(&mut self, writes: &[Write]) {
+        for write in writes.iter().filter(|write| write.body.is_some()) {
+            for place in write.places() {
+                self.0.entry(place).or_default().push(write.clone());
+            }
+        }
+    }
+
+    pub(super) fn of(&self, place: RowKey) -> &[Write] {
+        self.0.get(&place).map_or(&[], |held| held.as_slice())
+    }
+}
+
 impl Plan {
     /// Whether some row changed since the plan, staged as batch `id`, was made. What has
     /// become stable meanwhile may be gone from the index: it counts on neither side. A

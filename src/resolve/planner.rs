@@ -6,12 +6,12 @@ use hashbrown::{HashMap, HashSet};
 
 use super::align::{self, Aligned, Lacks};
 use super::merge::{self, Effect};
-use super::plan::{Incoming, Plan, PlanError, TablePlan};
+use super::plan::{Earlier, Incoming, Plan, PlanError, TablePlan};
 use super::stand::{self, Places, Shown};
 use super::{Order, Rulebook, Touched, touched};
 use crate::change::{Dot, Table};
 use crate::mutant::{self, Mutant};
-use crate::version::{Index, Register, RowKey, Seen, Version, Write};
+use crate::version::{Body, Index, Register, RowKey, Seen, Version, Write};
 
 #[derive(Debug, Default)]
 struct Place {
@@ -56,6 +56,8 @@ pub struct Planner<'a> {
     /// What the batch's own writes have to do with rows of other tables: those of the
     /// first so many, filed when somebody asks.
     register: (Register, usize),
+    /// Of the transaction a part of which comes.
+    earlier: Option<&'a Earlier>,
 }
 
 impl Places for HashMap<RowKey, Place> {
@@ -77,7 +79,15 @@ impl<'a> Planner<'a> {
             tables: Vec::new(),
             plan,
             register: Default::default(),
+            earlier: None,
         }
+    }
+
+    /// What comes is a further part of a transaction.
+    #[must_use]
+    pub fn after(mut self, earlier: &'a Earlier) -> Self {
+        self.earlier = Some(earlier);
+        self
     }
 
     /// Adds a transaction, after those added before.
@@ -177,6 +187,9 @@ impl<'a> Planner<'a> {
             self.plan.fresh.push(place);
         } else {
             self.plan.basis.push((place, dots));
+        }
+        for write in self.earlier.map_or(&[][..], |earlier| earlier.of(place)) {
+            seen.enter(place, write);
         }
         self.places.insert(place, Place { seen, op: None, found: None });
     }
@@ -296,7 +309,20 @@ impl<'a> Planner<'a> {
             let mine = |held: &&Write| held.version.dot == one.write.version.dot;
             let mine = laid.history.iter().find(mine).and_then(|w| Some((w, w.body.as_deref()?)));
             let merge = laid.policy.merge.as_ref().unwrap_or(merge);
-            let mine = mine.expect("the write was entered before it is shown");
+            let (write, whole) = mine.expect("the write was entered before it is shown");
+            // Of what several parts did to the row this one's share.
+            let before = body.before.as_ref();
+            let before = before.map(|row| align::relaid(row, &body.table, &laid.table));
+            let shape = |_| PlanError::Shape(one.table.full_name().to_string());
+            let own = Body {
+                table: Arc::clone(&laid.table),
+                before: before.transpose().map_err(shape)?,
+                after: whole.after.clone(),
+                group: None,
+                claims: Default::default(),
+                adds_up: whole.adds_up,
+            };
+            let mine = (write, &own);
             let effect = merge::effect(merge, &laid.table, (&laid.history, &laid.lacks), mine);
             return self.join(&laid.table, key, effect.ok_or_else(sum)?);
         }

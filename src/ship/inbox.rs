@@ -169,19 +169,19 @@ impl Newest {
         Ok(Self(Reader::jumping(cluster, topic, *origin)?))
     }
 
-    /// Where the newest record stands, which may be a fenced agent's; none of a topic
-    /// that holds none, and when it can't be read.
+    /// Its last record now, which may be a fenced agent's; none of a topic that holds none,
+    /// and when it can't be read.
     ///
     /// # Errors
     /// [`ShipError`].
-    pub async fn place(&mut self) -> Result<Option<Place>, ShipError> {
+    pub async fn read(&mut self) -> Result<Option<Record>, ShipError> {
         let (low, high) = self.0.bounds()?;
         if low == high {
             return Ok(None);
         }
         self.0.seek(high - 1)?;
         match self.0.next_soon().await {
-            Ok(Found { record, .. }) => Ok(Some(Place { epoch: record.epoch, seq: record.seq })),
+            Ok(Found { record, .. }) => Ok(Some(record)),
             // The stream's own reader will stop there.
             Err(error) if error.is_unreadable() => Ok(None),
             Err(error) => Err(error),

@@ -85,6 +85,7 @@ impl Outbox {
             self.give(&record).await?;
             if let Some(point) = record.failpoint {
                 failpoint::hit(point);
+                failpoint::pause(point).await;
             }
         }
         Ok(())

@@ -17,6 +17,8 @@ struct Met<'a> {
     version: Version,
     /// The other write's, where it is kept.
     body: Option<&'a Body>,
+    /// Whether the row here is the other write's: no version of it stands above.
+    shows: bool,
     outcome: Outcome,
 }
 
@@ -44,6 +46,7 @@ impl Planner<'_> {
                     kind: ConflictKind::UniqueKey,
                     version: other.version,
                     body: other.body.as_deref(),
+                    shows: true,
                     outcome: whole(stand::beats(write, other)),
                 });
             }
@@ -75,6 +78,7 @@ impl Planner<'_> {
                 before: image(&met, |body| &body.before),
                 after: image(&met, |body| &body.after),
             },
+            shows: met.shows,
             outcome: met.outcome,
             orphan: None,
         });
@@ -100,7 +104,8 @@ fn in_row<'a>(one: &Touched<'_>, seen: &'a Seen, laid: Option<&'a Aligned>) -> V
     let Some(best) = concurrent.max_by_key(|v| rank(v, held(v.dot))) else { return Vec::new() };
     let met = |version: Version, body, outcome| {
         let kind = ConflictKind::Row { existing: version.action, incoming: action };
-        Met { kind, version, body, outcome }
+        let above = |v: &Version| rank(v, held(v.dot)) > rank(&version, held(version.dot));
+        Met { kind, version, body, shows: !seen.versions.iter().any(above), outcome }
     };
     let body = held(best.dot).and_then(|held| held.body.as_deref());
     match (&policy.merge, write.body.as_deref()) {

@@ -289,6 +289,7 @@ impl Planner<'_> {
                 before: body.and_then(|body| body.before.clone()),
                 after: body.and_then(|body| body.after.clone()),
             },
+            shows: true,
             outcome: Outcome::Both,
             orphan: Some(Arc::new(orphan)),
         });

@@ -1,8 +1,8 @@
 use super::*;
 use crate::change::{Column, Kind, RegionId, Row, RowChange, Seq, TableChange, Value, Vector};
 use crate::clock::Hlc;
-use crate::resolve::{Outcome, Policy};
-use crate::version::BatchId;
+use crate::resolve::{ConflictKind, Merge, Number, Outcome, Policy};
+use crate::version::{Action, BatchId};
 
 fn dot(origin: u8, seq: u64) -> Dot {
     Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(seq) }
@@ -78,6 +78,67 @@ fn writes_of_one_row_become_one_operation() {
     assert!(plan.conflicts.is_empty());
 }
 
+/// Twice in one transaction: nobody sees what stood between.
+#[test]
+fn what_a_transaction_does_to_a_row_is_one_write() {
+    let local = index(&[Txn::new(dot(1, 1), 10, &[], vec![(None, Some(row(1, 5)))])]);
+    let again = vec![(Some(row(1, 1)), None), (None, Some(row(1, 2)))];
+    let second = plan(&local, &[Txn::new(dot(2, 1), 12, &[], again)]);
+    let met: Vec<_> = second.conflicts.iter().map(|met| (met.kind, &met.incoming)).collect();
+    let [(ConflictKind::Row { incoming, .. }, side)] = met[..] else { panic!("{met:?}") };
+    assert_eq!(
+        (incoming, &side.before, &side.after),
+        (Action::Update, &Some(row(1, 1)), &Some(row(1, 2)))
+    );
+    assert_eq!(second.tables[0].puts, [row(1, 2)]);
+    let nothing = vec![(None, Some(row(1, 1))), (Some(row(1, 1)), None)];
+    let none = plan(&local, &[Txn::new(dot(2, 1), 12, &[], nothing)]);
+    assert!(none.conflicts.is_empty() && none.tables.is_empty() && none.writes.is_empty());
+}
+
+/// A sum, after a delete that the transaction had not seen: what its parts add is whole.
+#[test]
+fn parts_of_a_transaction_are_one_write_of_a_row() {
+    let book = Rulebook::new(|_| Policy {
+        merge: Some(Merge { deltas: vec![1], groups: Vec::new() }),
+        ..Policy::default()
+    });
+    let part = |index: &Index, earlier: &Earlier, (name, hlc): (Dot, u64), rows| {
+        let Txn(dot, hlc, deps, changes) = Txn::new(name, hlc, &[], vec![rows]);
+        let incoming = Incoming { dot, hlc: Hlc(hlc), deps: &deps, gtid: "", changes: &changes };
+        let mut planner = Planner::new(index, &book).after(earlier);
+        planner.add(&incoming).unwrap();
+        planner.finish()
+    };
+    let (first, second) =
+        ((Some(row(1, 10)), Some(row(1, 13))), (Some(row(1, 13)), Some(row(1, 15))));
+    let mut index = Index::default();
+    let mut earlier = Earlier::default();
+    let delete = part(&index, &earlier, (dot(1, 1), 9), (Some(row(1, 10)), None));
+    delete.writes.iter().for_each(|write| index.enter_local(write));
+    let plan = part(&index, &earlier, (dot(2, 1), 11), first.clone());
+    assert_eq!(plan.tables[0].puts, [row(1, 3)]);
+    earlier.take(&plan.writes);
+    let plan = part(&index, &earlier, (dot(2, 1), 11), second.clone());
+    assert_eq!(plan.tables[0].puts, [row(1, 5)]);
+    // Where nothing was deleted each part adds its own share.
+    let mut index = Index::default();
+    let mut earlier = Earlier::default();
+    for (rows, share) in [(first, 3), (second, 2)] {
+        let plan = part(&index, &earlier, (dot(2, 1), 11), rows);
+        let add = &plan.tables[0].merges[0].add;
+        assert_eq!(*add, [(1, Number::of(&Value::new(Kind::Int(share))).unwrap())]);
+        earlier.take(&plan.writes);
+        plan.writes.iter().for_each(|write| index.enter_local(write));
+    }
+    let history = index
+        .seen(RowKey::of(&change(vec![])[0].table.clone().unwrap(), &[0], &row(1, 0)).unwrap())
+        .history;
+    let bodies: Vec<_> = history.iter().filter_map(|write| write.body.as_ref()).collect();
+    assert_eq!(bodies.len(), 1);
+    assert_eq!((&bodies[0].before, &bodies[0].after), (&Some(row(1, 10)), &Some(row(1, 15))));
+}
+
 #[test]
 fn a_changed_key_is_a_delete_and_an_insert() {
     let txns = [Txn::new(dot(2, 1), 10, &[], vec![(Some(row(1, 1)), Some(row(9, 1)))])];
@@ -96,6 +157,20 @@ fn later_commit_wins() {
     assert_eq!(later.tables[0].puts, [row(1, 7)]);
     assert_eq!(later.conflicts[0].outcome, Outcome::Incoming);
     assert_eq!(later.stands_on(RegionId::new(1).unwrap()), Some(Seq(1)));
+}
+
+/// The row that a write finds in the table is that of the last one that came, and not of
+/// every one that it meets.
+#[test]
+fn what_was_overwritten_since_is_not_read_from_the_table() {
+    let mut local = index(&[Txn::new(dot(1, 1), 10, &[], vec![(None, Some(row(1, 5)))])]);
+    let first = plan(&local, &[Txn::new(dot(2, 1), 12, &[], vec![(None, Some(row(1, 7)))])]);
+    assert!(first.conflicts[0].unread().is_some());
+    local.stage(BatchId(1), vec![dot(2, 1)], first.writes.clone());
+    let change = vec![(Some(row(1, 7)), Some(row(1, 8)))];
+    let second = plan(&local, &[Txn::new(dot(2, 2), 14, &[dot(2, 1)], change)]);
+    assert_eq!(second.conflicts[0].existing.version.dot, dot(1, 1));
+    assert!(second.conflicts[0].unread().is_none(), "the table holds what 2.1 wrote");
 }
 
 #[test]
