@@ -69,6 +69,9 @@ impl Seen {
         if mutant::is(Mutant::PriorityOverCausality) {
             return;
         }
+        if write.body.is_none() {
+            return self.relieve_plain(write);
+        }
         if adds_up || grouped(write) || self.history.iter().any(grouped) {
             return;
         }
@@ -76,6 +79,20 @@ impl Seen {
         let settled: Vec<Write> = self.history.iter().filter(had_seen).cloned().collect();
         self.history.retain(|held| {
             held.key != write.key
+                || held.version.dot == write.version.dot
+                || !write.saw(&held.version)
+                || settled.iter().any(|other| other.is_concurrent(held))
+        });
+    }
+
+    /// The same among writes of which nothing is kept: they are here for the groups that
+    /// they make void.
+    fn relieve_plain(&mut self, write: &Write) {
+        let had_seen = |held: &&Write| write.saw(&held.version);
+        let settled: Vec<Write> = self.history.iter().filter(had_seen).cloned().collect();
+        self.history.retain(|held| {
+            held.body.is_some()
+                || held.key != write.key
                 || held.version.dot == write.version.dot
                 || !write.saw(&held.version)
                 || settled.iter().any(|other| other.is_concurrent(held))

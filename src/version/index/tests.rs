@@ -61,6 +61,32 @@ fn a_row_written_often_keeps_its_last_write_and_what_that_does_not_stand_in_for(
     assert_eq!(index.seen(RowKey(99)).history.len(), 3);
 }
 
+/// One change of its key, and then many writes of which nothing is kept.
+#[test]
+fn a_row_that_changed_its_key_keeps_few_of_the_writes_that_follow() {
+    let mut index = Index::default();
+    let moved = kept(write(1, 1, &[]), &[]);
+    let body = moved.body.as_ref().unwrap();
+    let group = Some(vec![RowKey(1), RowKey(2)].into());
+    let body = Body {
+        table: Arc::default(),
+        before: None,
+        after: body.after.clone(),
+        group,
+        claims: SmallVec::new(),
+        adds_up: false,
+    };
+    index.enter_local(&Write { body: Some(Arc::new(body)), ..moved });
+    for seq in 2..1_000 {
+        index.enter_local(&write(1, seq, &[]));
+    }
+    assert_eq!(index.seen(RowKey(1)).history.len(), 2);
+    // What one that the next has seen may have lost to stays.
+    index.enter_local(&write(2, 1, &[]));
+    index.enter_local(&write(1, 1_000, &[dot(2, 1)]));
+    assert_eq!(index.seen(RowKey(1)).history.len(), 4);
+}
+
 #[test]
 fn a_row_written_often_takes_no_more_while_a_peer_is_away() {
     let mut index = Index::default();
