@@ -56,6 +56,10 @@ pub enum LogError {
     /// No such entry.
     #[error("there is no entry {0}: it may have been removed by age, number or size")]
     Missing(u64),
+    /// The entry does not hold what would be written back; the records of its write's region
+    /// may.
+    #[error("entry {0} can't be restored: {1}")]
+    NotKept(u64, &'static str),
     /// The entry can't be written back.
     #[error("entry {0} can't be restored: {1}")]
     Lost(u64, &'static str),

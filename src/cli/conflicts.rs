@@ -13,8 +13,8 @@ use serde_json::Value as Json;
 
 use super::settings::{Settings, SettingsArguments};
 use super::{Exit, Output, complain, print, utc};
-use crate::conflicts::{self, Entry, Filter, Restored};
-use crate::topology::{Span, Topology, did_you_mean};
+use crate::conflicts::{self, Entry, Filter, LogError, Restored};
+use crate::topology::{Span, did_you_mean};
 
 /// What to do with the conflict log.
 #[derive(Debug, Subcommand)]
@@ -163,7 +163,7 @@ async fn obey(
         }
         ConflictsCommand::Verify { .. } => return verify(conn).await,
         ConflictsCommand::Restore { id, yes, .. } => {
-            return restore(conn, (*id, &settings.topology), *yes).await;
+            return restore(conn, *id, settings, *yes).await;
         }
     }
     Ok(Exit::Done)
@@ -239,12 +239,16 @@ async fn verify(conn: &mut Conn) -> anyhow::Result<Exit> {
     }
 }
 
-async fn restore(
-    conn: &mut Conn,
-    (id, topology): (u64, &Topology),
-    yes: bool,
-) -> anyhow::Result<Exit> {
-    let plan = conflicts::restore(conn, id, topology).await?;
+async fn restore(conn: &mut Conn, id: u64, settings: &Settings, yes: bool) -> anyhow::Result<Exit> {
+    let topology = &settings.topology;
+    let mut held = conflicts::get(conn, id).await?;
+    let plan = match conflicts::restore(conn, &held, topology).await {
+        Err(LogError::NotKept(..)) => {
+            Box::pin(writes::complete(settings, &mut held.entry)).await;
+            conflicts::restore(conn, &held, topology).await?
+        }
+        planned => planned?,
+    };
     let Some(sql) = &plan.sql else {
         print(&format!("conflict {id}: the row of {} is so already\n", plan.table))?;
         return Ok(Exit::Done);
@@ -269,7 +273,7 @@ async fn restore(
             return Ok(Exit::Failed);
         }
     }
-    let done = conflicts::write(conn, id, topology, &plan).await;
+    let done = conflicts::write(conn, &held, topology, &plan).await;
     match done.context("the row was not written")? {
         Restored::Written => {
             print(&format!("conflict {id}: restored\n"))?;

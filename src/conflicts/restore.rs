@@ -4,7 +4,7 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use serde_json::{Map, Value as Json};
 
-use super::{LogError, get};
+use super::{Entry, LogError};
 use crate::change::is_generated;
 use crate::resolve::utf8;
 use crate::topology::{Policy, TableRule, Topology};
@@ -31,7 +31,7 @@ pub struct Restore {
 pub enum Restored {
     /// The row was written.
     Written,
-    /// Nothing was written: the row or its entry is not what was shown.
+    /// Nothing was written: the row is not what was shown.
     Changed,
 }
 
@@ -39,10 +39,14 @@ pub enum Restored {
 /// one that it references, how that one is.
 ///
 /// # Errors
-/// [`LogError::Lost`] when the entry does not hold it, or its table's policy takes no such
-/// write.
-pub async fn restore(conn: &mut Conn, id: u64, topology: &Topology) -> Result<Restore, LogError> {
-    plan(conn, id, topology, "").await
+/// [`LogError::NotKept`] when the entry does not hold it, [`LogError::Lost`] when its
+/// table's policy takes no such write.
+pub async fn restore(
+    conn: &mut Conn,
+    entry: &Entry,
+    topology: &Topology,
+) -> Result<Restore, LogError> {
+    plan(conn, entry, topology, "").await
 }
 
 /// Writes what was shown, unless the row has changed since.
@@ -51,13 +55,13 @@ pub async fn restore(conn: &mut Conn, id: u64, topology: &Topology) -> Result<Re
 /// [`LogError`]; nothing was written then, unless the commit itself got no answer.
 pub async fn write(
     conn: &mut Conn,
-    id: u64,
+    entry: &Entry,
     topology: &Topology,
     shown: &Restore,
 ) -> Result<Restored, LogError> {
     conn.query_drop("START TRANSACTION").await?;
     // Dropped with an error, the connection takes the transaction back.
-    if plan(conn, id, topology, " FOR UPDATE").await? != *shown {
+    if plan(conn, entry, topology, " FOR UPDATE").await? != *shown {
         conn.query_drop("ROLLBACK").await?;
         return Ok(Restored::Changed);
     }
@@ -70,14 +74,14 @@ pub async fn write(
 
 async fn plan(
     conn: &mut Conn,
-    id: u64,
+    Entry { id, entry, .. }: &Entry,
     topology: &Topology,
     lock: &str,
 ) -> Result<Restore, LogError> {
-    let entry = get(conn, id).await?.entry;
+    let id = *id;
     let Lost { table, side, row, key } = match entry["parent"].is_object() {
-        true => parent(conn, id, &entry).await?,
-        false => loser(id, &entry)?,
+        true => parent(conn, id, entry).await?,
+        false => loser(id, entry)?,
     };
     let (schema, name) = table.split_once('.').ok_or(LogError::Lost(id, NO_TABLE))?;
     let rule = topology.rule(schema, name);
@@ -116,7 +120,7 @@ async fn plan(
         (Some(_), Some(now)) => {
             let sets: Vec<_> = written
                 .into_iter()
-                .filter(|(name, _)| column(&key, name).is_none() && lost(rule, &entry, name))
+                .filter(|(name, _)| column(&key, name).is_none() && lost(rule, entry, name))
                 .collect();
             let set = sets.iter().map(|&(name, value)| (name.clone(), value.clone()));
             then = now.as_object().map(|now| now.clone().into_iter().chain(set).collect());
@@ -167,16 +171,16 @@ fn loser(id: u64, entry: &Json) -> Result<Lost, LogError> {
     let (row, known) = match (lost["action"].as_str(), &lost["after"], &lost["before"]) {
         (Some("delete"), _, Json::Object(before)) => (None, before),
         (_, Json::Object(after), _) if side == "both" => {
-            (Some(exchanged(entry, after).ok_or(LogError::Lost(id, NO_ROW))?), after)
+            (Some(exchanged(entry, after).ok_or(LogError::NotKept(id, NO_ROW))?), after)
         }
         (_, Json::Object(after), _) => (Some(after.clone()), after),
-        _ => return Err(LogError::Lost(id, NO_ROW)),
+        _ => return Err(LogError::NotKept(id, NO_ROW)),
     };
     let (Some(table), Json::Object(key)) = (entry["table"].as_str(), &entry["key"]) else {
         return Err(LogError::Lost(id, "it names no row"));
     };
     // Under a unique value the two rows have different keys.
-    let key = held(known, key.keys()).ok_or(LogError::Lost(id, NO_ROW))?;
+    let key = held(known, key.keys()).ok_or(LogError::NotKept(id, NO_ROW))?;
     Ok(Lost { table: table.to_owned(), side, row, key })
 }
 
@@ -229,7 +233,7 @@ async fn parent(conn: &mut Conn, id: u64, entry: &Json) -> Result<Lost, LogError
     let Json::Object(row) = &entry[side]["before"] else {
         let why = "the parent's row was not kept here; the log of the region that wrote the \
             child has it, or delete the child";
-        return Err(LogError::Lost(id, why));
+        return Err(LogError::NotKept(id, why));
     };
     let table = entry["parent"]["table"].as_str().ok_or(LogError::Lost(id, NO_TABLE))?;
     let (schema, name) = table.split_once('.').ok_or(LogError::Lost(id, NO_TABLE))?;
@@ -243,7 +247,7 @@ async fn parent(conn: &mut Conn, id: u64, entry: &Json) -> Result<Lost, LogError
     if key.is_empty() {
         return Err(LogError::Lost(id, "its table is not here"));
     }
-    let key = held(row, key.iter()).ok_or(LogError::Lost(id, NO_ROW))?;
+    let key = held(row, key.iter()).ok_or(LogError::NotKept(id, NO_ROW))?;
     Ok(Lost { table: table.to_owned(), side, row: Some(row.clone()), key })
 }
 

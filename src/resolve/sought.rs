@@ -76,34 +76,39 @@ impl Sought {
                 continue;
             }
             for row in &change.rows {
-                if !self.is_of(table, row) {
-                    continue;
-                }
-                let shown =
-                    |row: &Option<Row>| row.as_ref().map_or(Json::Null, |r| image(table, r));
-                let before = match self.found.take() {
-                    Some(mut earlier) => earlier["before"].take(),
-                    None => shown(&row.before),
-                };
-                self.found = Some(json!({
-                    "gtid": record.gtid, "before": before, "after": shown(&row.after),
-                }));
+                let Some((before, after)) = self.shown(table, row) else { continue };
+                let earlier = self.found.take().map(|mut earlier| earlier["before"].take());
+                let before = earlier.unwrap_or(before);
+                self.found = Some(json!({"gtid": record.gtid, "before": before, "after": after}));
             }
         }
     }
 
-    fn is_of(&self, table: &Table, row: &RowChange) -> bool {
+    /// The row before and after the change; none where it is of another row.
+    fn shown(&self, table: &Table, change: &RowChange) -> Option<(Json, Json)> {
+        let of = |row: &Option<Row>, wanted: bool| {
+            row.as_ref().filter(|_| wanted).map_or(Json::Null, |row| image(table, row))
+        };
+        let is = |row: &Option<Row>| row.as_ref().is_some_and(|row| self.is(table, row));
+        let (before, after) = (is(&change.before), is(&change.after));
+        let moved = match (&change.before, &change.after) {
+            (Some(before), Some(after)) => key(table, before) != key(table, after),
+            _ => false,
+        };
+        // A change of the key is a delete of one row and an insert of another.
+        (before || after)
+            .then(|| (of(&change.before, before || !moved), of(&change.after, after || !moved)))
+    }
+
+    fn is(&self, table: &Table, row: &Row) -> bool {
         let has = |held: &Map<String, Json>| {
             !held.is_empty()
                 && held.iter().all(|(name, value)| self.values.get(name) == Some(value))
         };
-        let images = [row.before.as_ref(), row.after.as_ref()];
-        images.into_iter().flatten().any(|row| {
-            let (key, row) = (key(table, row), image(table, row));
-            // A parent may be known by another unique key.
-            key.as_object().is_some_and(has)
-                || self.values.keys().all(|name| self.values.get(name) == row.get(name))
-        })
+        let (key, row) = (key(table, row), image(table, row));
+        // A parent may be known by another unique key.
+        key.as_object().is_some_and(has)
+            || self.values.keys().all(|name| self.values.get(name) == row.get(name))
     }
 
     /// Its `gtid`, and the row `before` and `after` it, as an entry shows them. None where
@@ -199,8 +204,11 @@ mod tests {
     fn another_row_is_known_by_what_it_shows_or_what_references_it() {
         let mut entry = entry();
         entry["key"] = json!({"id": 9});
+        let moved = record(70, vec![(row([9, 5, 11]), row([1, 5, 11]))]);
         let record = record(70, vec![(row([9, 4, 1]), None), (row([1, 5, 10]), row([1, 5, 11]))]);
         entry["kind"] = json!("unique_key");
+        let shown = found(&entry, &moved).unwrap();
+        assert_eq!((&shown["before"], &shown["after"]["id"]), (&Json::Null, &json!(1)));
         assert_eq!(found(&entry, &record).unwrap()["after"]["id"], 1);
         entry["kind"] = json!("foreign_key");
         entry["table"] = json!("shop.child");

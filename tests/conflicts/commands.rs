@@ -116,14 +116,15 @@ async fn changed_meanwhile(lab: &Lab) {
     let mut conn = mysql_async::Conn::new(db.opts()).await.unwrap();
     conn.query_drop(format!("SET {}", causeway::database::SESSION)).await.unwrap();
     db.exec(&format!("REPLACE INTO shop.latest VALUES ({key}, -1, 'now', NULL)")).await;
-    let shown = conflicts::restore(&mut conn, id, &topology).await.unwrap();
+    let held = conflicts::get(&mut conn, id).await.unwrap();
+    let shown = conflicts::restore(&mut conn, &held, &topology).await.unwrap();
     db.exec(&format!("UPDATE shop.latest SET v = -2 WHERE id = {key}")).await;
-    let done = conflicts::write(&mut conn, id, &topology, &shown).await.unwrap();
+    let done = conflicts::write(&mut conn, &held, &topology, &shown).await.unwrap();
     assert_eq!(done, Restored::Changed);
     let v = format!("SELECT v FROM shop.latest WHERE id = {key}");
     assert_eq!(db.number(&v).await, -2);
-    let shown = conflicts::restore(&mut conn, id, &topology).await.unwrap();
-    let done = conflicts::write(&mut conn, id, &topology, &shown).await.unwrap();
+    let shown = conflicts::restore(&mut conn, &held, &topology).await.unwrap();
+    let done = conflicts::write(&mut conn, &held, &topology, &shown).await.unwrap();
     assert_eq!(done, Restored::Written);
     assert_eq!(Some(db.number(&v).await), entry[loser(&entry)]["after"]["v"].as_i64());
 }
@@ -153,6 +154,26 @@ async fn looked_up(lab: &Lab, table: &str, kind: &str) {
     for name in ["gtid", "before", "after"] {
         assert_eq!(shown["records"]["existing"][name], wanted[name], "{name}: {out}");
     }
+}
+
+/// What an entry does not hold of the loser comes from the records of its region.
+async fn restored_from_records(lab: &Lab) {
+    let such = |entry: &Json| {
+        let write = &entry["existing"];
+        let gone = write["origin"].is_number() && write["after"].is_null();
+        entry["winner"] == "incoming" && gone && write["before"].is_null()
+    };
+    let (id, entry) = newest(lab, "shop.latest", such).await;
+    let key = &entry["key"]["id"];
+    let (code, out, err) = lab.conflicts(0, &["restore", &id.to_string(), "--yes"]).await;
+    assert_eq!(code, 0, "{out}{err}: {entry}");
+    lab.converge(&["shop.latest"], PATIENCE).await;
+    let (_, shown, _) = lab.conflicts(0, &["show", &id.to_string()]).await;
+    let shown: Json = serde_json::from_str(&shown).unwrap();
+    let wanted = shown["records"]["existing"]["after"]["v"].as_i64();
+    let v = format!("SELECT v FROM shop.latest WHERE id = {key}");
+    let held: Vec<i64> = lab.regions[2].db.rows(&v).await;
+    assert_eq!(held.first().copied(), wanted, "{entry}");
 }
 
 /// What is asked for in vain is told.
@@ -204,6 +225,7 @@ pub(crate) async fn commands(lab: &Lab) {
     assert_eq!(lab.regions[2].db.number(&sql).await, 1, "restored everywhere: {wanted}");
     restored_under_policies(lab).await;
     exchanged(lab).await;
+    restored_from_records(lab).await;
     changed_meanwhile(lab).await;
     lab.converge(&TABLES, PATIENCE).await;
     filters(lab).await;

@@ -35,6 +35,16 @@ pub(super) async fn lacking(settings: &Settings, entry: &Json) -> Map<String, Js
     told
 }
 
+/// Puts into the entry what it lacks, as far as the records have it.
+pub(super) async fn complete(settings: &Settings, entry: &mut Json) {
+    for (side, found) in lacking(settings, entry).await {
+        let Json::Object(found) = found else { continue };
+        for (name, value) in found {
+            entry[&side][name] = value;
+        }
+    }
+}
+
 async fn look(settings: &Settings, mut sought: Sought) -> anyhow::Result<Json> {
     let Settings { topology, region: here, .. } = settings;
     let dot = sought.dot;
