@@ -266,7 +266,7 @@ impl Forwarding {
                     let takes_long = now_us.saturating_sub(began_us) > GATHER_TOLD_US;
                     self.shared.board.stream(&name, |stream| {
                         stream.heard_us = stream.heard_us.max(heard);
-                        if takes_long {
+                        if takes_long && stream.state == StreamState::Running {
                             stream.reason = Some(GATHERS.to_owned());
                         }
                     });
