@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientContext, Message as _};
@@ -22,6 +22,8 @@ use crate::change::Seq;
 pub(super) const SILENT: Duration = Duration::from_secs(5);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the cause of a failure may take to be told after what followed from it.
+const CAUSE: Duration = Duration::from_secs(1);
 /// How often the end waits for the last.
 const LAST: Duration = Duration::from_millis(5);
 
@@ -37,6 +39,12 @@ pub(super) struct Acks {
     delivered: AtomicU64,
 }
 
+/// Whether a record was given up only because one before it was.
+fn follows(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{PurgeInflight, PurgeQueue};
+    matches!(error.rdkafka_error_code(), Some(PurgeInflight | PurgeQueue))
+}
+
 impl ClientContext for Acks {}
 
 impl ProducerContext for Acks {
@@ -44,10 +52,8 @@ impl ProducerContext for Acks {
     type DeliveryOpaque = Box<Option<Seq>>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, seq: Box<Option<Seq>>) {
-        if self.failed.borrow().is_some() {
-            return;
-        }
         match result {
+            Ok(_) if self.failed.borrow().is_some() => {}
             Ok(message) => {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 self.first.send_if_modified(|first| {
@@ -59,9 +65,7 @@ impl ProducerContext for Acks {
                     self.acked.send_replace(seq);
                 }
             }
-            Err((error, _)) => {
-                self.failed.send_replace(Some(error.clone()));
-            }
+            Err((error, _)) => self.fails(error),
         }
     }
 }
@@ -75,6 +79,17 @@ impl Acks {
             sent: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps the first failure that says why.
+    fn fails(&self, error: &KafkaError) {
+        self.failed.send_if_modified(|held| {
+            let counts = held.as_ref().is_none_or(|held| follows(held) && !follows(error));
+            if counts {
+                *held = Some(error.clone());
+            }
+            counts
+        });
     }
 
     /// What was durable before anything is sent.
@@ -94,9 +109,15 @@ impl Acks {
     /// Resolves when a delivery has failed.
     pub(super) async fn failure(&self) -> ShipError {
         let mut failed = self.failed.subscribe();
-        match failed.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(error)) => ShipError::from_kafka(error),
-            Ok(None) | Err(_) => ShipError::Away("the outbox is closed".to_owned()),
+        if failed.wait_for(Option::is_some).await.is_err() {
+            return ShipError::Away("the outbox is closed".to_owned());
+        }
+        // What was purged may be told before what it was purged for.
+        let cause = failed.wait_for(|held| held.as_ref().is_some_and(|error| !follows(error)));
+        drop(tokio::time::timeout(CAUSE, cause).await);
+        match &*failed.borrow() {
+            Some(error) => ShipError::from_kafka(error),
+            None => ShipError::Away("the outbox is closed".to_owned()),
         }
     }
 
