@@ -50,6 +50,8 @@ pub(crate) enum Mutant {
     OrphanOfLoser,
     /// Who is said to have won columns is who wrote last.
     ContestByStamp,
+    /// Of a row that a transaction wrote in two of its parts the last alone is kept.
+    PartsApart,
     /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
     #[cfg(test)]
     RepairFreshStamp,
@@ -81,7 +83,7 @@ pub(crate) fn set(mutant: Option<Mutant>) {
 #[cfg(test)]
 impl Mutant {
     /// Every bug.
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::EqualStampsKeepOwn,
         Self::NoTombstones,
         Self::CollectEarly,
@@ -104,5 +106,6 @@ impl Mutant {
         Self::OrphanOneWay,
         Self::OrphanOfLoser,
         Self::ContestByStamp,
+        Self::PartsApart,
     ];
 }

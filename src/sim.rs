@@ -12,6 +12,7 @@
 mod client;
 mod invariants;
 mod oracle;
+mod parts;
 mod recount;
 mod region;
 mod repair;

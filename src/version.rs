@@ -144,7 +144,8 @@ impl Write {
         let earlier = self.body.take();
         self.clone_from(later);
         let (Some(earlier), Some(body)) = (earlier, &later.body) else { return };
-        if earlier.before == body.before {
+        // A row that one part put there and a later one took away: a delete, of that row.
+        if earlier.before == body.before || earlier.before.is_none() && body.after.is_none() {
             return;
         }
         self.version.action = Action::of(earlier.before.is_some(), body.after.is_some());

@@ -33,7 +33,7 @@ impl Whole {
     fn take(&mut self, part: Plan, stood: Standing) {
         let before = self.plan.conflicts.len();
         self.stood.extend(stood.into_iter().map(|(n, row)| (before + n, row)));
-        self.earlier.take(&part.writes);
+        self.earlier.take(&part);
         self.plan.join(part);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use super::{Conflict, Number};
@@ -126,15 +126,18 @@ pub struct Plan {
     pub(super) filed: Vec<(RowKey, Role, Vec<Dot>)>,
 }
 
-/// What earlier parts of a transaction wrote and is kept, by place: a later part may write
-/// the same rows and values again.
+/// What earlier parts of a transaction wrote, by place: a later part may write the same rows
+/// and values again, or rows that stand or fall with them.
 #[derive(Debug, Default)]
 pub struct Earlier(HashMap<RowKey, SmallVec<[Write; 1]>>);
 
 impl Earlier {
-    /// Takes a part's writes in, after those before it.
-    pub fn take(&mut self, writes: &[Write]) {
-        for write in writes.iter().filter(|write| write.body.is_some()) {
+    /// Takes a part in, after those before it: what is kept of it, and what was written to
+    /// rows of which something is known. Most rows of a large transaction are neither.
+    pub fn take(&mut self, part: &Plan) {
+        let fresh: HashSet<RowKey> = part.fresh.iter().copied().collect();
+        let counts = |write: &&Write| write.body.is_some() || !fresh.contains(&write.key);
+        for write in part.writes.iter().filter(counts) {
             for place in write.places() {
                 self.0.entry(place).or_default().push(write.clone());
             }

@@ -18,7 +18,7 @@ use crate::version::RowKey;
 const FROM: [[usize; 5]; 4] = [[0; 5], [1; 5], [2, 1, 3, 2, 1], [3; 5]];
 
 /// Seeds.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 350;
 
 /// Counts by table the rows that are told, and fails when one is told wrong.
 fn check(world: &World, told_of: &mut BTreeMap<Name, usize>) -> Result<(), String> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::client;
 use super::invariants::orphans_shown;
+use super::parts::{self, is_large, parts};
 use super::schema::{self, Name};
 use crate::change::{
     Accepted, Dot, Position, ReaderOrder, Record, RecordBody, RegionId, Row, Seq, TableChange,
@@ -45,12 +46,17 @@ struct Item {
 }
 
 impl Item {
-    /// None of a heartbeat.
-    fn changes(&self) -> Option<&[TableChange]> {
-        match &self.record.body {
-            RecordBody::Transaction(txn) => Some(&txn.changes),
-            RecordBody::Heartbeat(_) | RecordBody::Start(_) => None,
-        }
+    /// Without changes of a heartbeat.
+    fn incoming(&self) -> Incoming<'_> {
+        let changes: &[TableChange] = match &self.record.body {
+            RecordBody::Transaction(txn) => &txn.changes,
+            RecordBody::Heartbeat(_) | RecordBody::Start(_) => &[],
+        };
+        Incoming { dot: self.dot, hlc: self.hlc, deps: &self.deps, gtid: "", changes }
+    }
+
+    fn is_large(&self) -> bool {
+        is_large(self.dot, self.incoming().changes)
     }
 }
 
@@ -215,10 +221,10 @@ impl Region {
                 let hlc = agent.clock.stamp(CommitTime::Micros(commit_us), now);
                 self.ahead_us = self.ahead_us.max(hlc.0.saturating_sub(now_us));
                 let deps = Arc::new(agent.seen.clone());
-                let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes: &changes };
-                let writes = touched(&self.book, &incoming).expect("simulated keys are exact");
-                for one in &writes {
-                    agent.index.enter_local(&one.write);
+                for changes in parts(dot, &changes) {
+                    let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes };
+                    let writes = touched(&self.book, &incoming).expect("simulated keys are exact");
+                    writes.iter().for_each(|one| agent.index.enter_local(&one.write));
                 }
                 self.truth.push(seen);
                 let body = pb::Transaction { last: true, changes, ..Default::default() };
@@ -279,7 +285,8 @@ impl Region {
             for (&origin, queue) in &mut self.agent.queues {
                 let Some(front) = queue.front() else { continue };
                 let goes = planned.awaits(&front.deps, origin, self.id).is_none();
-                if goes && items.len() < txns {
+                let apart = items.last().is_some_and(Item::is_large) || front.is_large();
+                if goes && items.len() < txns && (items.is_empty() || !apart) {
                     let item = queue.pop_front().expect("the front was just seen");
                     planned.raise(origin, item.dot.seq);
                     items.push(item);
@@ -292,20 +299,27 @@ impl Region {
         if items.is_empty() {
             return Ok(());
         }
-        let mut planner = Planner::new(&self.agent.index, &self.book);
-        for item in &items {
-            let Some(changes) = item.changes() else { continue };
-            let Item { dot, hlc, deps, .. } = item;
-            let incoming = Incoming { dot: *dot, hlc: *hlc, deps, gtid: "", changes };
-            planner.add(&incoming).map_err(|error| format!("the planner refuses: {error}"))?;
-        }
-        let plan = planner.finish();
+        let plan = self.planned(&items)?;
         self.agent.index.hidden.hide(plan.hidden.iter().copied());
         self.agent.batches += 1;
         let id = BatchId(self.agent.batches);
         self.agent.index.stage(id, marks(&items).into_keys().collect(), plan.writes.clone());
         self.agent.batch = Some(Batch { id, items, plan, point: None });
         Ok(())
+    }
+
+    /// One plan of all; of a large transaction, which is alone, that of its parts.
+    fn planned(&self, items: &[Item]) -> Result<Plan, String> {
+        let (index, book) = (&self.agent.index, &self.book);
+        let planned = match items {
+            [item] if item.is_large() => parts::plan(index, book, &item.incoming()),
+            _ => {
+                let mut planner = Planner::new(index, book);
+                let added = items.iter().try_for_each(|item| planner.add(&item.incoming()));
+                added.map(|()| planner.finish())
+            }
+        };
+        planned.map_err(|error| format!("the planner refuses: {error}"))
     }
 
     /// Takes the batch's row locks and reads the end of the binlog under them.
@@ -333,7 +347,12 @@ impl Region {
         self.found += batch.plan.tables.iter().map(|table| table.found().count()).sum::<usize>();
         client::run_plan(&mut self.rows, &batch.plan)?;
         if batch.items.len() == 1 && captured == self.binlog.len() {
-            orphans_shown::check(&self.rows, &batch.plan.conflicts)?;
+            // A part is told by itself, whatever a later one of its transaction does.
+            let whole = |met: &&Conflict| {
+                ![&met.incoming, &met.existing].iter().any(|side| self.was_large(side.version.dot))
+            };
+            let told: Vec<_> = batch.plan.conflicts.iter().filter(whole).cloned().collect();
+            orphans_shown::check(&self.rows, &told)?;
         }
         self.conflicts.extend(batch.plan.conflicts);
         for item in &batch.items {
@@ -347,6 +366,10 @@ impl Region {
         let stable = self.agent.heads.stable(&self.peers, self.id, &self.applied);
         self.agent.index.collect(&stable);
         Ok(())
+    }
+
+    fn was_large(&self, dot: Dot) -> bool {
+        parts::was_large(self.inboxes.get(&dot.origin).unwrap_or(&self.log), dot)
     }
 
     /// The agent dies; another starts from outbox, inboxes and database.
@@ -427,15 +450,12 @@ impl Region {
             }
             last = record.seq;
             let deps = Arc::new(record.deps.clone());
-            let incoming = Incoming {
-                dot: Dot { origin, seq: record.seq },
-                hlc: record.hlc,
-                deps: &deps,
-                gtid: "",
-                changes: &txn.changes,
-            };
-            let touched = touched(&self.book, &incoming).expect("simulated keys are exact");
-            into.extend(touched.into_iter().map(|one| one.write));
+            let (dot, hlc) = (Dot { origin, seq: record.seq }, record.hlc);
+            for changes in parts(dot, &txn.changes) {
+                let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes };
+                let touched = touched(&self.book, &incoming).expect("simulated keys are exact");
+                into.extend(touched.into_iter().map(|one| one.write));
+            }
         }
     }
 
@@ -464,7 +484,7 @@ impl Region {
         let agent = &self.agent;
         agent.captured == self.binlog.len()
             && agent.batch.is_none()
-            && agent.queues.values().all(|queue| queue.iter().all(|item| item.changes().is_none()))
+            && agent.queues.values().all(|queue| queue.iter().all(|item| is_beat(&item.record)))
     }
 }
 
@@ -473,7 +493,7 @@ fn is_beat(record: &Record) -> bool {
 }
 
 fn marks(items: &[Item]) -> BTreeMap<Dot, Hlc> {
-    let txns = items.iter().filter(|item| item.changes().is_some());
+    let txns = items.iter().filter(|item| !is_beat(&item.record));
     let last: BTreeMap<RegionId, (Dot, Hlc)> =
         txns.map(|item| (item.dot.origin, (item.dot, item.hlc))).collect();
     last.into_values().collect()

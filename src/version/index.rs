@@ -49,6 +49,7 @@ impl Seen {
             let same =
                 |held: &Write| held.version.dot == write.version.dot && held.key == write.key;
             match self.history.iter_mut().rfind(|held| same(held)) {
+                Some(held) if mutant::is(Mutant::PartsApart) => held.clone_from(write),
                 Some(held) => held.join(write),
                 None => self.history.push(write.clone()),
             }

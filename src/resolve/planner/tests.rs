@@ -118,7 +118,7 @@ fn parts_of_a_transaction_are_one_write_of_a_row() {
     delete.writes.iter().for_each(|write| index.enter_local(write));
     let plan = part(&index, &earlier, (dot(2, 1), 11), first.clone());
     assert_eq!(plan.tables[0].puts, [row(1, 3)]);
-    earlier.take(&plan.writes);
+    earlier.take(&plan);
     let plan = part(&index, &earlier, (dot(2, 1), 11), second.clone());
     assert_eq!(plan.tables[0].puts, [row(1, 5)]);
     // Where nothing was deleted each part adds its own share.
@@ -128,7 +128,7 @@ fn parts_of_a_transaction_are_one_write_of_a_row() {
         let plan = part(&index, &earlier, (dot(2, 1), 11), rows);
         let add = &plan.tables[0].merges[0].add;
         assert_eq!(*add, [(1, Number::of(&Value::new(Kind::Int(share))).unwrap())]);
-        earlier.take(&plan.writes);
+        earlier.take(&plan);
         plan.writes.iter().for_each(|write| index.enter_local(write));
     }
     let history = index
