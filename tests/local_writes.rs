@@ -193,7 +193,7 @@ async fn a_row_that_a_client_holds_stops_what_follows_it_alone() {
         there.number(count).await > least
     })
     .await;
-    assert_eq!(state(&lab).await, "\"retrying\"");
+    wait_until("it is told", PATIENCE, || async { state(&lab).await == "\"retrying\"" }).await;
     let retries = metric(&lab, "causeway_apply_retries_total", "lock_wait").await;
     assert!(retries >= 3, "halved {retries} times");
     assert_eq!(there.number("SELECT COUNT(*) FROM shop.item WHERE id >= 1000").await, 0);
