@@ -23,6 +23,13 @@ impl std::fmt::Debug for Login {
 pub const SESSION: &str = "time_zone = '+00:00', \
     sql_mode = 'STRICT_ALL_TABLES,ALLOW_INVALID_DATES,NO_AUTO_VALUE_ON_ZERO'";
 
+/// Whether a server takes writes, by what it says of `@@global.read_only`: a number, and
+/// from MariaDB 12 on a word.
+#[must_use]
+pub fn takes_writes(read_only: &str) -> bool {
+    matches!(read_only, "0" | "OFF")
+}
+
 /// Writes bytes as a quoted literal; at most twice as long, and two more.
 pub fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'\'');
@@ -35,4 +42,17 @@ pub fn quoted(out: &mut Vec<u8>, bytes: &[u8]) {
     }
     out.extend_from_slice(rest);
     out.push(b'\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_takes_writes_by_number_and_by_word() {
+        for (read_only, wanted) in [("0", true), ("OFF", true), ("1", false), ("ON", false)] {
+            assert_eq!(takes_writes(read_only), wanted, "{read_only}");
+        }
+        assert!(!takes_writes("NO_LOCK_NO_ADMIN"));
+    }
 }

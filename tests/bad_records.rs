@@ -45,14 +45,6 @@ async fn insert(region: &Region, id: i64) {
     region.db.write(&format!("INSERT INTO shop.t VALUES ({id}, 0)")).await;
 }
 
-async fn arrives(region: &Region, id: i64) {
-    wait_until(&format!("row {id} arrives"), PATIENCE, || async {
-        let sql = format!("SELECT COUNT(*) FROM shop.t WHERE id = {id}");
-        region.db.number(&sql).await == 1
-    })
-    .await;
-}
-
 fn client(region: &Region) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", region.kafka.brokers()).set("group.id", "test");
@@ -110,11 +102,11 @@ async fn a_bad_record_in_an_inbox_stops_its_stream_alone_and_loses_nothing() {
     let told = halted(&lab.regions[0], "can't be read").await;
     // In this order: what comes after a row of the halted stream has to wait for it.
     insert(&lab.regions[2], 10).await;
-    arrives(&lab.regions[0], 10).await;
+    lab.regions[0].db.gets("shop.t", 10).await;
     insert(&lab.regions[1], 11).await;
-    arrives(&lab.regions[2], 11).await;
+    lab.regions[2].db.gets("shop.t", 11).await;
     insert(&lab.regions[0], 12).await;
-    arrives(&lab.regions[1], 12).await;
+    lab.regions[1].db.gets("shop.t", 12).await;
     // A restart stops no more than that either.
     lab.regions[0].agent().crash().await;
     halted(&lab.regions[0], "can't be read").await;
@@ -127,7 +119,7 @@ async fn a_bad_record_in_an_inbox_stops_its_stream_alone_and_loses_nothing() {
     put(&lab.regions[0], &record.encode()).await;
     let told = halted(&lab.regions[0], "records are missing").await;
     insert(&lab.regions[2], 20).await;
-    arrives(&lab.regions[0], 20).await;
+    lab.regions[0].db.gets("shop.t", 20).await;
     insert(&lab.regions[1], 21).await;
     mend(&lab.regions[0], &told).await;
     lab.converge(&TABLES, PATIENCE).await;
@@ -170,11 +162,11 @@ async fn a_stamp_from_the_future_holds_its_stream_until_time_has_come() {
     .await;
     // What is written here goes out meanwhile.
     insert(here, 3).await;
-    arrives(&lab.regions[1], 3).await;
+    lab.regions[1].db.gets("shop.t", 3).await;
     assert!(wall_us() < due_us, "too slow to see anything");
     assert_eq!(here.db.number("SELECT COUNT(*) FROM shop.t WHERE id = 2").await, 0);
 
-    arrives(here, 2).await;
+    here.db.gets("shop.t", 2).await;
     // The clocks of the agents are the same; what they measure of it may be off by little.
     assert!(wall_us() + LIMIT_US / 2 > due_us, "before its time");
     wait_until("the stream runs", PATIENCE, || async {

@@ -59,14 +59,6 @@ async fn replica(of: &Database) -> Database {
     replica
 }
 
-async fn arrives(database: &Database, id: u64) {
-    let sql = format!("SELECT COUNT(*) FROM shop.t WHERE id = {id}");
-    wait_until(&format!("row {id} arrives"), PATIENCE, || async {
-        database.number(&sql).await == 1
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_becomes_read_only_is_left_for_the_writable_one() {
     let mut lab = Lab::start(&[Flavour::MariaDb; 2]).await;
@@ -83,8 +75,8 @@ async fn a_primary_that_becomes_read_only_is_left_for_the_writable_one() {
     let (here, peer) = (&lab.regions[0], &lab.regions[1]);
     here.db.exec("INSERT INTO shop.t VALUES (1, 0)").await;
     peer.db.exec("INSERT INTO shop.t VALUES (2, 0)").await;
-    arrives(&peer.db, 1).await;
-    arrives(&here.db, 2).await;
+    peer.db.gets("shop.t", 1).await;
+    here.db.gets("shop.t", 2).await;
 
     // The old one stays up, and nothing is written to it.
     here.db.exec("SET GLOBAL read_only = ON").await;
@@ -100,8 +92,8 @@ async fn a_primary_that_becomes_read_only_is_left_for_the_writable_one() {
 
     next.exec("INSERT INTO shop.t VALUES (3, 0)").await;
     peer.db.exec("INSERT INTO shop.t VALUES (4, 0)").await;
-    arrives(&peer.db, 3).await;
-    arrives(&next, 4).await;
+    peer.db.gets("shop.t", 3).await;
+    next.gets("shop.t", 4).await;
     let address = here.status().await.unwrap().database.address;
     assert_eq!(address, Some(next.address()));
 }

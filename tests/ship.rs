@@ -48,6 +48,18 @@ fn outbox(kafka: &Kafka, epoch: u64) -> OutboxConfig {
     }
 }
 
+/// Into the inbox `in`, without a detour.
+fn link_config(here: &Kafka, source: Cluster) -> LinkConfig {
+    LinkConfig {
+        source,
+        source_topic: "out".to_owned(),
+        target: cluster(here),
+        target_topic: "in".to_owned(),
+        settings: SETTINGS,
+        detours: Vec::new(),
+    }
+}
+
 fn position() -> Position {
     Position("0-1-100".to_owned())
 }
@@ -265,14 +277,7 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
 async fn a_link_goes_on_where_its_inbox_ends() {
     let (here, there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[]).await);
     let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
-    let config = LinkConfig {
-        source: cluster(&there),
-        source_topic: "out".to_owned(),
-        target: cluster(&here),
-        target_topic: "in".to_owned(),
-        settings: SETTINGS,
-        detours: Vec::new(),
-    };
+    let config = link_config(&here, cluster(&there));
     for (from, to) in [(1, 300), (301, 600), (601, 900)] {
         ship(&first, 1, from..=to).await;
         let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
@@ -300,14 +305,7 @@ async fn a_link_holds_few_large_copies_that_nobody_acknowledges() {
     const BYTES: usize = 500_000;
     let (here, there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[]).await);
     let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
-    let config = LinkConfig {
-        source: cluster(&there),
-        source_topic: "out".to_owned(),
-        target: cluster(&here),
-        target_topic: "in".to_owned(),
-        settings: SETTINGS,
-        detours: Vec::new(),
-    };
+    let config = link_config(&here, cluster(&there));
     let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
     let link = run_link(config, Arc::clone(&status), watch::channel(false).1, cancel.clone());
     let reached = |offset: i64| {
@@ -374,14 +372,7 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
     let way = Link::open(door.outer, door.inner).await;
     let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
     ship(&first, 1, 1..=300).await;
-    let config = LinkConfig {
-        source: Cluster { brokers: way.address(), extra: std::collections::BTreeMap::new() },
-        source_topic: "out".to_owned(),
-        target: cluster(&here),
-        target_topic: "in".to_owned(),
-        settings: SETTINGS,
-        detours: Vec::new(),
-    };
+    let config = link_config(&here, Cluster { brokers: way.address(), ..Cluster::default() });
     let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
     let link = run_link(config, Arc::clone(&status), watch::channel(false).1, cancel.clone());
     // Of a Start record and the transactions: the last offset is the last seq.

@@ -18,7 +18,7 @@ use super::{AgentError, Shared};
 use crate::apply::{self, ApplyError, Shipped};
 use crate::change::{Place, Seq};
 use crate::clock::wall_us;
-use crate::database::SESSION;
+use crate::database::{SESSION, takes_writes};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -27,7 +27,7 @@ const LOOKS_MAX: u32 = 10;
 
 /// The epoch, the server's clock in microseconds since the Unix epoch (in a zone with
 /// summer time it would be an hour off in the hour that comes twice), and whether the
-/// server is read-only: a number, and from MariaDB 12 on a word.
+/// server is read-only.
 const QUESTION: &str = "SELECT epoch, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED), \
     @@global.read_only FROM causeway.owner WHERE id = 1";
 
@@ -54,7 +54,7 @@ pub(crate) async fn watch(
         let asked = conn.query_first::<(u64, u64, String), _>(QUESTION);
         match tokio::time::timeout(Duration::from_secs(10), asked).await {
             Ok(Ok(Some((held, source_us, read_only)))) if held == epoch => {
-                if !matches!(&*read_only, "0" | "OFF") {
+                if !takes_writes(&read_only) {
                     let moved = format!("{address} has become read-only");
                     return AgentError::Apply(ApplyError::Writable(moved));
                 }

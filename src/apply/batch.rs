@@ -8,7 +8,7 @@ use hashbrown::HashSet;
 use super::Mark;
 use super::stream::{Body, Item, Stream};
 use crate::change::{RegionId, Vector};
-use crate::resolve::{self, Conflict, Earlier, Incoming, Plan, PlanError, Planner, Rulebook};
+use crate::resolve::{self, Conflict, Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::{BatchId, Index, RowKey};
 
 /// Bounds of one batch.
@@ -131,29 +131,10 @@ pub(super) fn gather(
 }
 
 /// Plans the items; when one can't join, gives the place where it stands and why.
-pub(super) fn plan(
-    index: &Index,
-    book: &Rulebook,
-    items: &[Item],
-) -> Result<Plan, (usize, PlanError)> {
-    let mut planner = Planner::new(index, book);
+pub(super) fn plan(mut planner: Planner<'_>, items: &[Item]) -> Result<Plan, (usize, PlanError)> {
     for (at, item) in items.iter().enumerate() {
         let (Body::Whole(changes) | Body::Part { changes, .. }) = &item.body else { continue };
         planner.add(&incoming(item, changes)).map_err(|error| (at, error))?;
-    }
-    Ok(planner.finish())
-}
-
-/// Plans a part of a large transaction, after those before it.
-pub(super) fn part(
-    index: &Index,
-    book: &Rulebook,
-    item: &Item,
-    earlier: &Earlier,
-) -> Result<Plan, PlanError> {
-    let mut planner = Planner::new(index, book).after(earlier);
-    if let Body::Whole(changes) | Body::Part { changes, .. } = &item.body {
-        planner.add(&incoming(item, changes))?;
     }
     Ok(planner.finish())
 }

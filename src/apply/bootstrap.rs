@@ -8,6 +8,7 @@ use mysql_async::{Conn, Opts, TxOpts};
 use super::{ApplyError, fence};
 use crate::change::{Place, Position, RegionId, Seq};
 use crate::clock::Hlc;
+use crate::database::takes_writes;
 
 /// Which server it is, as far as statements differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -290,8 +291,7 @@ pub async fn find_writable(sources: &[Opts]) -> Result<(Opts, Flavor, String), A
             Ok::<_, mysql_async::Error>(row)
         };
         match tokio::time::timeout(std::time::Duration::from_secs(5), Box::pin(asked)).await {
-            // A number, and from MariaDB 12 on a word.
-            Ok(Ok(Some((read_only, version)))) if matches!(&*read_only, "0" | "OFF") => {
+            Ok(Ok(Some((read_only, version)))) if takes_writes(&read_only) => {
                 found.push((opts.clone(), version, address));
             }
             Ok(Ok(_)) => refused.push(format!("{address} is read-only")),

@@ -16,7 +16,7 @@ use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::{BinlogPoint, RegionId};
 use crate::failpoint;
-use crate::resolve::{Earlier, Plan, Rulebook, TablePlan};
+use crate::resolve::{Earlier, Plan, Planner, Rulebook, TablePlan};
 use crate::version::BatchId;
 
 /// What is known of the parts that are written.
@@ -118,10 +118,14 @@ impl Applier {
         let (dot, origin) = (item.dot, item.dot.origin);
         let (book, mut whole) = (self.gate.book.clone(), Whole::default());
         loop {
-            let planned = batch::part(&lock(&self.index), &book, &item, &whole.earlier);
+            let part = std::slice::from_ref(&item);
+            let planned = {
+                let index = lock(&self.index);
+                batch::plan(Planner::new(&index, &book).after(&whole.earlier), part)
+            };
             let mut plan = match planned {
                 Ok(plan) => plan,
-                Err(error) => {
+                Err((_, error)) => {
                     session.rollback().await?;
                     halt(&mut self.streams, origin, &error.to_string(), plan_advice(&error));
                     self.reread.insert(origin);
@@ -132,7 +136,6 @@ impl Applier {
             let written = async {
                 let stood = session.standing(&plan.conflicts, &|held| held == dot).await?;
                 whole.take(plan, stood);
-                let part = std::slice::from_ref(&item);
                 write_part(session, &book, part, &tables, &mut whole.plan).await
             };
             let point = match Box::pin(written).await {

@@ -14,6 +14,7 @@
 use super::Session;
 use super::batch::{self, BatchLimits};
 use super::gate::{Gate, Miss, Written, lock, rewrite};
+use crate::resolve::Planner;
 
 /// How many batches in a row must pass at once before two are in flight again.
 const CARE: u32 = 16;
@@ -86,7 +87,8 @@ fn plan(gate: &Gate, written: &mut Written) -> Result<(), Miss> {
     let batch = &mut written.batch;
     let mut index = lock(&gate.index);
     index.abandon(batch.id);
-    batch.plan = batch::plan(&index, &gate.book, &batch.items).map_err(|_| Miss::Stale)?;
+    batch.plan =
+        batch::plan(Planner::new(&index, &gate.book), &batch.items).map_err(|_| Miss::Stale)?;
     batch.stage(&mut index);
     Ok(())
 }

@@ -27,7 +27,7 @@ use super::tell::{TOLD, Trouble};
 use super::{ApplyConfig, ApplyError, ApplyInputs, ErrorKind, Gone, Order, Report, Session};
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, Vector};
 use crate::clock::wall_us;
-use crate::resolve::{Conflict, ConflictKind};
+use crate::resolve::{Conflict, ConflictKind, Planner};
 use crate::version::{BatchId, Heads};
 
 pub(super) struct Applier {
@@ -308,7 +308,7 @@ impl Applier {
         let id = BatchId(self.batches);
         let mut index = lock(&self.index);
         let plan = loop {
-            match batch::plan(&index, &self.gate.book, &items) {
+            match batch::plan(Planner::new(&index, &self.gate.book), &items) {
                 Ok(plan) => break plan,
                 Err((at, error)) => {
                     let rest = items.split_off(at);

@@ -145,6 +145,7 @@ async fn columns(conn: &mut Conn, table: &Table) -> Result<Vec<Here>, mysql_asyn
         .await?;
     let here = rows.into_iter().map(|row| {
         let (name, charset, column_type, data_type, extra, key, width) = row;
+        let extra = extra.to_ascii_lowercase();
         Here {
             name,
             charset,
@@ -152,8 +153,8 @@ async fn columns(conn: &mut Conn, table: &Table) -> Result<Vec<Here>, mysql_asyn
             data_type: data_type.to_ascii_lowercase(),
             width,
             generated: is_generated(&extra),
-            counts: extra.to_ascii_lowercase().contains("auto_increment"),
-            renewed: extra.to_ascii_lowercase().contains("on update"),
+            counts: extra.contains("auto_increment"),
+            renewed: extra.contains("on update"),
             key: key == "PRI",
         }
     });

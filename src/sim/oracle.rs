@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::parts::is_large;
+use super::parts::is_split;
 use super::region::Key;
 use super::schema::{self, A, B, ID, N, Name, U};
 use super::world::World;
@@ -21,8 +21,8 @@ pub(super) struct Wrote {
     pub(super) after: Option<Row>,
     /// It came by a change of a key.
     moved: bool,
-    /// Its transaction went out in parts, and is told of part by part.
-    pub(super) is_large: bool,
+    /// It went out in several parts, each of which is told of by itself.
+    pub(super) is_split: bool,
 }
 
 impl Wrote {
@@ -75,7 +75,6 @@ pub(super) fn history(world: &World) -> History {
             let dot = Dot { origin: record.origin, seq: record.seq };
             let seen = &region.truth[usize::try_from(record.seq.0).expect("small") - 1];
             let mut rows: BTreeMap<Key, (Option<Row>, Option<Row>, bool)> = BTreeMap::new();
-            let is_large = is_large(dot, &txn.changes);
             for change in &txn.changes {
                 let name = schema::of(change.table.as_ref().expect("a table"));
                 for row in &change.rows {
@@ -86,11 +85,7 @@ pub(super) fn history(world: &World) -> History {
                     for key in [old, new].into_iter().flatten().collect::<BTreeSet<_>>() {
                         let before = row.before.clone().filter(|_| old == Some(key));
                         let after = row.after.clone().filter(|_| new == Some(key));
-                        let held = rows.entry(key).or_insert((before.clone(), None, false));
-                        // In parts, what one put there and another took away is a delete.
-                        if is_large && held.0.is_none() && after.is_none() {
-                            held.0 = before;
-                        }
+                        let held = rows.entry(key).or_insert((before, None, false));
                         held.1 = after;
                         held.2 |= moved;
                     }
@@ -101,7 +96,8 @@ pub(super) fn history(world: &World) -> History {
                     continue;
                 }
                 let (hlc, seen) = (record.hlc, seen.clone());
-                let wrote = Wrote { dot, hlc, seen, before, after, moved, is_large };
+                let is_split = is_split(dot, &txn.changes, key);
+                let wrote = Wrote { dot, hlc, seen, before, after, moved, is_split };
                 history.entry(key).or_default().push(wrote);
             }
         }
@@ -109,9 +105,9 @@ pub(super) fn history(world: &World) -> History {
     history
 }
 
-/// The transactions that went out in parts.
-pub(super) fn large(history: &History) -> BTreeSet<Dot> {
-    history.values().flatten().filter(|wrote| wrote.is_large).map(|wrote| wrote.dot).collect()
+/// Whether a transaction wrote a row in several of its parts.
+pub(super) fn was_split(history: &History, key: Key, dot: Dot) -> bool {
+    history.get(&key).into_iter().flatten().any(|wrote| wrote.dot == dot && wrote.is_split)
 }
 
 /// The rows that must stand.

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use super::region::Key;
 use super::schema::{self, ID, Name};
-use crate::change::{Dot, Record, RecordBody, TableChange};
-use crate::resolve::{Earlier, Incoming, Plan, PlanError, Planner, Rulebook};
+use crate::change::{Dot, Record, RecordBody, RegionId, TableChange};
+use crate::resolve::{Conflict, Earlier, Incoming, Plan, PlanError, Planner, Rulebook};
 use crate::version::Index;
 
 /// The parts of a transaction: of one in three each change by itself.
@@ -18,12 +19,34 @@ pub(super) fn is_large(dot: Dot, changes: &[TableChange]) -> bool {
     dot.seq.0.is_multiple_of(3) && changes.len() > 1 && changes.iter().all(stands_alone)
 }
 
-/// The same of the transaction that stands in this log.
-pub(super) fn was_large(log: &[Arc<Record>], dot: Dot) -> bool {
-    log.iter().filter(|record| record.seq == dot.seq).any(|record| match &record.body {
-        RecordBody::Transaction(txn) => is_large(dot, &txn.changes),
-        RecordBody::Heartbeat(_) | RecordBody::Start(_) => false,
-    })
+/// Whether several parts of it write the row.
+pub(super) fn is_split(dot: Dot, changes: &[TableChange], (name, id): Key) -> bool {
+    let writes = |change: &&TableChange| {
+        let images = change.rows.iter().flat_map(|row| [&row.before, &row.after]);
+        change.table.as_ref().map(schema::of) == Some(name)
+            && images.flatten().any(|row| schema::int(row, ID) == Some(id))
+    };
+    is_large(dot, changes) && changes.iter().filter(writes).count() > 1
+}
+
+/// The orphans of which no other part of the child's transaction writes the child again. A
+/// part is told by itself, whatever a later one does.
+pub(super) fn told_whole<'a>(
+    told: &[Conflict],
+    logs: impl Fn(RegionId) -> &'a Vec<Arc<Record>>,
+) -> Vec<Conflict> {
+    let whole = |met: &&Conflict| {
+        let Some(orphan) = met.orphan.as_deref() else { return false };
+        let child = if orphan.child_came { &met.incoming } else { &met.existing };
+        let Some(id) = schema::int(&orphan.child, ID) else { return true };
+        let (key, dot) = ((schema::of(&orphan.child_table), id), child.version.dot);
+        let mut records = logs(dot.origin).iter().filter(|record| record.seq == dot.seq);
+        !records.any(|record| match &record.body {
+            RecordBody::Transaction(txn) => is_split(dot, &txn.changes, key),
+            RecordBody::Heartbeat(_) | RecordBody::Start(_) => false,
+        })
+    };
+    told.iter().filter(whole).cloned().collect()
 }
 
 fn stands_alone(change: &TableChange) -> bool {

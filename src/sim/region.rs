@@ -347,11 +347,8 @@ impl Region {
         self.found += batch.plan.tables.iter().map(|table| table.found().count()).sum::<usize>();
         client::run_plan(&mut self.rows, &batch.plan)?;
         if batch.items.len() == 1 && captured == self.binlog.len() {
-            // A part is told by itself, whatever a later one of its transaction does.
-            let whole = |met: &&Conflict| {
-                ![&met.incoming, &met.existing].iter().any(|side| self.was_large(side.version.dot))
-            };
-            let told: Vec<_> = batch.plan.conflicts.iter().filter(whole).cloned().collect();
+            let logs = |origin| self.inboxes.get(&origin).unwrap_or(&self.log);
+            let told = parts::told_whole(&batch.plan.conflicts, logs);
             orphans_shown::check(&self.rows, &told)?;
         }
         self.conflicts.extend(batch.plan.conflicts);
@@ -366,10 +363,6 @@ impl Region {
         let stable = self.agent.heads.stable(&self.peers, self.id, &self.applied);
         self.agent.index.collect(&stable);
         Ok(())
-    }
-
-    fn was_large(&self, dot: Dot) -> bool {
-        parts::was_large(self.inboxes.get(&dot.origin).unwrap_or(&self.log), dot)
     }
 
     /// The agent dies; another starts from outbox, inboxes and database.

@@ -10,7 +10,7 @@ use mysql_async::{Conn, Opts, OptsBuilder, Row, SslOpts, from_value};
 use super::VerifyError;
 use crate::change::{BinlogPoint, Dot, RegionId, Seq, TableName, Vector, is_generated};
 use crate::compare::{Column, Image, Key, Seen, Shape};
-use crate::database::Login;
+use crate::database::{Login, takes_writes};
 use crate::topology::{Region, Topology};
 
 /// Bounds a connection and every statement: a chunk is made to take less than a second.
@@ -96,7 +96,7 @@ impl Peer {
                 Ok((conn, row.unwrap_or_default()))
             };
             match bounded(&name, Box::pin(asked)).await {
-                Ok((conn, (read_only, version))) if matches!(&*read_only, "0" | "OFF") => {
+                Ok((conn, (read_only, version))) if takes_writes(&read_only) => {
                     found.push((conn, version, opts));
                 }
                 Ok(_) => others.push(format!("{address} is read-only")),

@@ -184,6 +184,13 @@ impl Database {
     pub async fn number(&self, sql: &str) -> i64 {
         self.rows::<(i64,)>(sql).await[0].0
     }
+
+    /// Waits until a row is there.
+    pub async fn gets(&self, table: &str, id: u64) {
+        let sql = format!("SELECT COUNT(*) FROM {table} WHERE id = {id}");
+        let what = format!("row {id} of {table} arrives");
+        wait_until(&what, PATIENCE, || async { self.number(&sql).await == 1 }).await;
+    }
 }
 
 fn common(settings: &Settings, data: &Path, folder: &Path, port: u16) -> Vec<String> {

@@ -11,7 +11,7 @@ use super::super::{Account, ClockSample, DatabaseFacts, Flavor, Grant, PeerFacts
 use super::{Plan, tables};
 use crate::change::TableName;
 use crate::clock::wall_us;
-use crate::database::Login;
+use crate::database::{Login, takes_writes};
 use crate::topology::Region;
 
 /// The best of these counts: the one with the shortest round trip.
@@ -128,11 +128,6 @@ async fn connect(address: &str, login: &Login) -> Result<(Conn, bool), String> {
         conn.query_first("SELECT @@global.read_only").await.map_err(|error| error.to_string())?;
     let read_only = read_only.and_then(|row| row.get_opt::<String, _>(0)?.ok());
     Ok((conn, read_only.is_some_and(|text| takes_writes(&text))))
-}
-
-/// By `read_only`: a number, and from MariaDB 12 on a word.
-fn takes_writes(read_only: &str) -> bool {
-    matches!(read_only, "0" | "OFF")
 }
 
 /// A value, if it is a number.
@@ -252,18 +247,10 @@ fn micros(text: &str) -> Option<u64> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Login, Scope, find, micros, options, parse_grant, parse_version, takes_writes};
+    use super::{Login, Scope, find, micros, options, parse_grant, parse_version};
 
     fn login() -> Login {
         Login { user: "causeway".to_owned(), password: None, tls: false }
-    }
-
-    #[test]
-    fn a_server_takes_writes_by_number_and_by_word() {
-        for (read_only, wanted) in [("0", true), ("OFF", true), ("1", false), ("ON", false)] {
-            assert_eq!(takes_writes(read_only), wanted, "{read_only}");
-        }
-        assert!(!takes_writes("NO_LOCK_NO_ADMIN"));
     }
 
     #[test]

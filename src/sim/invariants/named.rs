@@ -13,7 +13,6 @@ use crate::sim::world::World;
 
 pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
     let mut told = BTreeSet::new();
-    let large = oracle::large(history);
     for region in &world.regions {
         for conflict in &region.conflicts {
             let Outcome::Columns(contests) = &conflict.outcome else { continue };
@@ -21,7 +20,7 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
             let key = (schema::of(&conflict.table), schema::int(row, ID).expect("a key"));
             let (came, here) = (conflict.incoming.version.dot, conflict.existing.version.dot);
             // What is told of a part is not what the whole did.
-            let in_parts = large.contains(&came) || large.contains(&here);
+            let in_parts = [came, here].iter().any(|&dot| oracle::was_split(history, key, dot));
             for contest in contests {
                 let at = contest.columns[0];
                 told.insert((region.id, key, came, at));
@@ -45,7 +44,7 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
         .filter(|((name, _), all)| name.merges() && all.iter().all(|write| write.after.is_some()));
     for (&key, all) in kept {
         for group in oracle::column_groups(key.0) {
-            let touching = all.iter().filter(|w| w.touches(group) && !w.is_large);
+            let touching = all.iter().filter(|w| w.touches(group) && !w.is_split);
             let touching: Vec<_> = touching.collect();
             for (came, here) in touching.iter().flat_map(|a| touching.iter().map(move |b| (a, b))) {
                 let entry = (here.dot.origin, key, came.dot, group[0]);

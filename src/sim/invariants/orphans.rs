@@ -14,7 +14,7 @@ use crate::sim::world::World;
 /// Child, column, the child's write and the parent's.
 type Told = (Key, usize, Dot, Dot);
 
-fn told(orphan: &Orphan, conflict: &Conflict, large: &BTreeSet<Dot>) -> Result<Told, String> {
+fn told(orphan: &Orphan, conflict: &Conflict, history: &History) -> Result<Told, String> {
     let (child, parent) = match orphan.child_came {
         true => (&conflict.incoming, &conflict.existing),
         false => (&conflict.existing, &conflict.incoming),
@@ -26,7 +26,10 @@ fn told(orphan: &Orphan, conflict: &Conflict, large: &BTreeSet<Dot>) -> Result<T
     let &(_, target, there) = name.references().iter().find(of).expect("a foreign key");
     let (from, to) = (child.version.dot, parent.version.dot);
     // A part is told by itself, whatever a later one of its transaction does.
-    if large.contains(&from) || large.contains(&to) {
+    let row = parent.after.as_ref().or(parent.before.as_ref());
+    let parent_id = row.and_then(|row| schema::int(row, ID));
+    let split = |key, dot| oracle::was_split(history, key, dot);
+    if split((name, id), from) || parent_id.is_some_and(|id| split((target, id), to)) {
         return Ok(((name, id), at, from, to));
     }
     let value = schema::int(&orphan.child, at).ok_or("orphans: a NULL references nothing")?;
@@ -40,12 +43,12 @@ fn told(orphan: &Orphan, conflict: &Conflict, large: &BTreeSet<Dot>) -> Result<T
 }
 
 pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
-    let (mut logs, large) = (Vec::new(), oracle::large(history));
+    let mut logs = Vec::new();
     for region in &world.regions {
         let mut log = BTreeSet::new();
         for conflict in &region.conflicts {
             if let Some(orphan) = &conflict.orphan {
-                log.insert(told(orphan, conflict, &large)?);
+                log.insert(told(orphan, conflict, history)?);
             }
         }
         logs.push((region.id, log));

@@ -61,6 +61,27 @@ fn a_row_written_often_keeps_its_last_write_and_what_that_does_not_stand_in_for(
     assert_eq!(index.seen(RowKey(99)).history.len(), 3);
 }
 
+/// One part of a transaction puts a row there, and a later one takes it away: a delete, of
+/// a row that is known, or nobody could find it.
+#[test]
+fn what_one_part_put_there_and_another_took_away_is_a_delete() {
+    let part = |before: Option<Row>, after: Option<Row>| {
+        let action = Action::of(before.is_some(), after.is_some());
+        let one = write(1, 1, &[]);
+        let version = Version { action, ..one.version };
+        let (group, claims) = (None, SmallVec::new());
+        let body = Body { table: Arc::default(), before, after, group, claims, adds_up: true };
+        Write { version, body: Some(Arc::new(body)), ..one }
+    };
+    let mut index = Index::default();
+    index.enter_local(&part(None, Some(Row::default())));
+    index.enter_local(&part(Some(Row::default()), None));
+    let history = index.seen(RowKey(1)).history;
+    assert_eq!((history.len(), history[0].version.action), (1, Action::Delete));
+    let body = history[0].body.as_ref().unwrap();
+    assert_eq!((&body.before, &body.after), (&Some(Row::default()), &None));
+}
+
 /// One change of its key, and then many writes of which nothing is kept.
 #[test]
 fn a_row_that_changed_its_key_keeps_few_of_the_writes_that_follow() {
