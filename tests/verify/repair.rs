@@ -117,11 +117,12 @@ async fn stopped_while_it_compares(lab: &Lab) {
     assert!(shown.contains("nothing was repaired: the comparison was stopped"), "{shown}");
 }
 
-/// Ctrl-C where the operator is asked is a no.
+/// Ctrl-C where the operator is asked is a no. A shell that stayed between (`dash` does) would
+/// be ended by it too, and its status be told.
 async fn stopped_at_the_question(lab: &Lab) {
     let (words, _) = command(lab, &["--repair", "--from", "r1", "shop.pay"]);
     let mut terminal = tokio::process::Command::new("script")
-        .args(["-qefc", &words.join(" "), "/dev/null"])
+        .args(["-qefc", &format!("exec {}", words.join(" ")), "/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
