@@ -50,7 +50,7 @@ pub(crate) enum Mutant {
     OrphanOfLoser,
     /// Who is said to have won columns is who wrote last.
     ContestByStamp,
-    /// Of a row that a transaction wrote in two of its parts the last alone is kept.
+    /// Each part of a transaction is judged by itself.
     PartsApart,
     /// A repair is shipped as a local write. It has a test of its own, `sim::repair`.
     #[cfg(test)]

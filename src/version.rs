@@ -138,27 +138,6 @@ impl Write {
         std::iter::once(self.key).chain(claims)
     }
 
-    /// Takes what a later part of the same transaction did to the same row: the two are one
-    /// write. The same write again changes nothing.
-    fn join(&mut self, later: &Self) {
-        let earlier = self.body.take();
-        self.clone_from(later);
-        let (Some(earlier), Some(body)) = (earlier, &later.body) else { return };
-        // A row that one part put there and a later one took away: a delete, of that row.
-        if earlier.before == body.before || earlier.before.is_none() && body.after.is_none() {
-            return;
-        }
-        self.version.action = Action::of(earlier.before.is_some(), body.after.is_some());
-        self.body = Some(Arc::new(Body {
-            table: Arc::clone(&body.table),
-            before: earlier.before.clone(),
-            after: body.after.clone(),
-            group: body.group.clone(),
-            claims: body.claims.clone(),
-            adds_up: body.adds_up,
-        }));
-    }
-
     /// Puts the write among the survivors, in place of those it had seen. A write
     /// that a survivor already covers (the same or an older one of its origin) adds
     /// nothing.

@@ -16,6 +16,7 @@ use mysql_async::prelude::Queryable as _;
 use serde_json::Value as Json;
 
 const RULES: &str = "  - tables: shop.stock\n    policy: delta\n    delta_columns: [n]\n  \
+                     - tables: shop.pair*\n    on_conflict: transaction\n  \
                      - tables: shop.*\n    policy: latest\n";
 
 /// Small enough that each of the statements below is several parts.
@@ -25,9 +26,13 @@ const SCHEMA: &str = "CREATE DATABASE shop;
 CREATE TABLE shop.stock (id INT NOT NULL PRIMARY KEY, v VARCHAR(60) NOT NULL,
   n INT NOT NULL) ENGINE=InnoDB;
 CREATE TABLE shop.plain (id INT NOT NULL PRIMARY KEY, v VARCHAR(60) NOT NULL) ENGINE=InnoDB;
+CREATE TABLE shop.pair_a LIKE shop.plain;
+CREATE TABLE shop.pair_b LIKE shop.plain;
+CREATE TABLE shop.named (id INT NOT NULL PRIMARY KEY, v VARCHAR(60) NOT NULL,
+  name INT NOT NULL, UNIQUE KEY (name)) ENGINE=InnoDB;
 ";
 
-const TABLES: [&str; 2] = ["shop.stock", "shop.plain"];
+const TABLES: [&str; 5] = ["shop.stock", "shop.plain", "shop.pair_a", "shop.pair_b", "shop.named"];
 
 /// In one transaction.
 async fn together(lab: &Lab, region: usize, statements: &[&str]) {
@@ -43,15 +48,20 @@ async fn parts_are_one_write(lab: &Lab) {
     for (reader, source) in [(0, 1), (1, 0)] {
         lab.link(reader, source).cut();
     }
-    let there =
-        ["UPDATE shop.stock SET v = 'u' WHERE id = 5", "DELETE FROM shop.stock WHERE id = 6"];
+    let there = [
+        "UPDATE shop.stock SET v = 'u' WHERE id = 5",
+        "DELETE FROM shop.stock WHERE id = 6",
+        "UPDATE shop.stock SET n = n + 5 WHERE id = 8",
+    ];
     together(lab, 1, &there).await;
     together(lab, 1, &["UPDATE shop.plain SET v = 'u' WHERE id = 7"]).await;
     // Stamps of MariaDB are known by the second.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let sum = "UPDATE shop.stock SET n = n + 1";
     let words = "UPDATE shop.stock SET v = REPEAT('x', 40)";
-    together(lab, 0, &[words, sum, sum, "UPDATE shop.plain SET v = 'x'"]).await;
+    let away = "DELETE FROM shop.stock WHERE id = 8";
+    let back = "INSERT INTO shop.stock VALUES (8, 'x', 20)";
+    together(lab, 0, &[away, words, sum, sum, "UPDATE shop.plain SET v = 'x'", back]).await;
     lab.heal();
     let came = "SELECT COUNT(*) FROM shop.plain WHERE v = 'x'";
     wait_until("it has come", PATIENCE, || async { lab.regions[1].db.number(came).await == 1_000 })
@@ -62,12 +72,56 @@ async fn parts_are_one_write(lab: &Lab) {
     assert_eq!(db.rows::<String>("SELECT DISTINCT LEFT(v, 1) FROM shop.stock").await, ["x"]);
     // Above the delete stand the sums of all parts.
     assert_eq!(db.number("SELECT n FROM shop.stock WHERE id = 6").await, 2);
-    assert_eq!(db.number("SELECT SUM(n) FROM shop.stock").await, 999 * 12 + 2);
+    // A row that one part takes away and a later one puts back has changed.
+    assert_eq!(db.number("SELECT n FROM shop.stock WHERE id = 8").await, 25);
+    assert_eq!(db.number("SELECT SUM(n) FROM shop.stock").await, 998 * 12 + 2 + 25);
     let (code, out, err) = lab.conflicts(1, &["export", "--table", "shop.plain"]).await;
     assert_eq!(code, 0, "{err}");
     let told: Vec<Json> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(told.len(), 1, "{out}");
     assert_eq!(told[0]["entry"]["existing"]["after"]["v"], "u", "what was overwritten: {out}");
+}
+
+/// What stands or falls together does so whatever parts it comes in: rows of one transaction
+/// under `on_conflict: transaction`, rows that change keys, and unique values that go from row
+/// to row.
+async fn parts_stand_or_fall_as_one(lab: &Lab) {
+    for (reader, source) in [(0, 1), (1, 0)] {
+        lab.link(reader, source).cut();
+    }
+    let name =
+        |from: &str, to: &str| format!("UPDATE shop.named SET name = {to} WHERE id = {from}");
+    let (first, second) = (name("1", "2"), name("1000", "1"));
+    let here = [
+        "UPDATE shop.pair_a SET v = REPEAT('x', 40)",
+        "UPDATE shop.pair_b SET v = REPEAT('x', 40)",
+        &name("2", "5000"),
+        &first,
+        "UPDATE shop.plain SET id = 7001 WHERE id = 1",
+        "UPDATE shop.named SET v = REPEAT('x', 40)",
+        "UPDATE shop.plain SET id = 7002 WHERE id = 1000",
+        &second,
+    ];
+    together(lab, 0, &here).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let there = [
+        "UPDATE shop.pair_b SET v = 'u' WHERE id = 900",
+        "UPDATE shop.plain SET v = 'u' WHERE id = 1000",
+    ];
+    together(lab, 1, &there).await;
+    lab.heal();
+    let came = "SELECT COUNT(*) FROM shop.named WHERE name = 5000";
+    wait_until("it has come", PATIENCE, || async { lab.regions[1].db.number(came).await == 1 })
+        .await;
+    lab.converge(&TABLES, PATIENCE).await;
+    let db = &lab.regions[0].db;
+    let pairs = "SELECT COUNT(*) FROM (SELECT v FROM shop.pair_a UNION ALL \
+                 SELECT v FROM shop.pair_b) t WHERE v LIKE 'x%'";
+    assert_eq!(db.number(pairs).await, 0, "one row of it had lost");
+    assert_eq!(db.number("SELECT COUNT(*) FROM shop.plain WHERE id > 7000").await, 0);
+    assert_eq!(db.number("SELECT COUNT(*) FROM shop.plain").await, 1_000);
+    let names = "SELECT name FROM shop.named WHERE id IN (1, 2, 1000) ORDER BY id";
+    assert_eq!(db.rows::<i64>(names).await, [2, 5_000, 1]);
 }
 
 /// Who ships it stops between two parts, and dies: clients elsewhere are not kept from its
@@ -108,12 +162,19 @@ async fn parts_of_a_transaction_count_as_one_and_hold_no_lock_before_the_last_is
     let mut lab = Lab::start_ruled(&[Flavour::MariaDb; 2], 64, (RULES, LIMITS)).await;
     lab.exec_everywhere(SCHEMA).await;
     lab.start_agents().await;
-    let rows = ["stock SELECT seq, 'a', 10", "plain SELECT seq, 'a'"];
+    let rows = [
+        "stock SELECT seq, 'a', 10",
+        "plain SELECT seq, 'a'",
+        "pair_a SELECT seq, 'a'",
+        "pair_b SELECT seq, 'a'",
+        "named SELECT seq, 'a', seq",
+    ];
     for rows in rows {
         let sql = format!("INSERT INTO shop.{rows} FROM shop.seq_1_to_1000");
         lab.regions[0].db.write(&sql).await;
     }
     lab.converge(&TABLES, PATIENCE).await;
     parts_are_one_write(&lab).await;
+    parts_stand_or_fall_as_one(&lab).await;
     nobody_waits_for_a_part(&mut lab).await;
 }

@@ -21,7 +21,7 @@ use super::{AgentError, Shared};
 use crate::apply::Gone;
 use crate::change::{Dot, Place, Record, RecordBody, RegionId, Seq, Vector};
 use crate::failpoint;
-use crate::resolve::{Incoming, Rulebook, touched};
+use crate::resolve::{Incoming, Parts, Rulebook, touched};
 use crate::ship::{InboxConfig, Range, head, held_from};
 use crate::version::{Heads, Index, Reread, Span, Write};
 
@@ -150,7 +150,7 @@ async fn open(
     }
     let records = Range::open(&from, through).await?;
     let book = book.clone();
-    let next = move |(mut records, mut open): (Range, Vec<Write>)| {
+    let next = move |(mut records, mut open): (Range, Open)| {
         let book = book.clone();
         async move {
             while let Some(record) = records.next().await? {
@@ -162,7 +162,15 @@ async fn open(
             Ok(None)
         }
     };
-    Ok((Some(stream::try_unfold((records, Vec::new()), next).boxed()), from.after.seq))
+    let begin = (records, Open::default());
+    Ok((Some(stream::try_unfold(begin, next).boxed()), from.after.seq))
+}
+
+/// A transaction whose parts are read.
+#[derive(Default)]
+struct Open {
+    parts: Parts,
+    writes: Vec<Write>,
 }
 
 /// Adds a record's writes to those of the transaction that is `open`, and gives them all
@@ -170,28 +178,36 @@ async fn open(
 fn enter(
     book: &Rulebook,
     record: Record,
-    open: &mut Vec<Write>,
+    open: &mut Open,
 ) -> Result<Option<Vec<Write>>, AgentError> {
     let txn = match record.body {
         RecordBody::Transaction(txn) if !txn.aborted => txn,
         RecordBody::Transaction(_) | RecordBody::Start(_) => {
-            open.clear();
+            *open = Open::default();
             return Ok(None);
         }
         RecordBody::Heartbeat(_) => return Ok(None),
     };
     if txn.part == 0 {
-        open.clear();
+        *open = Open::default();
     }
+    let changes = open.parts.take(book, &txn.changes, txn.last)?;
     let incoming = Incoming {
         dot: Dot { origin: record.origin, seq: record.seq },
         hlc: record.hlc,
         deps: &Arc::new(record.deps),
         gtid: &record.gtid,
-        changes: &txn.changes,
+        changes: &changes,
     };
-    open.extend(touched(book, &incoming)?.into_iter().map(|one| one.write));
-    Ok(txn.last.then(|| std::mem::take(open)))
+    open.writes.extend(touched(book, &incoming)?.into_iter().map(|one| one.write));
+    if !txn.last {
+        return Ok(None);
+    }
+    let mut writes = std::mem::take(open).writes;
+    if txn.part > 0 {
+        Parts::settle(&mut writes);
+    }
+    Ok(Some(writes))
 }
 
 #[cfg(test)]
@@ -235,7 +251,7 @@ mod tests {
 
     #[track_caller]
     fn check(records: Vec<Record>, wanted: usize) {
-        let (book, mut open) = (Rulebook::default(), Vec::new());
+        let (book, mut open) = (Rulebook::default(), Open::default());
         let whole = records.into_iter().filter_map(|one| enter(&book, one, &mut open).unwrap());
         assert_eq!(whole.map(|writes| writes.len()).sum::<usize>(), wanted);
     }

@@ -10,7 +10,7 @@ use crate::change::{
     Dot, Place, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb,
 };
 use crate::clock::{Clock, CommitTime, Hlc, Now};
-use crate::resolve::{Incoming, Rulebook, touched};
+use crate::resolve::{Incoming, Parts, Rulebook, touched};
 use crate::ship::Tail;
 use crate::version::{Index, KeyError, Write};
 
@@ -21,6 +21,7 @@ struct Open {
     hlc: Hlc,
     deps: Arc<Vector>,
     commit_us: u64,
+    parts: Parts,
     writes: Vec<Write>,
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct Stamper {
     index: SharedIndex,
     book: Rulebook,
     open: Option<Open>,
-    /// Set by each part: a table whose policy refuses what it does to a row.
+    /// Set as writes are judged: a table whose policy refuses what it does to a row.
     refused: Option<String>,
 }
 
@@ -104,15 +105,17 @@ impl Stamper {
             hlc: self.clock.stamp(part.commit, now),
             deps: Arc::new(self.seen.clone()),
             commit_us: self.clock.commit_us(part.commit, now),
+            parts: Parts::default(),
             writes: Vec::new(),
         });
         let mut open = open;
+        let changes = open.parts.take(&self.book, &part.changes, part.last)?;
         let incoming = Incoming {
             dot: Dot { origin: self.region, seq: open.seq },
             hlc: open.hlc,
             deps: &open.deps,
             gtid: &part.gtid,
-            changes: &part.changes,
+            changes: &changes,
         };
         let touched = touched(&self.book, &incoming)?;
         let refused = touched.iter().find(|one| one.is_refused());
@@ -121,6 +124,9 @@ impl Stamper {
         if part.last {
             self.position = part.after.position;
             self.seq = open.seq;
+            if part.part > 0 {
+                Parts::settle(&mut open.writes);
+            }
             self.enter(&open);
         }
         let body = pb::Transaction {

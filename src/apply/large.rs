@@ -1,9 +1,11 @@
 //! A large transaction: its parts are written as they arrive, in one transaction
-//! here, and are never in memory together.
+//! here. In memory together is only what of them is kept anyhow ([`Parts`]).
 //!
 //! What can't be taken back part by part is read again from the inbox: the applier
 //! ends with [`ApplyError::Again`] and the agent starts it anew from the applied
 //! position.
+
+use std::borrow::Cow;
 
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +18,7 @@ use super::stream::{Body, Item};
 use super::{ApplyError, ErrorKind, Mark, Session};
 use crate::change::{BinlogPoint, RegionId};
 use crate::failpoint;
-use crate::resolve::{Earlier, Plan, Planner, Rulebook, TablePlan};
+use crate::resolve::{Earlier, Parts, Plan, PlanError, Planner, Rulebook, TablePlan};
 use crate::version::BatchId;
 
 /// What is known of the parts that are written.
@@ -26,6 +28,7 @@ struct Whole {
     /// Rows that stood in the way, by the place of their conflict in the plan.
     stood: Standing,
     earlier: Earlier,
+    parts: Parts,
 }
 
 impl Whole {
@@ -33,9 +36,17 @@ impl Whole {
     fn take(&mut self, part: Plan, stood: Standing) {
         let before = self.plan.conflicts.len();
         self.stood.extend(stood.into_iter().map(|(n, row)| (before + n, row)));
-        self.earlier.take(&part);
         self.plan.join(part);
     }
+}
+
+/// Leaves of a part what is judged with it.
+fn hold(parts: &mut Parts, book: &Rulebook, part: &mut Item) -> Result<(), PlanError> {
+    let Body::Part { changes, last, .. } = &mut part.body else { return Ok(()) };
+    if let Cow::Owned(judged) = parts.take(book, changes, *last)? {
+        *changes = judged;
+    }
+    Ok(())
 }
 
 /// Writes a part, and tells of the rows that are missing.
@@ -118,20 +129,23 @@ impl Applier {
         let (dot, origin) = (item.dot, item.dot.origin);
         let (book, mut whole) = (self.gate.book.clone(), Whole::default());
         loop {
+            let held = hold(&mut whole.parts, &book, &mut item);
             let part = std::slice::from_ref(&item);
-            let planned = {
+            let planned = held.and_then(|()| {
                 let index = lock(&self.index);
-                batch::plan(Planner::new(&index, &book).after(&whole.earlier), part)
-            };
+                let planner = Planner::new(&index, &book).part(&whole.earlier, last);
+                batch::plan(planner, part).map_err(|(_, error)| error)
+            });
             let mut plan = match planned {
                 Ok(plan) => plan,
-                Err((_, error)) => {
+                Err(error) => {
                     session.rollback().await?;
                     halt(&mut self.streams, origin, &error.to_string(), plan_advice(&error));
                     self.reread.insert(origin);
                     return Ok(None);
                 }
             };
+            whole.earlier.take(&mut plan);
             let tables = std::mem::take(&mut plan.tables);
             let written = async {
                 let stood = session.standing(&plan.conflicts, &|held| held == dot).await?;
@@ -152,6 +166,7 @@ impl Applier {
                 }
             };
             if last {
+                Parts::settle(&mut whole.plan.writes);
                 return Ok(Some(Done { whole, item, point }));
             }
             failpoint::hit("apply.part_written");

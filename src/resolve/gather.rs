@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use prost::Message as _;
 
 use super::{Order, Policy, Recount, Touched};
@@ -41,8 +41,6 @@ pub struct Gather {
     /// Places of which writes that are not earlier than this are wanted too.
     beside: HashMap<RowKey, (Hlc, RegionId)>,
     others: Vec<Write>,
-    /// Sums that one transaction wrote in several of its parts.
-    split: HashSet<RowKey>,
     bytes: usize,
 }
 
@@ -64,7 +62,7 @@ impl Gather {
         self.bytes
     }
 
-    /// What is of interest of a transaction, or of one of its parts.
+    /// What is of interest of what is judged together of a transaction.
     #[must_use]
     pub fn pick(&self, part: &[Touched<'_>]) -> Vec<Picked> {
         let wanted = |write: &Write| self.rows.contains_key(&write.key);
@@ -106,14 +104,9 @@ impl Gather {
         let Some(held) = self.rows.get_mut(&write.key) else { return };
         let dot = write.version.dot;
         let adds_up = policy.merge.is_some();
-        if adds_up {
-            if held.last().is_some_and(|last| last.write.version.dot == dot) {
-                self.split.insert(write.key);
-            }
-        } else if held
-            .iter()
-            .any(|held| held.write.version.dot != dot && replaces(policy, &held.write, write))
-        {
+        let replaced =
+            |by: &Kept| by.write.version.dot != dot && replaces(policy, &by.write, write);
+        if !adds_up && held.iter().any(replaced) {
             return;
         }
         let group = write.body.as_ref().and_then(|body| body.group.as_ref());
@@ -162,7 +155,7 @@ impl Gather {
     pub fn finish(self) -> Recount {
         let kept = self.rows.into_values().flatten();
         let own = kept.flat_map(|kept| std::iter::once(kept.write).chain(kept.halves));
-        Recount::new(own.chain(self.others).collect()).with_split(self.split)
+        Recount::new(own.chain(self.others).collect())
     }
 }
 

@@ -246,22 +246,37 @@ pub(super) fn relaid(effect: Effect, from: &Table, to: &Table) -> Result<Effect,
     })
 }
 
-/// Whether a write that no later delete took away does not show in some of these columns,
-/// nor will: a later one wins their group, and leaves other values there. What an earlier
-/// one left there may go with a delete between the two that is yet to come, and a group
-/// whose order does not follow causality may yet fall back to a write that touched it.
+/// Whether a write does not show in all of these columns, nor will, or a later one shows the
+/// same in them. A later delete takes it away; one that had seen it and changed what it left
+/// stands in for it, whatever comes; and so, where a group's order follows the stamps, does
+/// any later one that wins the group, and leaves other values there. What an earlier one left
+/// there may go with a delete between the two that is yet to come, and a group whose order
+/// does not follow causality may yet fall back to a write that touched it.
 pub(super) fn loses(
     merge: &Merge,
     table: &Table,
     (history, (write, body)): (&[Write], Held<'_>),
     columns: &[usize],
 ) -> bool {
+    let rank = write.version.rank();
+    let held = held(history);
+    let floor = last_delete(&held);
+    if floor.is_some_and(|(floor, _)| floor.version.rank() > rank) {
+        return true;
+    }
     let Some(after) = body.after.as_ref().filter(|_| !mutant::is(Mutant::OrphanOfLoser)) else {
         return false;
     };
-    let held = held(history);
-    let floor = last_delete(&held);
     let live = floor.map_or_else(|| held.clone(), |floor| above(&held, floor));
+    let later = |(w, _): &&Held<'_>| w.version.rank() > rank;
+    let leaves_same = |(_, body): &Held<'_>, columns: &[usize]| {
+        body.after.as_ref().is_some_and(|left| Policy::same(left, after, columns))
+    };
+    let next: Vec<Held<'_>> =
+        live.iter().filter(later).filter(|(w, _)| w.saw(&write.version)).copied().collect();
+    if next.iter().any(|held| leaves_same(held, columns)) {
+        return true;
+    }
     // As in `effect`: above a delete the last write makes the row.
     let last = live.iter().copied().filter(|_| floor.is_some());
     let last = last.max_by_key(|(w, _)| w.version.rank());
@@ -269,11 +284,10 @@ pub(super) fn loses(
     groups.any(|group| {
         let shared: Vec<usize> =
             group.columns.iter().copied().filter(|at| columns.contains(at)).collect();
+        let touching = next.iter().filter(|(_, body)| touches(body, &group.columns));
         let settled = group.order == Order::Latest || !touches(body, &group.columns);
-        let winner = winner(&group, &live).or(last);
-        let winner = winner.filter(|(w, _)| w.version.rank() > write.version.rank());
-        let left = winner.and_then(|(_, body)| body.after.as_ref());
-        settled && left.is_some_and(|left| !Policy::same(left, after, &shared))
+        let winner = winner(&group, &live).or(last).filter(|held| later(&held) && settled);
+        touching.copied().chain(winner).any(|held| !leaves_same(&held, &shared))
     })
 }
 

@@ -115,6 +115,9 @@ pub struct Plan {
     pub local_writes: u64,
     /// Rows that go because of a write that is not theirs, and because of which.
     pub hidden: Vec<(RowKey, Dot)>,
+    /// Rows without their parent as a part leaves them that is not the last, with its write: told
+    /// of with the last one, unless a later part puts them right.
+    pub(super) orphans: Vec<(Write, Conflict)>,
     /// Places of which nothing was known: in a large transaction nearly all.
     pub(super) fresh: Vec<RowKey>,
     /// Per other place the transactions that were here.
@@ -126,26 +129,32 @@ pub struct Plan {
     pub(super) filed: Vec<(RowKey, Role, Vec<Dot>)>,
 }
 
-/// What earlier parts of a transaction wrote, by place: a later part may write the same rows
-/// and values again, or rows that stand or fall with them.
+/// What earlier parts of a transaction wrote, by row: a later part may write the same rows
+/// again, or those that they reference.
 #[derive(Debug, Default)]
-pub struct Earlier(HashMap<RowKey, SmallVec<[Write; 1]>>);
+pub struct Earlier {
+    rows: HashMap<RowKey, SmallVec<[Write; 1]>>,
+    pub(super) orphans: Vec<(Write, Conflict)>,
+}
 
 impl Earlier {
-    /// Takes a part in, after those before it: what is kept of it, and what was written to
-    /// rows of which something is known. Most rows of a large transaction are neither.
-    pub fn take(&mut self, part: &Plan) {
+    /// Takes a part in, after those before it and before another: what it wrote to rows of
+    /// which something is known, as most rows of a large transaction are not, and what it
+    /// has to tell of rows without their parent.
+    pub fn take(&mut self, part: &mut Plan) {
+        self.orphans = part.without_again(std::mem::take(&mut self.orphans));
+        let orphans = std::mem::take(&mut part.orphans);
+        let told: HashSet<RowKey> = orphans.iter().map(|(write, _)| write.key).collect();
         let fresh: HashSet<RowKey> = part.fresh.iter().copied().collect();
-        let counts = |write: &&Write| write.body.is_some() || !fresh.contains(&write.key);
+        let counts = |write: &&Write| !fresh.contains(&write.key) || told.contains(&write.key);
         for write in part.writes.iter().filter(counts) {
-            for place in write.places() {
-                self.0.entry(place).or_default().push(write.clone());
-            }
+            self.rows.entry(write.key).or_default().push(write.clone());
         }
+        self.orphans.extend(orphans);
     }
 
-    pub(super) fn of(&self, place: RowKey) -> &[Write] {
-        self.0.get(&place).map_or(&[], |held| held.as_slice())
+    pub(super) fn of(&self, row: RowKey) -> &[Write] {
+        self.rows.get(&row).map_or(&[], |held| held.as_slice())
     }
 }
 
@@ -183,6 +192,15 @@ impl Plan {
         let dots = dots.chain(self.parents.values().flatten());
         let dots = dots.chain(self.filed.iter().flat_map(|(.., dots)| dots));
         dots.filter(|dot| dot.origin == region).map(|dot| dot.seq).max()
+    }
+
+    /// What earlier parts told of, but for rows that this one writes again.
+    pub(super) fn without_again(&self, mut told: Vec<(Write, Conflict)>) -> Vec<(Write, Conflict)> {
+        if !told.is_empty() {
+            let again: HashSet<RowKey> = self.writes.iter().map(|write| write.key).collect();
+            told.retain(|(write, _)| !again.contains(&write.key));
+        }
+        told
     }
 
     /// Adds another plan of the same transaction, whose operations are done.

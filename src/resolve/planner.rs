@@ -11,7 +11,7 @@ use super::stand::{self, Places, Shown};
 use super::{Order, Rulebook, Touched, touched};
 use crate::change::{Dot, Table};
 use crate::mutant::{self, Mutant};
-use crate::version::{Body, Index, Register, RowKey, Seen, Version, Write};
+use crate::version::{Index, Register, RowKey, Seen, Version, Write};
 
 #[derive(Debug, Default)]
 struct Place {
@@ -56,8 +56,8 @@ pub struct Planner<'a> {
     /// What the batch's own writes have to do with rows of other tables: those of the
     /// first so many, filed when somebody asks.
     register: (Register, usize),
-    /// Of the transaction a part of which comes.
-    earlier: Option<&'a Earlier>,
+    /// Of a transaction of which a part comes, those before it; and whether it is the last.
+    part: Option<(&'a Earlier, bool)>,
 }
 
 impl Places for HashMap<RowKey, Place> {
@@ -79,14 +79,14 @@ impl<'a> Planner<'a> {
             tables: Vec::new(),
             plan,
             register: Default::default(),
-            earlier: None,
+            part: None,
         }
     }
 
-    /// What comes is a further part of a transaction.
+    /// What comes is a part of a transaction, after the earlier ones; perhaps the last.
     #[must_use]
-    pub fn after(mut self, earlier: &'a Earlier) -> Self {
-        self.earlier = Some(earlier);
+    pub const fn part(mut self, earlier: &'a Earlier, last: bool) -> Self {
+        self.part = Some((earlier, last));
         self
     }
 
@@ -140,6 +140,9 @@ impl<'a> Planner<'a> {
     /// The plan.
     #[must_use]
     pub fn finish(mut self) -> Plan {
+        if let Some((earlier, true)) = self.part {
+            self.left(self.plan.without_again(earlier.orphans.clone()));
+        }
         for TableOps { table, ops } in self.tables {
             let mut plan = TablePlan::new(Table::clone(&table));
             let ops: Vec<Op> = ops.into_iter().flatten().collect();
@@ -188,7 +191,7 @@ impl<'a> Planner<'a> {
         } else {
             self.plan.basis.push((place, dots));
         }
-        for write in self.earlier.map_or(&[][..], |earlier| earlier.of(place)) {
+        for write in self.part.map_or(&[][..], |(earlier, _)| earlier.of(place)) {
             seen.enter(place, write);
         }
         self.places.insert(place, Place { seen, op: None, found: None });
@@ -309,20 +312,7 @@ impl<'a> Planner<'a> {
             let mine = |held: &&Write| held.version.dot == one.write.version.dot;
             let mine = laid.history.iter().find(mine).and_then(|w| Some((w, w.body.as_deref()?)));
             let merge = laid.policy.merge.as_ref().unwrap_or(merge);
-            let (write, whole) = mine.expect("the write was entered before it is shown");
-            // Of what several parts did to the row this one's share.
-            let before = body.before.as_ref();
-            let before = before.map(|row| align::relaid(row, &body.table, &laid.table));
-            let shape = |_| PlanError::Shape(one.table.full_name().to_string());
-            let own = Body {
-                table: Arc::clone(&laid.table),
-                before: before.transpose().map_err(shape)?,
-                after: whole.after.clone(),
-                group: None,
-                claims: Default::default(),
-                adds_up: whole.adds_up,
-            };
-            let mine = (write, &own);
+            let mine = mine.expect("the write was entered before it is shown");
             let effect = merge::effect(merge, &laid.table, (&laid.history, &laid.lacks), mine);
             return self.join(&laid.table, key, effect.ok_or_else(sum)?);
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::align::Lacks;
 use super::merge::{self, Effect};
@@ -93,9 +93,6 @@ pub enum Untold {
         "its writes in the outboxes contradict each other: it was changed past the binlog before"
     )]
     Contradiction,
-    /// A sum, and what each part of a transaction adds to it is not all known.
-    #[error("a transaction that is larger than a record wrote it more than once")]
-    Split,
     /// A sum over rows of tables with other columns.
     #[error("its table was altered between its writes")]
     Altered,
@@ -111,7 +108,6 @@ pub enum Untold {
 #[derive(Debug, Default)]
 pub struct Recount {
     places: HashMap<RowKey, Seen>,
-    split: HashSet<RowKey>,
     nothing: Seen,
 }
 
@@ -130,10 +126,7 @@ impl Recount {
         for write in &writes {
             for place in write.places() {
                 let seen = recount.places.entry(place).or_default();
-                let adds_up = write.body.as_ref().is_some_and(|body| body.adds_up);
-                let dot = write.version.dot;
-                // The order is the stamps': only the last one can be of the same transaction.
-                if adds_up && seen.history.last().is_none_or(|last| last.version.dot != dot) {
+                if write.body.as_ref().is_some_and(|body| body.adds_up) {
                     seen.history.push(write.clone());
                     if place == write.key {
                         write.enter(&mut seen.versions);
@@ -144,12 +137,6 @@ impl Recount {
             }
         }
         recount
-    }
-
-    /// These are sums that a transaction wrote more than once.
-    #[must_use]
-    pub(super) fn with_split(self, split: HashSet<RowKey>) -> Self {
-        Self { split, ..self }
     }
 
     /// The row's table, as its last write had it.
@@ -173,9 +160,6 @@ impl Recount {
         }
         let seen = self.seen(key);
         if let Some(merge) = &policy.merge {
-            if self.split.contains(&key) {
-                return Err(Untold::Split);
-            }
             return merged(merge, &seen.history, extent);
         }
         let best = stand::best(policy, seen).ok_or(Untold::Older)?;

@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use super::{Allow, Incoming, Policy, Rulebook};
-use crate::change::{Row, Table};
+use crate::change::{Row, RowChange, Table};
 use crate::version::{Action, Body, Foreign, KeyError, Released, RowKey, Touch, Version, Write};
 
 /// One write with what its row was and is.
@@ -118,16 +118,18 @@ fn moved(txn: &Incoming<'_>) -> Result<HashSet<RowKey>, KeyError> {
     for change in txn.changes {
         let Some(table) = &change.table else { continue };
         let key = table.key_columns();
-        for row in &change.rows {
-            let (Some(before), Some(after)) = (&row.before, &row.after) else { continue };
-            if key.iter().all(|&at| before.values.get(at) == after.values.get(at)) {
-                continue;
-            }
+        for row in change.rows.iter().filter(|row| moves(&key, row)) {
             let touched = RowKey::touched(table, &key, row)?;
             moved.extend(touched.iter().filter(|touch| touch.moved).map(|touch| touch.key));
         }
     }
     Ok(moved)
+}
+
+/// Whether a row has another key after the change, or spells its own in another way.
+pub(super) fn moves(key: &[usize], row: &RowChange) -> bool {
+    let (Some(before), Some(after)) = (&row.before, &row.after) else { return false };
+    key.iter().any(|&at| before.values.get(at) != after.values.get(at))
 }
 
 fn claims(table: &Table, after: Option<&Row>) -> SmallVec<[RowKey; 1]> {

@@ -21,8 +21,6 @@ pub(super) struct Wrote {
     pub(super) after: Option<Row>,
     /// It came by a change of a key.
     moved: bool,
-    /// It went out in several parts, each of which is told of by itself.
-    pub(super) is_split: bool,
 }
 
 impl Wrote {
@@ -85,29 +83,28 @@ pub(super) fn history(world: &World) -> History {
                     for key in [old, new].into_iter().flatten().collect::<BTreeSet<_>>() {
                         let before = row.before.clone().filter(|_| old == Some(key));
                         let after = row.after.clone().filter(|_| new == Some(key));
-                        let held = rows.entry(key).or_insert((before, None, false));
+                        let held = rows.entry(key).or_insert((before.clone(), None, false));
+                        // What came before the change of its key has been judged.
+                        if moved && !held.2 && is_split(dot, &txn.changes, key) {
+                            held.0 = before;
+                        }
                         held.1 = after;
                         held.2 |= moved;
                     }
                 }
             }
             for (key, (before, after, moved)) in rows {
-                if before.is_none() && after.is_none() {
+                let is_split = is_split(dot, &txn.changes, key);
+                if before.is_none() && after.is_none() && !is_split {
                     continue;
                 }
                 let (hlc, seen) = (record.hlc, seen.clone());
-                let is_split = is_split(dot, &txn.changes, key);
-                let wrote = Wrote { dot, hlc, seen, before, after, moved, is_split };
+                let wrote = Wrote { dot, hlc, seen, before, after, moved };
                 history.entry(key).or_default().push(wrote);
             }
         }
     }
     history
-}
-
-/// Whether a transaction wrote a row in several of its parts.
-pub(super) fn was_split(history: &History, key: Key, dot: Dot) -> bool {
-    history.get(&key).into_iter().flatten().any(|wrote| wrote.dot == dot && wrote.is_split)
 }
 
 /// The rows that must stand.

@@ -1,76 +1,84 @@
-//! Transactions that go out in parts: one change a part. Each part is judged for itself
-//! where rows stand or fall together, so those with such rows stay whole here.
+//! Transactions that go out in parts: one change a part.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use super::region::Key;
-use super::schema::{self, ID, Name};
-use crate::change::{Dot, Record, RecordBody, RegionId, TableChange};
-use crate::resolve::{Conflict, Earlier, Incoming, Plan, PlanError, Planner, Rulebook};
-use crate::version::Index;
+use super::schema::{self, ID};
+use crate::change::{Dot, TableChange};
+use crate::resolve::{
+    Earlier, Gather, Incoming, Parts, Picked, Plan, PlanError, Planner, Rulebook, touched,
+};
+use crate::version::{Index, Write};
 
-/// The parts of a transaction: of one in three each change by itself.
-pub(super) fn parts(dot: Dot, changes: &[TableChange]) -> Vec<&[TableChange]> {
-    if is_large(dot, changes) { changes.chunks(1).collect() } else { vec![changes] }
-}
-
-/// Whether it has parts, and is a batch by itself.
+/// Whether it has parts, and is a batch by itself: one in three of several changes.
 pub(super) fn is_large(dot: Dot, changes: &[TableChange]) -> bool {
-    dot.seq.0.is_multiple_of(3) && changes.len() > 1 && changes.iter().all(stands_alone)
+    dot.seq.0.is_multiple_of(3) && changes.len() > 1
 }
 
-/// Whether several parts of it write the row.
-pub(super) fn is_split(dot: Dot, changes: &[TableChange], (name, id): Key) -> bool {
-    let writes = |change: &&TableChange| {
-        let images = change.rows.iter().flat_map(|row| [&row.before, &row.after]);
-        change.table.as_ref().map(schema::of) == Some(name)
-            && images.flatten().any(|row| schema::int(row, ID) == Some(id))
-    };
-    is_large(dot, changes) && changes.iter().filter(writes).count() > 1
+/// What is judged together of a transaction, one after the other.
+fn judged<'a>(
+    book: &Rulebook,
+    dot: Dot,
+    changes: &'a [TableChange],
+) -> Vec<Cow<'a, [TableChange]>> {
+    let size = if is_large(dot, changes) { 1 } else { changes.len().max(1) };
+    let (mut parts, count) = (Parts::default(), changes.chunks(size).len());
+    let chunks = changes.chunks(size).enumerate();
+    let taken = chunks.map(|(n, part)| parts.take(book, part, n + 1 == count));
+    taken.collect::<Result<_, _>>().expect("simulated keys are exact")
 }
 
-/// The orphans of which no other part of the child's transaction writes the child again. A
-/// part is told by itself, whatever a later one does.
-pub(super) fn told_whole<'a>(
-    told: &[Conflict],
-    logs: impl Fn(RegionId) -> &'a Vec<Arc<Record>>,
-) -> Vec<Conflict> {
-    let whole = |met: &&Conflict| {
-        let Some(orphan) = met.orphan.as_deref() else { return false };
-        let child = if orphan.child_came { &met.incoming } else { &met.existing };
-        let Some(id) = schema::int(&orphan.child, ID) else { return true };
-        let (key, dot) = ((schema::of(&orphan.child_table), id), child.version.dot);
-        let mut records = logs(dot.origin).iter().filter(|record| record.seq == dot.seq);
-        !records.any(|record| match &record.body {
-            RecordBody::Transaction(txn) => is_split(dot, &txn.changes, key),
-            RecordBody::Heartbeat(_) | RecordBody::Start(_) => false,
-        })
-    };
-    told.iter().filter(whole).cloned().collect()
+/// The writes of a transaction.
+pub(super) fn writes(book: &Rulebook, txn: &Incoming<'_>) -> Vec<Write> {
+    let mut writes = Vec::new();
+    for changes in judged(book, txn.dot, txn.changes) {
+        let touched = touched(book, &Incoming { changes: &changes, ..*txn });
+        writes.extend(touched.expect("simulated keys are exact").into_iter().map(|one| one.write));
+    }
+    Parts::settle(&mut writes);
+    writes
 }
 
-fn stands_alone(change: &TableChange) -> bool {
-    let Some(table) = &change.table else { return false };
-    let together = matches!(schema::of(table), Name::Unique | Name::Atomic | Name::AtomicToo);
-    !together
-        && change.rows.iter().all(|row| match (&row.before, &row.after) {
-            (Some(before), Some(after)) => schema::int(before, ID) == schema::int(after, ID),
-            (None, _) => true,
-            // A row put back in a later part is not told from one that was changed.
-            (_, None) => false,
-        })
+/// What is of interest of it.
+pub(super) fn picked(book: &Rulebook, txn: &Incoming<'_>, gather: &Gather) -> Vec<Picked> {
+    let each = judged(book, txn.dot, txn.changes).into_iter().flat_map(|changes| {
+        let touched = touched(book, &Incoming { changes: &changes, ..*txn });
+        gather.pick(&touched.expect("simulated keys are exact"))
+    });
+    each.collect()
 }
 
 /// The plan of all parts, each made after those before it.
 pub(super) fn plan(index: &Index, book: &Rulebook, txn: &Incoming<'_>) -> Result<Plan, PlanError> {
     let (mut whole, mut earlier) = (Plan::default(), Earlier::default());
-    for changes in parts(txn.dot, txn.changes) {
-        let mut planner = Planner::new(index, book).after(&earlier);
+    let all = judged(book, txn.dot, txn.changes);
+    for (n, changes) in all.iter().enumerate() {
+        let mut planner = Planner::new(index, book).part(&earlier, n + 1 == all.len());
         planner.add(&Incoming { changes, ..*txn })?;
         let mut part = planner.finish();
-        earlier.take(&part);
+        earlier.take(&mut part);
         whole.tables.append(&mut part.tables);
         whole.join(part);
     }
+    Parts::settle(&mut whole.writes);
     Ok(whole)
+}
+
+/// What a transaction's changes did to a row, as far as it is judged by itself: those of
+/// which nothing is kept with their part, the others together at the end.
+pub(super) fn is_split(dot: Dot, changes: &[TableChange], key: Key) -> bool {
+    let ids = |change: &TableChange| -> Vec<Option<i64>> {
+        let images = change.rows.iter().flat_map(|row| [&row.before, &row.after]);
+        images.flatten().map(|row| schema::int(row, ID)).collect()
+    };
+    let of = |change: &&TableChange| {
+        change.table.as_ref().map(schema::of) == Some(key.0) && ids(change).contains(&Some(key.1))
+    };
+    let moves = |change: &TableChange| {
+        let ids = ids(change);
+        ids.windows(2).any(|pair| pair[0] != pair[1])
+    };
+    let writes: Vec<&TableChange> = changes.iter().filter(of).collect();
+    let alone = writes.iter().position(|change| moves(change)).unwrap_or(writes.len());
+    is_large(dot, changes) && key.0.is_plain() && alone > 0 && writes.len() > 1
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::oracle;
+use super::parts;
 use super::region::Key;
 use super::schema::{self, Name};
 use super::script::Script;
 use super::world::World;
 use crate::change::{Dot, RecordBody, Vector};
 use crate::clock::Hlc;
-use crate::resolve::{Extent, Gather, Incoming, Recounted, Rulebook, Untold, touched};
+use crate::resolve::{Extent, Gather, Incoming, Recounted, Rulebook, Untold};
 use crate::version::RowKey;
 
 /// Where the logs are read from, in quarters of their length; region by region another.
@@ -76,8 +77,7 @@ fn read(world: &World, from: [usize; 5], book: &Rulebook, gather: &mut Gather) -
                 gtid: "",
                 changes: &txn.changes,
             };
-            let picked = gather.pick(&touched(book, &incoming).expect("keys are numbers"));
-            gather.take(&"".into(), picked);
+            gather.take(&"".into(), parts::picked(book, &incoming, gather));
         }
     }
     Extent { floor, covered }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::client;
 use super::invariants::orphans_shown;
-use super::parts::{self, is_large, parts};
+use super::parts::{self, is_large};
 use super::schema::{self, Name};
 use crate::change::{
     Accepted, Dot, Position, ReaderOrder, Record, RecordBody, RegionId, Row, Seq, TableChange,
@@ -14,7 +14,7 @@ use crate::change::{
 };
 use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::mutant::{self, Mutant};
-use crate::resolve::{Conflict, Incoming, Plan, Planner, Rulebook, touched};
+use crate::resolve::{Conflict, Incoming, Plan, Planner, Rulebook};
 use crate::version::{BatchId, Heads, Index, Reread, Span, Write};
 
 pub(super) type Key = (Name, i64);
@@ -221,11 +221,9 @@ impl Region {
                 let hlc = agent.clock.stamp(CommitTime::Micros(commit_us), now);
                 self.ahead_us = self.ahead_us.max(hlc.0.saturating_sub(now_us));
                 let deps = Arc::new(agent.seen.clone());
-                for changes in parts(dot, &changes) {
-                    let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes };
-                    let writes = touched(&self.book, &incoming).expect("simulated keys are exact");
-                    writes.iter().for_each(|one| agent.index.enter_local(&one.write));
-                }
+                let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes: &changes };
+                let writes = parts::writes(&self.book, &incoming);
+                writes.iter().for_each(|write| agent.index.enter_local(write));
                 self.truth.push(seen);
                 let body = pb::Transaction { last: true, changes, ..Default::default() };
                 let record = self.record(hlc, RecordBody::Transaction(body));
@@ -347,9 +345,7 @@ impl Region {
         self.found += batch.plan.tables.iter().map(|table| table.found().count()).sum::<usize>();
         client::run_plan(&mut self.rows, &batch.plan)?;
         if batch.items.len() == 1 && captured == self.binlog.len() {
-            let logs = |origin| self.inboxes.get(&origin).unwrap_or(&self.log);
-            let told = parts::told_whole(&batch.plan.conflicts, logs);
-            orphans_shown::check(&self.rows, &told)?;
+            orphans_shown::check(&self.rows, &batch.plan.conflicts)?;
         }
         self.conflicts.extend(batch.plan.conflicts);
         for item in &batch.items {
@@ -444,11 +440,8 @@ impl Region {
             last = record.seq;
             let deps = Arc::new(record.deps.clone());
             let (dot, hlc) = (Dot { origin, seq: record.seq }, record.hlc);
-            for changes in parts(dot, &txn.changes) {
-                let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes };
-                let touched = touched(&self.book, &incoming).expect("simulated keys are exact");
-                into.extend(touched.into_iter().map(|one| one.write));
-            }
+            let incoming = Incoming { dot, hlc, deps: &deps, gtid: "", changes: &txn.changes };
+            into.extend(parts::writes(&self.book, &incoming));
         }
     }
 

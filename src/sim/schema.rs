@@ -99,6 +99,11 @@ impl Name {
         }
     }
 
+    /// Of its writes nothing is kept but versions, as long as no row changes its key.
+    pub(super) const fn is_plain(self) -> bool {
+        matches!(self, Self::Latest | Self::Journal | Self::Parent | Self::Child)
+    }
+
     /// Its foreign keys: by which column, which table and which column there.
     pub(super) const fn references(self) -> &'static [(usize, Self, usize)] {
         match self {

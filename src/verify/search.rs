@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::outbox::Silence;
 use crate::change::{
-    Accepted, Dot, Place, ReaderOrder, Record, RecordBody, RegionId, Seq, Table, TableChange,
-    TableName, Vector,
+    Accepted, Dot, Place, ReaderOrder, Record, RecordBody, RegionId, Seq, Table, TableName, Vector,
+    pb,
 };
 use crate::clock::Hlc;
 use crate::compare::{Key, key_row};
-use crate::resolve::{Extent, Gather, Incoming, Picked, Rulebook, Untold, touched};
+use crate::resolve::{Extent, Gather, Incoming, Parts, Picked, Rulebook, Untold, touched};
 use crate::version::RowKey;
 
 /// What the writes of the wanted rows may take in memory.
@@ -33,6 +33,7 @@ pub(super) struct Search<'a> {
 #[derive(Default)]
 pub(super) struct Reader {
     order: Option<ReaderOrder>,
+    parts: Parts,
     open: Vec<Picked>,
     /// The last transaction and stamp that may not be known.
     from: Option<(Seq, Hlc)>,
@@ -69,24 +70,35 @@ impl<'a> Search<'a> {
         self.shapes.insert(name, table.clone());
     }
 
-    /// What is of interest of a transaction's part.
-    fn pick(&mut self, record: &Record, changes: &[TableChange]) -> Result<Vec<Picked>, Silence> {
-        let mut of_interest = !self.gather.is_first_round();
-        for table in changes.iter().filter_map(|change| change.table.as_ref()) {
+    /// What is of interest of a transaction, or can be told from one of its `parts`.
+    fn pick(
+        &mut self,
+        record: &Record,
+        txn: &pb::Transaction,
+        parts: &mut Parts,
+    ) -> Result<Vec<Picked>, Silence> {
+        let is_whole = txn.part == 0 && txn.last;
+        let mut of_interest = !self.gather.is_first_round() || !is_whole;
+        for table in txn.changes.iter().filter_map(|change| change.table.as_ref()) {
             of_interest |= self.tables.contains(&table.full_name());
             self.learn(table);
         }
         if !of_interest {
             return Ok(Vec::new());
         }
+        let identity = |_| Silence::Identity;
+        let changes = parts.take(self.book, &txn.changes, txn.last).map_err(identity)?;
+        if parts.bytes() > BYTES_MAX {
+            return Err(Silence::Large(BYTES_MAX));
+        }
         let incoming = Incoming {
             dot: Dot { origin: record.origin, seq: record.seq },
             hlc: record.hlc,
             deps: &Arc::new(record.deps.clone()),
             gtid: &record.gtid,
-            changes,
+            changes: &changes,
         };
-        let touched = touched(self.book, &incoming).map_err(|_| Silence::Identity)?;
+        let touched = touched(self.book, &incoming).map_err(identity)?;
         Ok(self.gather.pick(&touched))
     }
 
@@ -125,21 +137,29 @@ impl Reader {
         match order.accept(&record).map_err(|why| Silence::Broken(record.origin, why))? {
             Accepted::Next => {}
             Accepted::NewEpoch => {
-                self.open.clear();
+                self.forget();
                 self.raise_from(&record);
             }
             Accepted::Duplicate | Accepted::Fenced => return Ok(()),
         }
         let RecordBody::Transaction(txn) = &record.body else { return Ok(()) };
         if txn.aborted {
-            self.open.clear();
+            self.forget();
             return Ok(());
         }
-        self.open.extend(search.pick(&record, &txn.changes)?);
+        self.open.extend(search.pick(&record, txn, &mut self.parts)?);
         if txn.last {
-            return search.take(&record.gtid, std::mem::take(&mut self.open));
+            let picked = std::mem::take(&mut self.open);
+            self.forget();
+            return search.take(&record.gtid, picked);
         }
         Ok(())
+    }
+
+    /// Nothing that was read is of a transaction that goes on.
+    fn forget(&mut self) {
+        self.open.clear();
+        self.parts = Parts::default();
     }
 
     /// The first record may have been a fenced agent's, with an earlier stamp than the one

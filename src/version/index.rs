@@ -48,9 +48,9 @@ impl Seen {
             self.relieve(write);
             let same =
                 |held: &Write| held.version.dot == write.version.dot && held.key == write.key;
+            // A row that an earlier part of its transaction had only changed, or the same again.
             match self.history.iter_mut().rfind(|held| same(held)) {
-                Some(held) if mutant::is(Mutant::PartsApart) => held.clone_from(write),
-                Some(held) => held.join(write),
+                Some(held) => held.clone_from(write),
                 None => self.history.push(write.clone()),
             }
         }

@@ -108,7 +108,8 @@ impl Planner<'_> {
             None => {
                 let index = self.index;
                 let known = self.plan.parents.entry(row);
-                if known.or_insert_with(|| index.deletes(row, ALL)).is_empty() {
+                let is_known = !known.or_insert_with(|| index.deletes(row, ALL)).is_empty();
+                if !is_known && self.part.is_none_or(|(earlier, _)| earlier.of(row).is_empty()) {
                     return SmallVec::new();
                 }
             }
@@ -152,14 +153,10 @@ impl Planner<'_> {
         self.load_groups(own_places(write.key));
         let (table, policy) = self.book.of(table);
         let seen = self.places.seen(write.key);
-        let Some(mine) = seen.versions.iter().find(|version| version.dot == dot) else {
-            return false;
-        };
-        if mine.action == Action::Delete {
+        if write.version.action == Action::Delete {
             return false;
         }
         if let Some(merge) = &policy.merge {
-            let over = |v: &Version| v.action == Action::Delete && v.rank() > mine.rank();
             // What can't be laid out is refused when it is shown.
             let laid = self.aligned(&table, write.key).ok().flatten();
             let (table, merge, history) = match &laid {
@@ -169,11 +166,15 @@ impl Planner<'_> {
                 None => (&table, merge, &seen.history),
             };
             let held = history.iter().find(|held| held.version.dot == dot);
-            let held = held.and_then(|held| Some((held, held.body.as_deref()?)));
+            let Some(held) = held.and_then(|held| Some((held, held.body.as_deref()?))) else {
+                return false;
+            };
             let columns: Vec<usize> =
                 key.columns.iter().filter_map(|&at| usize::try_from(at).ok()).collect();
-            let loses = |held| merge::loses(merge, table, (history, held), &columns);
-            return !seen.versions.iter().any(over) && !held.is_some_and(loses);
+            return !merge::loses(merge, table, (history, held), &columns);
+        }
+        if seen.versions.iter().all(|version| version.dot != dot) {
+            return false;
         }
         if policy.order != Order::Latest {
             return true;
@@ -273,7 +274,7 @@ impl Planner<'_> {
         (existing, policy, orphan): (Held, &'static str, Orphan),
     ) {
         let body = existing.body.as_deref();
-        self.plan.conflicts.push(Conflict {
+        let met = Conflict {
             table: Arc::clone(&one.table),
             kind: ConflictKind::ForeignKey,
             policy,
@@ -292,7 +293,40 @@ impl Planner<'_> {
             shows: true,
             outcome: Outcome::Both,
             orphan: Some(Arc::new(orphan)),
-        });
+        };
+        match self.part {
+            Some((_, false)) => self.plan.orphans.push((one.write.clone(), met)),
+            Some((_, true)) | None => self.plan.conflicts.push(met),
+        }
+    }
+
+    /// Tells of the rows without their parent that earlier parts left, now that all of the
+    /// transaction is known.
+    pub(super) fn left(&mut self, orphans: Vec<(Write, Conflict)>) {
+        for (came, met) in orphans {
+            if self.is_left(&came, &met) {
+                self.plan.conflicts.push(met);
+            }
+        }
+    }
+
+    /// Whether what came and what was there still are a row and the one that it lacks.
+    fn is_left(&mut self, came: &Write, met: &Conflict) -> bool {
+        let Some(orphan) = met.orphan.as_deref() else { return false };
+        let (table, key) = (&orphan.child_table, &orphan.key);
+        let row = RowKey::of(table, &table.key_columns(), &orphan.child).ok();
+        let Some(value) = RowKey::referenced(table, key, &orphan.child) else { return false };
+        let (child, parent) = match orphan.child_came {
+            true => (Some(came.clone()), met.existing.version),
+            false => {
+                let dot = met.existing.version.dot;
+                let is_child = |w: &Write| w.version.dot == dot && Some(w.key) == row;
+                (self.filed(value, Role::References).into_iter().find(is_child), came.version)
+            }
+        };
+        let Some(child) = child else { return false };
+        self.gone(&child, key, value).iter().any(|held| held.version.dot == parent.dot)
+            && self.shows_child(&child, table, key)
     }
 }
 

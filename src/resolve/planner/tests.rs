@@ -1,7 +1,7 @@
 use super::*;
 use crate::change::{Column, Kind, RegionId, Row, RowChange, Seq, TableChange, Value, Vector};
 use crate::clock::Hlc;
-use crate::resolve::{ConflictKind, Merge, Number, Outcome, Policy};
+use crate::resolve::{ConflictKind, Merge, Number, Outcome, Parts, Policy};
 use crate::version::{Action, BatchId};
 
 fn dot(origin: u8, seq: u64) -> Dot {
@@ -96,47 +96,55 @@ fn what_a_transaction_does_to_a_row_is_one_write() {
     assert!(none.conflicts.is_empty() && none.tables.is_empty() && none.writes.is_empty());
 }
 
-/// A sum, after a delete that the transaction had not seen: what its parts add is whole.
+/// A sum that one part takes away and a later one puts back, and a row that a part writes
+/// before the rest is known.
 #[test]
-fn parts_of_a_transaction_are_one_write_of_a_row() {
-    let book = Rulebook::new(|_| Policy {
-        merge: Some(Merge { deltas: vec![1], groups: Vec::new() }),
-        ..Policy::default()
-    });
-    let part = |index: &Index, earlier: &Earlier, (name, hlc): (Dot, u64), rows| {
-        let Txn(dot, hlc, deps, changes) = Txn::new(name, hlc, &[], vec![rows]);
-        let incoming = Incoming { dot, hlc: Hlc(hlc), deps: &deps, gtid: "", changes: &changes };
-        let mut planner = Planner::new(index, &book).after(earlier);
-        planner.add(&incoming).unwrap();
-        planner.finish()
-    };
-    let (first, second) =
-        ((Some(row(1, 10)), Some(row(1, 13))), (Some(row(1, 13)), Some(row(1, 15))));
-    let mut index = Index::default();
-    let mut earlier = Earlier::default();
-    let delete = part(&index, &earlier, (dot(1, 1), 9), (Some(row(1, 10)), None));
-    delete.writes.iter().for_each(|write| index.enter_local(write));
-    let plan = part(&index, &earlier, (dot(2, 1), 11), first.clone());
-    assert_eq!(plan.tables[0].puts, [row(1, 3)]);
-    earlier.take(&plan);
-    let plan = part(&index, &earlier, (dot(2, 1), 11), second.clone());
-    assert_eq!(plan.tables[0].puts, [row(1, 5)]);
-    // Where nothing was deleted each part adds its own share.
-    let mut index = Index::default();
-    let mut earlier = Earlier::default();
-    for (rows, share) in [(first, 3), (second, 2)] {
-        let plan = part(&index, &earlier, (dot(2, 1), 11), rows);
-        let add = &plan.tables[0].merges[0].add;
-        assert_eq!(*add, [(1, Number::of(&Value::new(Kind::Int(share))).unwrap())]);
-        earlier.take(&plan);
-        plan.writes.iter().for_each(|write| index.enter_local(write));
+fn what_parts_did_to_a_row_that_is_kept_is_one_write_of_it() {
+    let merge = Merge { deltas: vec![1], groups: Vec::new() };
+    let sums = Policy { merge: Some(merge), ..Policy::default() };
+    let book = Rulebook::new(move |_| sums.clone());
+    let rows =
+        [(Some(row(1, 10)), Some(row(1, 13))), (Some(row(1, 13)), None), (None, Some(row(1, 15)))];
+    let (mut parts, mut judged) = (Parts::default(), Vec::new());
+    for (n, rows) in rows.into_iter().enumerate() {
+        let changes = change(vec![rows]);
+        judged.push(parts.take(&book, &changes, n == 2).unwrap().into_owned());
     }
-    let history = index
-        .seen(RowKey::of(&change(vec![])[0].table.clone().unwrap(), &[0], &row(1, 0)).unwrap())
-        .history;
-    let bodies: Vec<_> = history.iter().filter_map(|write| write.body.as_ref()).collect();
-    assert_eq!(bodies.len(), 1);
-    assert_eq!((&bodies[0].before, &bodies[0].after), (&Some(row(1, 10)), &Some(row(1, 15))));
+    assert!(judged[0].is_empty() && judged[1].is_empty());
+    let deps = Arc::new(Vector::default());
+    let (hlc, changes) = (Hlc(11), &judged[2][..]);
+    let txn = Incoming { dot: dot(2, 1), hlc, deps: &deps, gtid: "", changes };
+    let index = Index::default();
+    let mut planner = Planner::new(&index, &book);
+    planner.add(&txn).unwrap();
+    let plan = planner.finish();
+    let add = &plan.tables[0].merges[0].add;
+    assert_eq!(*add, [(1, Number::of(&Value::new(Kind::Int(5))).unwrap())]);
+    let [write] = &plan.writes[..] else { panic!("{:?}", plan.writes) };
+    let body = write.body.as_deref().unwrap();
+    assert_eq!((&body.before, &body.after), (&Some(row(1, 10)), &Some(row(1, 15))));
+}
+
+/// Rows whose versions say all go with their part, until they change their keys; then they
+/// are judged with all that did.
+#[test]
+fn rows_that_change_their_keys_wait_for_the_last_part() {
+    let book = Rulebook::default();
+    let (first, second) = ((Some(row(1, 1)), Some(row(2, 1))), (Some(row(2, 1)), Some(row(2, 5))));
+    let plain = (Some(row(9, 1)), Some(row(9, 2)));
+    let mut parts = Parts::default();
+    let mut take = |rows: Vec<_>, last| {
+        let changes = change(rows);
+        let judged = parts.take(&book, &changes, last).unwrap();
+        judged.iter().map(|change| change.rows.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(take(vec![plain.clone(), plain.clone()], false), [2]);
+    assert_eq!(take(vec![plain.clone(), first.clone()], false), [1]);
+    assert_eq!(take(vec![second], false), [0; 0]);
+    assert_eq!(take(vec![plain.clone()], true), [1, 1, 1]);
+    let mut parts = Parts::default();
+    let whole = change(vec![first, plain]);
+    assert!(matches!(parts.take(&book, &whole, true), Ok(std::borrow::Cow::Borrowed(_))));
 }
 
 #[test]

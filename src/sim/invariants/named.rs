@@ -19,14 +19,9 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
             let row = conflict.incoming.after.as_ref().expect("a write that leaves a row");
             let key = (schema::of(&conflict.table), schema::int(row, ID).expect("a key"));
             let (came, here) = (conflict.incoming.version.dot, conflict.existing.version.dot);
-            // What is told of a part is not what the whole did.
-            let in_parts = [came, here].iter().any(|&dot| oracle::was_split(history, key, dot));
             for contest in contests {
                 let at = contest.columns[0];
                 told.insert((region.id, key, came, at));
-                if in_parts {
-                    continue;
-                }
                 let winner = if contest.incoming_wins { came } else { here };
                 preferred(history, key, (came, here), at).filter(|&dot| dot == winner).ok_or_else(
                     || {
@@ -44,8 +39,7 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
         .filter(|((name, _), all)| name.merges() && all.iter().all(|write| write.after.is_some()));
     for (&key, all) in kept {
         for group in oracle::column_groups(key.0) {
-            let touching = all.iter().filter(|w| w.touches(group) && !w.is_split);
-            let touching: Vec<_> = touching.collect();
+            let touching: Vec<_> = all.iter().filter(|w| w.touches(group)).collect();
             for (came, here) in touching.iter().flat_map(|a| touching.iter().map(move |b| (a, b))) {
                 let entry = (here.dot.origin, key, came.dot, group[0]);
                 if came.is_concurrent(here) && !told.contains(&entry) {

@@ -14,7 +14,7 @@ use crate::sim::world::World;
 /// Child, column, the child's write and the parent's.
 type Told = (Key, usize, Dot, Dot);
 
-fn told(orphan: &Orphan, conflict: &Conflict, history: &History) -> Result<Told, String> {
+fn told(orphan: &Orphan, conflict: &Conflict) -> Result<Told, String> {
     let (child, parent) = match orphan.child_came {
         true => (&conflict.incoming, &conflict.existing),
         false => (&conflict.existing, &conflict.incoming),
@@ -25,13 +25,6 @@ fn told(orphan: &Orphan, conflict: &Conflict, history: &History) -> Result<Told,
     let of = |&&(column, ..): &&(usize, Name, usize)| column == at;
     let &(_, target, there) = name.references().iter().find(of).expect("a foreign key");
     let (from, to) = (child.version.dot, parent.version.dot);
-    // A part is told by itself, whatever a later one of its transaction does.
-    let row = parent.after.as_ref().or(parent.before.as_ref());
-    let parent_id = row.and_then(|row| schema::int(row, ID));
-    let split = |key, dot| oracle::was_split(history, key, dot);
-    if split((name, id), from) || parent_id.is_some_and(|id| split((target, id), to)) {
-        return Ok(((name, id), at, from, to));
-    }
     let value = schema::int(&orphan.child, at).ok_or("orphans: a NULL references nothing")?;
     let goes = |row: &Option<Row>| row.as_ref().and_then(|row| schema::int(row, there));
     let Side { before, after, .. } = parent;
@@ -48,7 +41,7 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
         let mut log = BTreeSet::new();
         for conflict in &region.conflicts {
             if let Some(orphan) = &conflict.orphan {
-                log.insert(told(orphan, conflict, history)?);
+                log.insert(told(orphan, conflict)?);
             }
         }
         logs.push((region.id, log));
@@ -64,12 +57,15 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
                 continue;
             }
             let Some(child) = oracle::standing_at(history, key, at) else { continue };
-            // Of a row whose columns are resolved apart, one of the writes that left the value.
+            // Of a row whose columns are resolved apart, one of the writes that left the value;
+            // of another one that the last had seen: whoever leaves a reference as it is does
+            // not wait for its parent.
             let left =
                 |w: &&Wrote| w.after.as_ref().and_then(|r| schema::int(r, at)) == Some(value);
-            let all = history[&key].iter().filter(left).filter(|_| key.0.merges());
+            let all = history[&key].iter().filter(left);
+            let all = all.filter(|w| key.0.merges() || child.saw(w));
             let children: Vec<Dot> = all.chain([child]).map(|w| w.dot).collect();
-            let ends = ends(history, parent, column, value);
+            let ends = ends(history, (parent, column, value), child);
             for (region, log) in &logs {
                 let logged = |end: &&Wrote| {
                     children.iter().any(|&child| log.contains(&(key, at, child, end.dot)))
@@ -94,12 +90,18 @@ pub(super) fn check(world: &World, history: &History) -> Result<(), String> {
 }
 
 /// The writes by which rows let the value go that do not hold it in the end. A value that
-/// was taken since, and lost again by the row that took it, has that conflict.
-fn ends(history: &History, parent: Name, column: usize, value: i64) -> Vec<&Wrote> {
+/// was taken since, and lost again by the row that took it, has that conflict; so has one that
+/// the child's author knew another row to hold, which lost it.
+fn ends<'a>(
+    history: &'a History,
+    (parent, column, value): (Name, usize, i64),
+    child: &Wrote,
+) -> Vec<&'a Wrote> {
     let of = |row: &Option<Row>| row.as_ref().and_then(|row| schema::int(row, column));
     let rows = history.iter().filter(|(key, _)| key.0 == parent);
-    let ends = rows.clone().flat_map(|(&key, all)| {
-        let standing = oracle::standing(history, key).filter(|last| of(&last.after) != Some(value));
+    let ends = rows.clone().flat_map(|(key, all)| {
+        let standing =
+            oracle::standing(history, *key).filter(|last| of(&last.after) != Some(value));
         let stands = move |end: &&Wrote| {
             standing.is_some_and(|last| {
                 // One that another hid, which held the value, is told where that one goes.
@@ -107,14 +109,19 @@ fn ends(history: &History, parent: Name, column: usize, value: i64) -> Vec<&Wrot
                 last.dot == end.dot || column != ID && last.saw(end) && !all.iter().any(hides)
             })
         };
-        all.iter().filter(stands).filter(move |end| {
+        let ends = all.iter().filter(stands).filter(move |end| {
             let held = of(&end.before) == Some(value) || column == ID && key.1 == value;
             held && of(&end.after) != Some(value)
-        })
+        });
+        ends.map(move |end| (key, end))
     });
-    let takes = |end: &Wrote, other: &Wrote| of(&other.after) == Some(value) && other.saw(end);
-    let taken = |end: &Wrote| {
-        column != ID && rows.clone().flat_map(|(_, all)| all).any(|other| takes(end, other))
+    let taken = |&(row, end): &(&Key, &Wrote)| {
+        let known = |(key, other): (&Key, &Wrote)| {
+            key != row && child.saw(other) && other.is_concurrent(end)
+        };
+        let mut holds = rows.clone().flat_map(|(key, all)| all.iter().map(move |w| (key, w)));
+        holds.any(|(key, w)| of(&w.after) == Some(value) && (w.saw(end) || known((key, w))))
     };
-    ends.filter(|end| !taken(end)).collect()
+    let ends = ends.filter(|end| column == ID || !taken(end));
+    ends.map(|(_, end)| end).collect()
 }

@@ -191,7 +191,7 @@ fn a_reader_that_began_at_a_fenced_record_knows_nothing() {
 }
 
 #[test]
-fn a_sum_that_a_transaction_wrote_in_two_parts_is_not_told() {
+fn a_sum_that_a_transaction_wrote_in_two_parts_is_told() {
     let merge = crate::resolve::Merge { deltas: vec![], groups: vec![] };
     let policy = crate::resolve::Policy { merge: Some(merge), ..Default::default() };
     let given = policy.clone();
@@ -208,5 +208,5 @@ fn a_sum_that_a_transaction_wrote_in_two_parts_is_not_told() {
         gather.finish().row(&policy, key, &Extent::default()).map(|told| told.row)
     };
     assert_eq!(told(&[WHOLE]), Ok(row(1)));
-    assert_eq!(told(&[(0, false, false), (1, true, false)]), Err(Untold::Split));
+    assert_eq!(told(&[(0, false, false), (1, true, false)]), Ok(row(1)));
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::change::pb::UniqueKey;
 use crate::change::{Column, Kind, Row, RowChange, Seq, TableChange, Value, Vector};
 use crate::clock::Hlc;
-use crate::resolve::{Incoming, Merge, Plan, Rulebook};
+use crate::resolve::{ColumnGroup, Earlier, Incoming, Merge, Parts, Plan, Rulebook};
 use crate::version::Index;
 
 type Rows = Vec<(Option<Row>, Option<Row>)>;
@@ -182,6 +182,107 @@ fn of_columns_resolved_apart_a_write_that_lost_them_references_nothing() {
 fn of_columns_resolved_apart_what_an_earlier_write_left_is_not_settled() {
     check_columns(7, 4, 1);
     check_columns(7, 9, 0);
+}
+
+/// Row 1 of a child with one more column, resolved apart: 3 makes it a child of nobody, and of
+/// two writes that meet in this column 3's stands. 1 makes it a child of 7, and then writes
+/// its other column and, perhaps, this one too. 3 deletes what it wrote: what 1 wrote is later.
+/// Parent 7 goes in 2. How often that is told.
+#[track_caller]
+fn check_older_write(second: Option<i64>, wanted: usize) {
+    let book = Rulebook::new(|table| {
+        let order = Order::Priority(vec![dot(3, 1).origin]);
+        let groups = vec![ColumnGroup { columns: vec![1], order }];
+        let merge = Merge { deltas: Vec::new(), groups };
+        let merges = table.name == "child";
+        Policy { merge: merges.then_some(merge), ..Policy::default() }
+    });
+    let wide = |before: Option<[Option<i64>; 2]>, after: Option<[Option<i64>; 2]>| {
+        let of = |[to, n]: [Option<i64>; 2]| {
+            let mut row = row(1, to);
+            row.values.push(n.map_or(Value::NULL, |n| Value::new(Kind::Int(n))));
+            row
+        };
+        let mut change = change("child", vec![(before.map(of), after.map(of))]);
+        let n = Column { name: "n".into(), ..Column::default() };
+        change.table.as_mut().unwrap().columns.push(n);
+        vec![change]
+    };
+    let nobodys = [None, Some(1)];
+    let writes = [
+        ((dot(3, 2), &[][..]), wide(None, Some(nobodys))),
+        ((dot(1, 5), &[][..]), wide(None, Some([Some(7), Some(1)]))),
+        ((dot(1, 6), &[dot(3, 2)][..]), wide(Some(nobodys), Some([second, Some(2)]))),
+        ((dot(3, 4), &[dot(3, 2)][..]), wide(Some(nobodys), None)),
+    ];
+    let mut index = Index::default();
+    for (name, changes) in &writes {
+        for write in plan_by(&book, &Index::default(), *name, changes).writes {
+            index.enter_local(&write);
+        }
+    }
+    let end = (dot(2, 1), &[][..]);
+    let told = plan_by(&book, &index, end, &parent(true, false)).conflicts;
+    assert_eq!(told.len(), wanted, "{told:#?}");
+}
+
+#[test]
+fn of_columns_resolved_apart_a_write_shows_in_what_later_ones_left_alone() {
+    check_older_write(None, 1);
+    check_older_write(Some(7), 1);
+    check_older_write(Some(8), 0);
+}
+
+/// A transaction that comes in these parts, when `here` has happened: what is told.
+#[track_caller]
+fn check_parts(here: &[TableChange], parts: &[Vec<TableChange>], wanted: usize) {
+    let mut index = Index::default();
+    enter(&mut index, 1, here);
+    let (book, deps) = (Rulebook::default(), Arc::default());
+    let (mut earlier, mut whole) = (Earlier::default(), Plan::default());
+    for (n, changes) in parts.iter().enumerate() {
+        let mut planner = Planner::new(&index, &book).part(&earlier, n + 1 == parts.len());
+        let (dot, hlc) = (dot(2, 1), Hlc(2));
+        planner.add(&Incoming { dot, hlc, deps: &deps, gtid: "", changes }).unwrap();
+        let mut part = planner.finish();
+        earlier.take(&mut part);
+        whole.join(part);
+    }
+    let told = whole.conflicts.iter().filter(|met| met.orphan.is_some());
+    assert_eq!(told.count(), wanted);
+}
+
+#[test]
+fn what_parts_leave_is_told_once_all_of_them_are_known() {
+    let child_is = |from: Option<i64>, to| {
+        let before = from.map(|from| row(1, Some(from)));
+        vec![change("child", vec![(before, Some(row(1, Some(to))))])]
+    };
+    let other = vec![change("parent", vec![(None, Some(row(9, None)))])];
+    let end = parent(true, false);
+    check_parts(&child(Some(7)), &[end.clone(), other.clone()], 1);
+    check_parts(&child(Some(7)), &[end.clone(), child_is(None, 9)], 0);
+    check_parts(&child(Some(7)), &[end.clone(), other.clone(), parent(false, true)], 0);
+    check_parts(&end, &[child(Some(7)), other.clone()], 1);
+    check_parts(&end, &[child(Some(7)), child_is(Some(7), 9)], 0);
+    check_parts(&end, &[child(Some(7)), other, parent(false, true)], 0);
+    check_parts(&end, &[child(Some(7)), child_is(Some(7), 7)], 1);
+}
+
+/// Of a row that several parts wrote the reference of the last one counts.
+#[test]
+fn a_reference_that_a_later_part_changed_is_none() {
+    let moved = change("child", vec![(Some(row(1, Some(7))), Some(row(1, Some(8))))]);
+    let parts = [child(Some(7)), vec![moved]];
+    let writes = parts.iter().flat_map(|part| plan(&Index::default(), dot(1, 1), &[], part).writes);
+    let mut writes: Vec<Write> = writes.collect();
+    Parts::settle(&mut writes);
+    let mut index = Index::default();
+    writes.iter().for_each(|write| index.enter_local(write));
+    assert!(plan(&index, dot(2, 1), &[], &parent(true, false)).conflicts.is_empty());
+    let mut eight = parent(true, false);
+    eight[0].rows[0].before = Some(row(8, None));
+    assert_eq!(plan(&index, dot(2, 1), &[], &eight).conflicts.len(), 1);
 }
 
 #[test]

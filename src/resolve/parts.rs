@@ -1,0 +1,117 @@
+//! Transactions that come in parts.
+//!
+//! What a part did to rows of which a version says all is judged with the part. What is kept,
+//! and what stands or falls together, is held until the last one has come and judged then, as
+//! if the transaction had come whole: whoever reads it in parts (capture, the applier, a
+//! restart, a search) comes to the same writes.
+
+use std::borrow::Cow;
+
+use hashbrown::{HashMap, HashSet};
+use prost::Message as _;
+
+use super::Rulebook;
+use super::touch::moves;
+use crate::change::TableChange;
+use crate::mutant::{self, Mutant};
+use crate::version::{KeyError, RowKey, Write};
+
+/// What is held of a transaction's parts until its last one.
+#[derive(Debug, Default)]
+pub struct Parts {
+    held: Vec<TableChange>,
+    /// Rows of tables whose writes are not kept, that changed their keys.
+    moved: HashSet<RowKey>,
+    bytes: usize,
+}
+
+impl Parts {
+    /// Takes the next part's changes, and gives those to judge now: with the last part all
+    /// that was held, too. Those of one row are in the order in which they were made.
+    ///
+    /// # Errors
+    /// [`KeyError`] for a row without an exact identity.
+    pub fn take<'a>(
+        &mut self,
+        book: &Rulebook,
+        changes: &'a [TableChange],
+        last: bool,
+    ) -> Result<Cow<'a, [TableChange]>, KeyError> {
+        let nothing_held = self.held.is_empty();
+        if nothing_held && (last || changes.iter().all(|change| stands_alone(book, change)))
+            || mutant::is(Mutant::PartsApart)
+        {
+            return Ok(Cow::Borrowed(changes));
+        }
+        let mut now = Vec::new();
+        for change in changes {
+            now.extend(self.hold(book, change)?);
+        }
+        if last {
+            now.append(&mut self.held);
+        }
+        Ok(Cow::Owned(now))
+    }
+
+    /// About how much memory is held, as it would be in a record.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// To be called with the writes of all parts, in their order. Of a row that several parts
+    /// wrote the last one says what it references.
+    pub fn settle(writes: &mut [Write]) {
+        let mut foreign: HashMap<RowKey, usize> = HashMap::new();
+        for at in 0..writes.len() {
+            let key = writes[at].key;
+            if let Some(earlier) = foreign.remove(&key) {
+                writes[earlier].foreign = None;
+            }
+            if writes[at].foreign.is_some() {
+                foreign.insert(key, at);
+            }
+        }
+    }
+
+    /// Holds what of a change has to wait, and gives the rest.
+    fn hold(
+        &mut self,
+        book: &Rulebook,
+        change: &TableChange,
+    ) -> Result<Option<TableChange>, KeyError> {
+        let Some(table) = &change.table else { return Ok(None) };
+        let (_, policy) = book.of(table);
+        let key = table.key_columns();
+        let (mut held, mut rest) = (Vec::new(), Vec::new());
+        for row in &change.rows {
+            let waits = if policy.keeps(table) {
+                true
+            } else if policy.groups() && (moves(&key, row) || !self.moved.is_empty()) {
+                let touched = RowKey::touched(table, &key, row)?;
+                let waits = touched.iter().any(|one| one.moved || self.moved.contains(&one.key));
+                self.moved.extend(touched.iter().filter(|_| waits).map(|one| one.key));
+                waits
+            } else {
+                false
+            };
+            if waits { &mut held } else { &mut rest }.push(row.clone());
+        }
+        let of = |rows: Vec<_>| {
+            (!rows.is_empty()).then(|| TableChange { table: change.table.clone(), rows })
+        };
+        let held = of(held);
+        self.bytes += held.as_ref().map_or(0, TableChange::encoded_len);
+        self.held.extend(held);
+        Ok(of(rest))
+    }
+}
+
+/// Whether nothing of a change has to wait where nothing waits yet.
+fn stands_alone(book: &Rulebook, change: &TableChange) -> bool {
+    let Some(table) = &change.table else { return true };
+    let (_, policy) = book.of(table);
+    let key = table.key_columns();
+    let moved = || policy.groups() && change.rows.iter().any(|row| moves(&key, row));
+    !policy.keeps(table) && !moved()
+}
