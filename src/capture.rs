@@ -7,6 +7,7 @@
 //! ("Binary Log Event") and MariaDB's knowledge base ("Replication Protocol").
 
 mod additive;
+mod ahead;
 mod assemble;
 mod bytes;
 mod catalog;

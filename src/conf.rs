@@ -53,7 +53,8 @@ pub struct DatabaseConf {
     #[serde(default)]
     pub password: Option<Secret>,
     /// The id under which the agent reads the binlog, unique among the replicas of
-    /// the database; 4000000 plus the region's id when absent.
+    /// the database as the one 1000 above it has to be; 4000000 plus the region's id when
+    /// absent.
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub server_id: Option<u32>,

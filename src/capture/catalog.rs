@@ -6,16 +6,17 @@
 //! `binlog_row_metadata` not FULL) the dictionary must say all, so it is read before
 //! the first row, and again with each schema change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
+use super::ahead::{Ahead, is_named};
 use super::definition::{self, Definition, described_column};
 use super::described::Described;
 use super::table_map::{TableMap, Written, kind};
-use super::{CaptureError, Replicates};
+use super::{ALL_TABLES, CaptureConfig, CaptureError, Checkpoint};
 use crate::change::{Column, Table, TableName};
 
 /// A replicated table as its rows are read.
@@ -78,8 +79,10 @@ pub(super) struct Catalog {
     /// Names of collations by number, once asked for.
     collations: HashMap<usize, String>,
     /// The server's events describe no columns: definitions are read ahead.
-    ahead: bool,
+    ahead: Option<Ahead>,
     defined: HashMap<TableName, Definition>,
+    /// Tables of which it is not known how the rows to come were written.
+    barred: HashSet<TableName>,
     known: HashMap<TableName, Known>,
     /// The tables that a table's foreign keys refer to: as they are decides which count.
     parents: HashMap<TableName, Vec<TableName>>,
@@ -92,8 +95,9 @@ impl Catalog {
             opts,
             conn: None,
             collations: HashMap::new(),
-            ahead: false,
+            ahead: None,
             defined: HashMap::new(),
+            barred: HashSet::new(),
             known: HashMap::new(),
             parents: HashMap::new(),
         }
@@ -102,19 +106,48 @@ impl Catalog {
     /// When the server's events don't describe columns, reads all replicated tables'
     /// definitions: as early as can be, so that only a change of schema while nobody
     /// followed is missed.
-    pub(super) async fn read_ahead(&mut self, replicates: &Replicates) -> Result<(), CaptureError> {
+    pub(super) async fn read_ahead(
+        &mut self,
+        config: &CaptureConfig,
+        here: &Checkpoint,
+    ) -> Result<(), CaptureError> {
         let tables = match self.undescribed().await {
             Ok(tables) => tables,
             Err(error) => return Err(self.lost(&error)),
         };
         let Some(tables) = tables else { return Ok(()) };
-        self.ahead = true;
-        for (schema, name) in tables {
-            if replicates(&schema, &name) {
-                let name = TableName { schema, name };
-                let definition = self.ask(&name).await?;
-                self.defined.insert(name, definition);
-            }
+        self.ahead = Some(Ahead::new(config.clone()));
+        let tables = tables.into_iter().filter(|(schema, name)| (config.replicates)(schema, name));
+        let tables = tables.map(|(schema, name)| TableName { schema, name });
+        self.define(&tables.collect::<Vec<_>>(), here).await
+    }
+
+    /// Reads definitions for the rows that follow `here`.
+    async fn define(
+        &mut self,
+        tables: &[TableName],
+        here: &Checkpoint,
+    ) -> Result<(), CaptureError> {
+        for name in tables {
+            let definition = self.ask(name).await?;
+            self.defined.insert(name.clone(), definition);
+        }
+        let Some(ahead) = self.ahead.as_mut().filter(|_| !tables.is_empty()) else {
+            return Ok(());
+        };
+        ahead.look(here).await?;
+        let changes: Vec<usize> = tables.iter().map(|name| ahead.changes(name)).collect();
+        for (name, changes) in tables.iter().zip(changes) {
+            // The one that it has then may be the one that changed it meanwhile.
+            let is_now = match changes {
+                0 => false,
+                1 => Some(&self.ask(name).await?) == self.defined.get(name),
+                _ => true,
+            };
+            match is_now {
+                true => self.barred.insert(name.clone()),
+                false => self.barred.remove(name),
+            };
         }
         Ok(())
     }
@@ -137,21 +170,24 @@ impl Catalog {
         Ok(Some(tables))
     }
 
-    /// These tables are changed; `*` stands for all of a schema.
-    pub(super) async fn changed(&mut self, tables: &[TableName]) -> Result<(), CaptureError> {
+    /// These tables are changed, up to `here`; `*` stands for all of a schema.
+    pub(super) async fn changed(
+        &mut self,
+        tables: &[TableName],
+        statement: &str,
+        here: &Checkpoint,
+    ) -> Result<(), CaptureError> {
         for changed in tables {
-            let named = |name: &TableName| {
-                name.schema == changed.schema && (changed.name == "*" || name.name == changed.name)
-            };
+            let named = |name: &TableName| is_named(name, changed);
             self.known.retain(|name, _| !named(name));
             self.defined.retain(|name, _| !named(name));
+            self.barred.retain(|name| !named(name));
             self.parents_changed(named).await?;
-            if self.ahead && changed.name != "*" {
-                let definition = self.ask(changed).await?;
-                self.defined.insert(changed.clone(), definition);
-            }
         }
-        Ok(())
+        let Some(ahead) = &mut self.ahead else { return Ok(()) };
+        ahead.passed(tables, statement);
+        let tables = tables.iter().filter(|table| table.name != ALL_TABLES).cloned();
+        self.define(&tables.collect::<Vec<_>>(), here).await
     }
 
     /// These tables are changed, or new: so may be which foreign keys that refer to them
@@ -175,8 +211,13 @@ impl Catalog {
         Ok(())
     }
 
-    /// The table that a map names, as it was when the map was written.
-    pub(super) async fn table(&mut self, map: &TableMap) -> Result<Arc<TableInfo>, CaptureError> {
+    /// The table that a map names, which stands behind `here`, as it was when the map was
+    /// written.
+    pub(super) async fn table(
+        &mut self,
+        map: &TableMap,
+        here: &Checkpoint,
+    ) -> Result<Arc<TableInfo>, CaptureError> {
         let name = TableName { schema: map.schema.clone(), name: map.table.clone() };
         if let Some(known) = self.known.get(&name)
             && known.columns == map.columns
@@ -190,7 +231,7 @@ impl Catalog {
         }
         let info = match &map.described {
             Some(described) => self.described(&name, map, described).await?,
-            None => self.undescribed_table(&name, map).await?,
+            None => self.undescribed_table(&name, map, here).await?,
         };
         let info = Arc::new(info);
         let known = Known {
@@ -206,17 +247,17 @@ impl Catalog {
         &mut self,
         name: &TableName,
         map: &TableMap,
+        here: &Checkpoint,
     ) -> Result<TableInfo, CaptureError> {
-        if let Some(held) = self.defined.get(name).and_then(|held| held.fitting(map)) {
-            return held.table(name);
+        let fits = |held: &Definition| held.fitting(map).is_some();
+        if !self.defined.get(name).is_some_and(fits) {
+            self.define(std::slice::from_ref(name), here).await?;
         }
-        let definition = self.ask(name).await?;
-        let Some(fitting) = definition.fitting(map) else {
-            return Err(CaptureError::Moved(name.to_string()));
-        };
-        let info = fitting.table(name);
-        self.defined.insert(name.clone(), definition);
-        info
+        let held = self.defined.get(name).filter(|_| !self.barred.contains(name));
+        match held.and_then(|held| held.fitting(map)) {
+            Some(fitting) => fitting.table(name),
+            None => Err(CaptureError::Moved(name.to_string())),
+        }
     }
 
     /// Takes the event at its word; a column that still is what it was adds what the

@@ -107,8 +107,8 @@ impl Tables<'_> {
     async fn settle(&mut self, said: CaptureEvent) -> Result<CaptureEvent, CaptureError> {
         let Self::Server(config, catalog) = self else { return Ok(said) };
         let said = said.filtered(&config.replicates, false);
-        if let CaptureEvent::Ddl { tables, .. } = &said {
-            catalog.changed(tables).await?;
+        if let CaptureEvent::Ddl { tables, statement, after, .. } = &said {
+            catalog.changed(tables, statement, after).await?;
         }
         Ok(said)
     }

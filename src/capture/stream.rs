@@ -26,7 +26,7 @@ use crate::change::{BinlogPoint, Position, TableName};
 /// The source sends a heartbeat this often when it has nothing else.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// Silent for longer than this, the connection is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// How long what was read from the binlog may wait for its commit until it counts as
 /// never executed: a promoted replica that lacks it never will.
 const EXECUTED_MAX: Duration = Duration::from_secs(5);
@@ -165,30 +165,21 @@ async fn follow(
     awaited: watch::Receiver<u32>,
     burst: &mut Burst,
 ) -> Result<(), CaptureError> {
-    let (stream, mut assembler, folds) = connect(config).await?;
+    let (stream, mut assembler, folds) = connect(config, false).await?;
     let mut catalog = Catalog::new(config.opts.clone());
-    catalog.read_ahead(&config.replicates).await?;
+    Box::pin(catalog.read_ahead(config, &assembler.checkpoint())).await?;
     let mut reader = Reader { stream, pace: Pace::new(Instant::now()), awaited, burst };
     loop {
         let event = match reader.next().await {
             None => return Err(CaptureError::Away("silent for 10 s".to_owned())),
             Some(None) => return Err(CaptureError::Away("the stream has ended".to_owned())),
-            // Where a payload's events are read, nothing comes from the network.
-            Some(Some(Err(_))) if assembler.in_payload() => {
-                return Err(CaptureError::Corrupt("a compressed transaction can't be read"));
-            }
-            Some(Some(Err(error))) => return Err(ended(&error, &config.from)),
+            Some(Some(Err(error))) => return Err(broken(&error, &assembler, &config.from)),
             Some(Some(Ok(event))) => event,
         };
         let header = event.header();
         let data = Bytes::copy_from_slice(event.data());
         let kind = header.event_type_raw();
-        // In a payload, whose sum has been checked, an event has none.
-        if let Some(sum) = event.checksum()
-            && kind != 15
-            && !assembler.in_payload()
-            && crc(&event) != u32::from_le_bytes(sum)
-        {
+        if !is_sound(&event, &assembler) {
             return Err(CaptureError::Checksum);
         }
         if Assembler::is_map(kind) {
@@ -199,8 +190,8 @@ async fn follow(
         let place = (header.timestamp(), header.server_id(), header.log_pos());
         let Some(said) = assembler.event(kind, place, data)? else { continue };
         let said = said.filtered(&config.replicates, folds);
-        if let CaptureEvent::Ddl { tables, .. } = &said {
-            Box::pin(catalog.changed(tables)).await?;
+        if let CaptureEvent::Ddl { tables, statement, after, .. } = &said {
+            Box::pin(catalog.changed(tables, statement, after)).await?;
         }
         reader.pace.saw();
         reader.burst.events.push(said);
@@ -290,8 +281,14 @@ fn sleep(rest: Duration, hurry: impl Future) {
     }
 }
 
-fn crc(event: &Event) -> u32 {
-    event.calc_checksum(mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32)
+/// Whether the event's sum is right. In a payload, whose sum has been checked, it has none.
+pub(super) fn is_sound(event: &Event, assembler: &Assembler) -> bool {
+    let crc32 = mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32;
+    event.checksum().is_none_or(|sum| {
+        event.header().event_type_raw() == 15
+            || assembler.in_payload()
+            || event.calc_checksum(crc32) == u32::from_le_bytes(sum)
+    })
 }
 
 /// Reads the definition that a TABLE_MAP calls for.
@@ -306,12 +303,25 @@ pub(super) async fn learn(
     }
     let map = table_map::parse(data, assembler.is_mariadb())?;
     let info = if (config.replicates)(&map.schema, &map.table) {
-        Some(Box::pin(catalog.table(&map)).await?)
+        Some(Box::pin(catalog.table(&map, &assembler.checkpoint())).await?)
     } else {
         None
     };
     assembler.enter_table(map, info);
     Ok(())
+}
+
+/// What an error of the stream means, which was begun at `from`.
+pub(super) fn broken(
+    error: &mysql_async::Error,
+    assembler: &Assembler,
+    from: &Position,
+) -> CaptureError {
+    // Where a payload's events are read, nothing comes from the network.
+    if assembler.in_payload() {
+        return CaptureError::Corrupt("a compressed transaction can't be read");
+    }
+    ended(error, from)
 }
 
 fn ended(error: &mysql_async::Error, from: &Position) -> CaptureError {
@@ -351,8 +361,11 @@ async fn has_executed(conn: &mut Conn, from: &Position) -> Result<(), CaptureErr
     }
 }
 
-/// The binlog's stream, and whether names of tables have no case there.
-async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler, bool), CaptureError> {
+/// The binlog's stream, which may end with it, and whether names of tables have no case there.
+pub(super) async fn connect(
+    config: &CaptureConfig,
+    ends: bool,
+) -> Result<(BinlogStream, Assembler, bool), CaptureError> {
     let opts = OptsBuilder::from_opts(config.opts.clone()).max_allowed_packet(Some(PACKET_MAX));
     let mut conn = Conn::new(opts).await.map_err(|e| away(&e))?;
     let asked = conn.query_first("SELECT @@version, @@lower_case_table_names").await;
@@ -390,6 +403,7 @@ async fn connect(config: &CaptureConfig) -> Result<(BinlogStream, Assembler, boo
         (Source::MySql(config.from.clone()), request)
     };
     let assembler = Assembler::new(source, config.part_bytes).ok_or(bad)?;
+    let request = if ends { request.with_non_blocking() } else { request };
     let stream = conn.get_binlog_stream(request).await.map_err(|e| ended(&e, &config.from))?;
     Ok((stream, assembler, folds != 0))
 }

@@ -223,6 +223,73 @@ async fn a_table_altered_while_nobody_followed_is_named_where_events_describe_no
     assert!(matches!(error, CaptureError::Moved(_)), "{error}");
 }
 
+/// What is read of these statements, which ran while nobody followed; with `Moved` at the
+/// end where it is refused to go on.
+async fn check_while_away(db: &Database, statements: &str, wanted: &[&str]) {
+    let here = current(&mut db.conn().await).await.unwrap();
+    db.exec(statements).await;
+    let mut follow = Follow::from(db, here.position);
+    let is_refused = wanted.last() == Some(&"Moved");
+    let count = wanted.len() - usize::from(is_refused);
+    assert_eq!(lines(&mut follow, count).await, wanted[..count], "{statements}");
+    if is_refused {
+        let error = follow.error().await;
+        assert!(matches!(error, CaptureError::Moved(_)), "{statements}: {error}");
+    }
+}
+
+/// An old row would be read by the new names, though the number and the types of the
+/// columns are what they were.
+#[tokio::test]
+async fn a_change_that_stands_ahead_bars_the_rows_before_it_and_no_others() {
+    let minimal = &["--binlog-row-metadata=MINIMAL"][..];
+    for (flavour, more) in [
+        (Flavour::MariaDb, minimal),
+        (Flavour::MySql56, &[]),
+        (Flavour::MySql57, &[]),
+        (Flavour::MySql80, minimal),
+    ] {
+        let make = |name: &str| format!("CREATE TABLE shop.{name} (id INT PRIMARY KEY, v INT);\n");
+        let tables: String = ["a", "b", "c", "d", "e"].iter().map(|name| make(name)).collect();
+        let (db, _) = start(flavour, more, &format!("CREATE DATABASE shop;\n{tables}")).await;
+        let (db, change) = (&db, "CHANGE v w INT, ADD INDEX (w)");
+        let rows = "INSERT INTO shop.a VALUES (1, 1);\n";
+        check_while_away(db, &format!("{rows}ALTER TABLE shop.a {change}"), &["Moved"]).await;
+        // An index, and rows behind the change alone.
+        let sql = format!(
+            "INSERT INTO shop.b VALUES (1, 1);\nALTER TABLE shop.b ADD INDEX (v);\n\
+             ALTER TABLE shop.c {change};\nINSERT INTO shop.c VALUES (1, 2)"
+        );
+        let wanted = ["id:Int=1 v:Int=1", "ddl", "ddl", "id:Int=1 w:Int=2"];
+        check_while_away(db, &sql, &wanted).await;
+        // Of two changes the second bars what stands between them.
+        let two = |between: &str| {
+            format!(
+                "ALTER TABLE shop.d CHANGE v w INT;\n{between};\n\
+                 ALTER TABLE shop.d CHANGE w v INT;\nINSERT INTO shop.d VALUES (2, 2)"
+            )
+        };
+        check_while_away(db, &two("DO 1"), &["ddl", "ddl", "id:Int=2 v:Int=2"]).await;
+        check_while_away(
+            db,
+            &two("INSERT INTO shop.d VALUES (1, 1)").replace("(2, 2)", "(3, 3)"),
+            &["ddl", "Moved"],
+        )
+        .await;
+        // A table that is new, and one that replaces another.
+        let new = make("n") + "INSERT INTO shop.n VALUES (1, 1);\n";
+        check_while_away(db, &format!("{new}ALTER TABLE shop.n {change}"), &["Moved"]).await;
+        let replaced = "DROP TABLE shop.e;\nCREATE TABLE shop.e (v INT, id INT PRIMARY KEY);\n\
+                        INSERT INTO shop.e VALUES (5, 6)";
+        check_while_away(db, replaced, &["ddl", "v:Int=5 id:Int=6"]).await;
+        let replaced = format!(
+            "INSERT INTO shop.e VALUES (7, 8);\n{}",
+            replaced.replace("(v INT, id INT PRIMARY KEY)", "(id INT PRIMARY KEY, v INT)")
+        );
+        check_while_away(db, &replaced, &["Moved"]).await;
+    }
+}
+
 /// A key counts from when there is the table that it refers to.
 #[tokio::test]
 async fn foreign_keys_follow_the_tables_that_they_refer_to() {
