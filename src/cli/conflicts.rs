@@ -12,7 +12,7 @@ use mysql_async::Conn;
 use serde_json::Value as Json;
 
 use super::settings::{Settings, SettingsArguments};
-use super::{Exit, Output, complain, print, utc};
+use super::{Exit, Output, complain, print, printed, utc};
 use crate::conflicts::{self, Entry, Filter, LogError, Restored};
 use crate::topology::{Span, did_you_mean};
 
@@ -158,7 +158,9 @@ async fn obey(
                 let Some(last) = entries.last() else { break };
                 filter.after = last.id;
                 let lines: Result<Vec<_>, _> = entries.iter().map(serde_json::to_string).collect();
-                print(&format!("{}\n", lines?.join("\n")))?;
+                if !printed(&format!("{}\n", lines?.join("\n")))? {
+                    break;
+                }
             }
         }
         ConflictsCommand::Verify { .. } => return verify(conn).await,

@@ -13,8 +13,10 @@ use crate::compare::{Column, Image, Key, Seen, Shape};
 use crate::database::{Login, takes_writes};
 use crate::topology::{Region, Topology};
 
-/// Bounds a connection and every statement: a chunk is made to take less than a second.
+/// Bounds every statement: a chunk is made to take less than a second.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a database may take to let the comparison in.
+const LOGIN_MAX: Duration = Duration::from_secs(10);
 
 /// A region under comparison.
 pub(super) struct Peer {
@@ -95,7 +97,12 @@ impl Peer {
                     conn.query_first("SELECT @@global.read_only, @@version").await?;
                 Ok((conn, row.unwrap_or_default()))
             };
-            match bounded(&name, Box::pin(asked)).await {
+            let asked = tokio::time::timeout(LOGIN_MAX, bounded(&name, Box::pin(asked)));
+            let Ok(answer) = asked.await else {
+                others.push(format!("{address} does not answer within {} s", LOGIN_MAX.as_secs()));
+                continue;
+            };
+            match answer {
                 Ok((conn, (read_only, version))) if takes_writes(&read_only) => {
                     found.push((conn, version, opts));
                 }
@@ -296,5 +303,28 @@ impl Peer {
                 Ok(answer.flatten() == Some(1))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Kafka;
+
+    #[tokio::test]
+    async fn a_database_that_does_not_answer_is_named_soon() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let region = Region {
+            name: "r1".to_owned(),
+            id: RegionId::new(1).unwrap(),
+            databases: vec![address.clone()],
+            cluster: String::new(),
+            kafka: Kafka { brokers: Vec::new(), peer_brokers: Vec::new() },
+        };
+        let login = Login { user: "u".to_owned(), password: None, tls: false };
+        let asked = tokio::time::timeout(2 * LOGIN_MAX, Peer::connect(&region, &login)).await;
+        let Err(VerifyError::Writable { why, .. }) = asked.unwrap() else { panic!("let in") };
+        assert!(why.contains(&address) && why.contains("does not answer within 10 s"), "{why}");
     }
 }
