@@ -353,6 +353,8 @@ pub struct LinkStatus {
 pub struct IndexStatus {
     /// Rows with a version that is not stable everywhere.
     pub keys: Option<u64>,
+    /// Writes that are kept one by one: under `delta` and `columns:` all, else few.
+    pub writes: Option<u64>,
 }
 
 /// The clocks.

@@ -435,12 +435,13 @@ impl Stamping {
         let beat = pb::Heartbeat { sent_us: now, delays: shared.clocks.delays() };
         let acked = self.outbox.acked().borrow().0;
         let record = self.stamper.heartbeat(beat);
-        let keys = self.stamper.index_len();
+        let (keys, writes) = self.stamper.index_size();
         shared.board.update(|status| {
             status.outbox.acked_seq = Some(acked);
             status.outbox.sent_seq = Some(self.sent.0);
             status.capture.gtid = Some(record.position.0.clone());
             status.index.keys = u64::try_from(keys).ok();
+            status.index.writes = u64::try_from(writes).ok();
             status.clock.hlc_us = Some(self.stamper.hlc().0);
             status.clock.source_offset_us = shared.clocks.source();
             status.clock.limit_us = self.shared.setup.topology.limits.clock_offset.micros();

@@ -216,9 +216,10 @@ impl Stamper {
         self.clock.commit_us(commit, now)
     }
 
-    /// Rows in the index.
-    pub(crate) fn index_len(&self) -> usize {
-        lock(&self.index).len()
+    /// How much the index holds: rows, and writes that it keeps one by one.
+    pub(crate) fn index_size(&self) -> (usize, usize) {
+        let index = lock(&self.index);
+        (index.len(), index.kept_writes())
     }
 
     /// The last stamp.

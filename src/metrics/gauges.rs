@@ -20,6 +20,7 @@ pub(super) struct Gauges {
     outbox_unacked: KnownGauge,
     retention: KnownGauge,
     index_keys: KnownGauge,
+    index_writes: KnownGauge,
     clock_offset: KnownGauge,
     source_offset: KnownGauge,
     clock_limit: KnownGauge,
@@ -56,6 +57,12 @@ impl Gauges {
             outbox_unacked: known(r, "outbox_unacked_txns", "Sent, not yet acknowledged.", &[]),
             retention: known(r, "retention_seconds", "How long Kafka keeps records.", &[]),
             index_keys: known(r, "index_keys", "Rows in the index of recent versions.", &[]),
+            index_writes: known(
+                r,
+                "index_writes",
+                "Writes that the index keeps one by one, for policies that may need them again.",
+                &[],
+            ),
             clock_offset: known(r, "clock_offset_seconds", "Peer's clock minus ours.", &["peer"]),
             source_offset: known(
                 r,
@@ -89,6 +96,7 @@ impl Gauges {
         self.outbox_unacked.set_option(&[], unacked);
         self.retention.set_option(&[], status.retention_us.map(seconds));
         self.index_keys.set_option(&[], status.index.keys.map(float));
+        self.index_writes.set_option(&[], status.index.writes.map(float));
         self.clock_offset.forget_all();
         for (peer, offset) in &status.clock.offset_us {
             self.clock_offset.set_option(&[peer], offset.map(signed_seconds));

@@ -157,6 +157,8 @@ pub struct Index {
     rows: HashMap<RowKey, Versions>,
     /// Only where something is kept.
     kept: HashMap<RowKey, Vec<Write>>,
+    /// How many these are.
+    kept_writes: usize,
     overlay: HashMap<RowKey, Vec<(BatchId, Write)>>,
     staged: VecDeque<Staged>,
     /// The places that hold something of a transaction.
@@ -229,6 +231,13 @@ impl Index {
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Writes held one by one, by row and by unique value: of a policy that may need them
+    /// again, and of what is concurrent with these.
+    #[must_use]
+    pub const fn kept_writes(&self) -> usize {
+        self.kept_writes
     }
 
     /// Whether nothing is held.
@@ -314,7 +323,7 @@ impl Index {
     }
 
     fn sweep(&mut self, place: RowKey) {
-        let Self { rows, kept, overlay, stable, .. } = self;
+        let Self { rows, kept, kept_writes, overlay, stable, .. } = self;
         // The last that was concurrent with what is stable may not be read back yet.
         let pending = overlay.get(&place).filter(|_| !mutant::is(Mutant::CollectUnderBatch));
         let pending = pending.map_or(&[][..], Vec::as_slice);
@@ -334,7 +343,9 @@ impl Index {
             versions: rows.remove(&place).unwrap_or_default(),
             history: std::mem::take(history),
         };
+        *kept_writes -= seen.history.len();
         seen.sweep(stable, pending);
+        *kept_writes += seen.history.len();
         if seen.history.is_empty() {
             kept.remove(&place);
         } else {
@@ -373,7 +384,9 @@ impl Index {
                 versions: self.rows.remove(&place).unwrap_or_default(),
                 history: self.kept.remove(&place).unwrap_or_default(),
             };
+            self.kept_writes -= seen.history.len();
             seen.enter(place, write);
+            self.kept_writes += seen.history.len();
             if !seen.versions.is_empty() {
                 self.rows.insert(place, seen.versions);
             }

@@ -57,7 +57,12 @@ pub(super) fn text(status: &AgentStatus) -> String {
         known(outbox.acked_seq)
     ));
     noted(&mut line, outbox.reason.as_deref(), None);
-    line(format!("index    {} rows", known(status.index.keys)));
+    let index = &status.index;
+    line(format!(
+        "index    {} rows, {} writes kept one by one",
+        known(index.keys),
+        known(index.writes)
+    ));
     let clock = &status.clock;
     let peers = clock.offset_us.iter().map(|(peer, us)| format!(", {peer} {}", offset(*us)));
     let database = offset(clock.source_offset_us);

@@ -177,3 +177,23 @@ fn what_won_is_known_as_long_as_what_it_won_over() {
     index.collect(&[dot(1, 4)].into_iter().collect());
     assert!(index.is_empty());
 }
+
+#[test]
+fn writes_that_are_kept_are_counted_until_they_are_forgotten() {
+    let mut index = Index::default();
+    let sum = |seq, deps: &[Dot]| {
+        let mut write = kept(write(1, seq, deps), &[]);
+        Arc::get_mut(write.body.as_mut().unwrap()).unwrap().adds_up = true;
+        write
+    };
+    index.enter_local(&sum(1, &[]));
+    index.enter_local(&sum(2, &[]));
+    assert_eq!((index.len(), index.kept_writes()), (1, 2));
+    index.stage(BatchId(1), vec![dot(2, 1)], vec![kept(write(2, 1, &[]), &[RowKey(9)])]);
+    assert_eq!(index.kept_writes(), 2);
+    index.marker(&[dot(2, 1)]);
+    assert_eq!(index.kept_writes(), 4, "the row's, and the value's");
+    index.collect(&[dot(1, 2), dot(2, 1)].into_iter().collect());
+    assert!(index.is_empty());
+    assert_eq!(index.kept_writes(), 0);
+}
