@@ -52,6 +52,7 @@ fn filled() -> (StatusBoard, Arc<Metrics>) {
         s.database.reachable = Some(true);
         (s.outbox.acked_seq, s.outbox.sent_seq) = (Some(10), Some(10));
         s.index.keys = Some(3);
+        s.index.writes = Some(7);
         s.retention_us = Some(604_800_000_000);
         s.clock.offset_us.insert("us".into(), Some(-200));
         (s.clock.source_offset_us, s.clock.limit_us) = (Some(-100), 500_000);
