@@ -217,6 +217,7 @@ mod tests {
         Column, Kind, Position, Row, RowChange, Table, TableChange, Value, Vector, pb,
     };
     use crate::clock::Hlc;
+    use crate::resolve::{Merge, Policy};
     use crate::version::{Action, RowKey, Version};
 
     fn part(part: u32, last: bool, aborted: bool, ids: &[i64]) -> Record {
@@ -251,8 +252,13 @@ mod tests {
 
     #[track_caller]
     fn check(records: Vec<Record>, wanted: usize) {
-        let (book, mut open) = (Rulebook::default(), Open::default());
-        let whole = records.into_iter().filter_map(|one| enter(&book, one, &mut open).unwrap());
+        check_by(&Rulebook::default(), records, wanted);
+    }
+
+    #[track_caller]
+    fn check_by(book: &Rulebook, records: Vec<Record>, wanted: usize) {
+        let mut open = Open::default();
+        let whole = records.into_iter().filter_map(|one| enter(book, one, &mut open).unwrap());
         assert_eq!(whole.map(|writes| writes.len()).sum::<usize>(), wanted);
     }
 
@@ -286,6 +292,15 @@ mod tests {
     fn parts_count_once_they_are_whole() {
         check(vec![part(0, false, false, &[1, 2]), part(1, true, false, &[3])], 3);
         check(vec![part(0, false, false, &[1, 2])], 0);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_row_that_several_parts_wrote_is_one_write() {
+        let book = Rulebook::new(|_| Policy { merge: Some(Merge::default()), ..Policy::default() });
+        check_by(&book, vec![part(0, false, false, &[1, 2]), part(1, true, false, &[1])], 2);
+        let void = part(0, true, true, &[]);
+        let records = vec![part(0, false, false, &[1, 2]), void, part(0, true, false, &[9])];
+        check_by(&book, records, 1);
     }
 
     #[test]

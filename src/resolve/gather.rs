@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use prost::Message as _;
 
 use super::{Order, Policy, Recount, Touched};
@@ -29,8 +29,8 @@ pub struct Picked {
 #[derive(Debug)]
 struct Kept {
     write: Write,
-    /// The rest of its group.
-    halves: Vec<Write>,
+    /// Its group, shared by the rows of it that are wanted.
+    group: Option<Arc<[Write]>>,
     gtid: Arc<str>,
 }
 
@@ -66,16 +66,22 @@ impl Gather {
     #[must_use]
     pub fn pick(&self, part: &[Touched<'_>]) -> Vec<Picked> {
         let wanted = |write: &Write| self.rows.contains_key(&write.key);
-        let groups: Vec<_> = part
+        let groups = part
             .iter()
             .filter(|one| wanted(&one.write))
-            .filter_map(|one| one.write.body.as_ref()?.group.clone())
-            .collect();
+            .filter_map(|one| one.write.body.as_ref()?.group.clone());
+        let mut grouped: HashSet<RowKey> = HashSet::new();
+        for group in groups {
+            // A row is of one group.
+            if !group.first().is_some_and(|first| grouped.contains(first)) {
+                grouped.extend(group.iter().copied());
+            }
+        }
         let picked = part.iter().filter(|one| {
             let write = &one.write;
             let rank = write.version.rank();
             wanted(write)
-                || groups.iter().any(|group| group.contains(&write.key))
+                || grouped.contains(&write.key)
                 || write.places().any(|at| self.beside.get(&at).is_some_and(|&from| rank >= from))
         });
         picked.map(whole).collect()
@@ -85,8 +91,11 @@ impl Gather {
     /// rows, then those beside them.
     pub fn take(&mut self, gtid: &Arc<str>, picked: Vec<Picked>) {
         if self.is_first_round() {
-            for at in 0..picked.len() {
-                self.keep(gtid, &picked, at);
+            let groups = groups(&picked);
+            for Picked { write, policy } in &picked {
+                let first = write.body.as_ref().and_then(|body| body.group.as_ref()?.first());
+                let group = first.and_then(|first| groups.get(first).cloned());
+                self.keep((write, policy), group, gtid);
             }
             return;
         }
@@ -99,8 +108,12 @@ impl Gather {
         }
     }
 
-    fn keep(&mut self, gtid: &Arc<str>, picked: &[Picked], at: usize) {
-        let Picked { write, policy } = &picked[at];
+    fn keep(
+        &mut self,
+        (write, policy): (&Write, &Policy),
+        group: Option<Arc<[Write]>>,
+        gtid: &Arc<str>,
+    ) {
         let Some(held) = self.rows.get_mut(&write.key) else { return };
         let dot = write.version.dot;
         let adds_up = policy.merge.is_some();
@@ -109,19 +122,25 @@ impl Gather {
         if !adds_up && held.iter().any(replaced) {
             return;
         }
-        let group = write.body.as_ref().and_then(|body| body.group.as_ref());
-        let others = picked.iter().enumerate().filter(|(other, _)| *other != at);
-        let halves = others.map(|(_, other)| &other.write);
-        let halves = halves.filter(|w| group.is_some_and(|g| g.contains(&w.key))).cloned();
-        let (write, gtid) = (write.clone(), Arc::clone(gtid));
-        let kept = Kept { write, halves: halves.collect(), gtid };
-        self.bytes += size(&kept);
+        let kept = Kept { write: write.clone(), group, gtid: Arc::clone(gtid) };
+        self.bytes += bytes(write) + kept.group.as_ref().map_or(0, |group| shared(group, 2));
         if !adds_up {
             for gone in held.extract_if(.., |held| replaces(policy, &kept.write, &held.write)) {
-                self.bytes -= size(&gone);
+                self.bytes -= bytes(&gone.write);
+                self.bytes -= gone.group.as_ref().map_or(0, |group| shared(group, 1));
             }
         }
         held.push(kept);
+    }
+
+    /// The writes that are kept, each group once.
+    fn kept(&self) -> impl Iterator<Item = &Write> {
+        let mut seen = HashSet::new();
+        self.rows.values().flatten().flat_map(move |kept| {
+            let group = kept.group.iter().filter(|group| seen.insert(group.as_ptr().addr()));
+            let group: Vec<&Write> = group.flat_map(|group| group.iter()).collect();
+            std::iter::once(&kept.write).chain(group)
+        })
     }
 
     /// The source's names of the transactions that wrote the rows.
@@ -134,28 +153,23 @@ impl Gather {
     /// After the first round: whether a second one is needed, through all transactions
     /// again, since writes may be void.
     pub fn look_beside(&mut self) -> bool {
-        for kept in self.rows.values().flatten() {
-            let from = kept.write.version.rank();
-            let all = || std::iter::once(&kept.write).chain(&kept.halves);
-            let alone = all().all(|write| {
-                write.body.iter().all(|body| body.group.is_none() && body.claims.is_empty())
-            });
-            if !alone {
-                for place in all().flat_map(Write::places) {
-                    let held = self.beside.entry(place).or_insert(from);
-                    *held = from.min(*held);
-                }
+        let mut beside = std::mem::take(&mut self.beside);
+        let alone = |body: &Arc<Body>| body.group.is_none() && body.claims.is_empty();
+        for write in self.kept().filter(|write| !write.body.iter().all(alone)) {
+            let from = write.version.rank();
+            for place in write.places() {
+                let held = beside.entry(place).or_insert(from);
+                *held = from.min(*held);
             }
         }
+        self.beside = beside;
         !self.beside.is_empty()
     }
 
     /// The writes found.
     #[must_use]
     pub fn finish(self) -> Recount {
-        let kept = self.rows.into_values().flatten();
-        let own = kept.flat_map(|kept| std::iter::once(kept.write).chain(kept.halves));
-        Recount::new(own.chain(self.others).collect())
+        Recount::new(self.kept().chain(&self.others).cloned().collect())
     }
 }
 
@@ -194,8 +208,22 @@ fn copied(row: &Row) -> Row {
     Row { values: row.values.iter().map(Value::compact).collect() }
 }
 
-fn size(kept: &Kept) -> usize {
-    bytes(&kept.write) + kept.halves.iter().map(bytes).sum::<usize>()
+/// By its first row the writes of each group.
+fn groups(picked: &[Picked]) -> HashMap<RowKey, Arc<[Write]>> {
+    let mut groups: HashMap<RowKey, Vec<Write>> = HashMap::new();
+    for Picked { write, .. } in picked {
+        let group = write.body.as_ref().and_then(|body| body.group.as_ref());
+        if let Some(first) = group.and_then(|group| group.first()) {
+            groups.entry(*first).or_default().push(write.clone());
+        }
+    }
+    groups.into_iter().map(|(first, writes)| (first, writes.into())).collect()
+}
+
+/// What a group takes in memory, counted for one of its holders: nothing where there are more
+/// than so many.
+fn shared(group: &Arc<[Write]>, holders: usize) -> usize {
+    if Arc::strong_count(group) > holders { 0 } else { group.iter().map(bytes).sum() }
 }
 
 fn bytes(write: &Write) -> usize {

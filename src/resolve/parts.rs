@@ -6,20 +6,22 @@
 //! restart, a search) comes to the same writes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use prost::Message as _;
 
 use super::Rulebook;
 use super::touch::moves;
-use crate::change::TableChange;
+use crate::change::{Row, RowChange, Table, TableChange, Value};
 use crate::mutant::{self, Mutant};
 use crate::version::{KeyError, RowKey, Write};
 
 /// What is held of a transaction's parts until its last one.
 #[derive(Debug, Default)]
 pub struct Parts {
-    held: Vec<TableChange>,
+    /// By table, each once: its definition may be larger than many rows.
+    held: Vec<(Arc<Table>, Vec<RowChange>)>,
     /// Rows of tables whose writes are not kept, that changed their keys.
     moved: HashSet<RowKey>,
     bytes: usize,
@@ -48,7 +50,10 @@ impl Parts {
             now.extend(self.hold(book, change)?);
         }
         if last {
-            now.append(&mut self.held);
+            let held = self.held.drain(..);
+            now.extend(
+                held.map(|(table, rows)| TableChange { table: Some(Table::clone(&table)), rows }),
+            );
         }
         Ok(Cow::Owned(now))
     }
@@ -81,7 +86,7 @@ impl Parts {
         change: &TableChange,
     ) -> Result<Option<TableChange>, KeyError> {
         let Some(table) = &change.table else { return Ok(None) };
-        let (_, policy) = book.of(table);
+        let (shared, policy) = book.of(table);
         let key = table.key_columns();
         let (mut held, mut rest) = (Vec::new(), Vec::new());
         for row in &change.rows {
@@ -95,16 +100,29 @@ impl Parts {
             } else {
                 false
             };
-            if waits { &mut held } else { &mut rest }.push(row.clone());
+            match waits {
+                true => held.push(compact(row)),
+                false => rest.push(row.clone()),
+            }
         }
-        let of = |rows: Vec<_>| {
-            (!rows.is_empty()).then(|| TableChange { table: change.table.clone(), rows })
-        };
-        let held = of(held);
-        self.bytes += held.as_ref().map_or(0, TableChange::encoded_len);
-        self.held.extend(held);
-        Ok(of(rest))
+        self.bytes += held.iter().map(RowChange::encoded_len).sum::<usize>();
+        match self.held.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &shared)) {
+            Some((_, rows)) => rows.append(&mut held),
+            None if held.is_empty() => {}
+            None => self.held.push((shared, held)),
+        }
+        let table = change.table.clone();
+        Ok((!rest.is_empty()).then_some(TableChange { table, rows: rest }))
     }
+}
+
+/// A row's change that holds nothing of the record that it came in.
+fn compact(row: &RowChange) -> RowChange {
+    let of = |row: &Option<Row>| {
+        let row = row.as_ref()?;
+        Some(Row { values: row.values.iter().map(Value::compact).collect() })
+    };
+    RowChange { before: of(&row.before), after: of(&row.after) }
 }
 
 /// Whether nothing of a change has to wait where nothing waits yet.

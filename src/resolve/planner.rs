@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use super::align::{self, Aligned, Lacks};
 use super::merge::{self, Effect};
 use super::plan::{Earlier, Incoming, Plan, PlanError, TablePlan};
-use super::stand::{self, Places, Shown};
+use super::stand::{self, GroupId, Places, Shown, Verdicts};
 use super::{Order, Rulebook, Touched, touched};
 use crate::change::{Dot, Table};
 use crate::mutant::{self, Mutant};
@@ -51,6 +51,9 @@ pub struct Planner<'a> {
     places: HashMap<RowKey, Place>,
     /// Rows whose writes' groups are all loaded, and will be: each write brings its own.
     closed: HashSet<RowKey>,
+    /// Groups of which that holds.
+    grouped: HashSet<GroupId>,
+    verdicts: Verdicts,
     tables: Vec<TableOps>,
     plan: Plan,
     /// What the batch's own writes have to do with rows of other tables: those of the
@@ -66,6 +69,47 @@ impl Places for HashMap<RowKey, Place> {
     }
 }
 
+/// The places between two entries.
+struct Standing<'a> {
+    places: &'a HashMap<RowKey, Place>,
+    verdicts: &'a Verdicts,
+}
+
+impl Places for Standing<'_> {
+    fn seen(&self, place: RowKey) -> &Seen {
+        self.places.seen(place)
+    }
+
+    fn verdicts(&self) -> Option<&Verdicts> {
+        Some(self.verdicts)
+    }
+}
+
+/// The rows to work out again, and why.
+#[derive(Debug, Default)]
+struct Shows {
+    rows: Vec<(RowKey, Cause)>,
+    /// Groups whose rows are among them.
+    groups: HashSet<GroupId>,
+}
+
+impl Shows {
+    /// A write has become void, and with it its group.
+    fn void(&mut self, held: &Write) {
+        let cause = Cause::Void(held.version.dot);
+        let Some((id, keys)) = group(held) else { return self.rows.push((held.key, cause)) };
+        if self.groups.insert(id) {
+            self.rows.extend(keys.iter().map(|&key| (key, cause)));
+        }
+    }
+}
+
+/// The rows that a write stands or falls with.
+fn group(held: &Write) -> Option<(GroupId, Arc<[RowKey]>)> {
+    let keys = held.body.as_ref()?.group.clone()?;
+    Some(((held.version.dot, *keys.first()?), keys))
+}
+
 impl<'a> Planner<'a> {
     /// An empty batch over the versions known here.
     #[must_use]
@@ -76,6 +120,8 @@ impl<'a> Planner<'a> {
             book,
             places: HashMap::new(),
             closed: HashSet::new(),
+            grouped: HashSet::new(),
+            verdicts: Verdicts::default(),
             tables: Vec::new(),
             plan,
             register: Default::default(),
@@ -96,7 +142,8 @@ impl<'a> Planner<'a> {
     /// [`PlanError`]; the planner must then be thrown away.
     pub fn add(&mut self, txn: &Incoming<'_>) -> Result<(), PlanError> {
         let writes = touched(self.book, txn)?;
-        let mut shows: Vec<(RowKey, Cause)> = Vec::new();
+        let mut shows = Shows::default();
+        self.verdicts.get_mut().clear();
         for (n, one) in writes.iter().enumerate() {
             if one.policy.merge.is_none() {
                 self.check_shape(&one.table)?;
@@ -113,7 +160,7 @@ impl<'a> Planner<'a> {
             } else {
                 self.victims(&one.write, &mut shows);
                 self.expect(one);
-                shows.push((key, Cause::Came(n)));
+                shows.rows.push((key, Cause::Came(n)));
             }
             if self.is_dropped(one) {
                 continue;
@@ -124,10 +171,11 @@ impl<'a> Planner<'a> {
             }
             self.plan.writes.push(one.write.clone());
         }
+        self.verdicts.get_mut().clear();
         for one in &writes {
             self.orphans(one, txn.gtid);
         }
-        for (key, cause) in shows {
+        for (key, cause) in shows.rows {
             match cause {
                 Cause::Came(n) => self.show(key, Some(&writes[n]))?,
                 Cause::Void(dot) if self.stands(key, dot) => self.show(key, None)?,
@@ -221,32 +269,32 @@ impl<'a> Planner<'a> {
     }
 
     /// Loads the rows that the write may make void, and that may make it void.
-    fn victims(&mut self, write: &Write, shows: &mut Vec<(RowKey, Cause)>) {
-        let mut groups: Vec<Arc<[RowKey]>> = Vec::new();
-        let group = |held: &Write| held.body.as_ref().and_then(|body| body.group.clone());
+    fn victims(&mut self, write: &Write, shows: &mut Shows) {
+        let before = shows.rows.len();
+        let mut groups = Vec::new();
         groups.extend(group(write));
         for held in &self.places.seen(write.key).history {
-            groups.extend(group(held).inspect(|keys| {
-                if stand::beats(write, held) {
-                    let cause = Cause::Void(held.version.dot);
-                    shows.extend(keys.iter().map(|&key| (key, cause)));
-                }
-            }));
+            groups.extend(group(held));
+            if group(held).is_some() && stand::beats(write, held) {
+                shows.void(held);
+            }
         }
         for claim in write.body.iter().flat_map(|body| &body.claims) {
             for held in &self.places.seen(*claim).history {
                 groups.extend(group(held));
                 if stand::beats(write, held) && held.key != write.key {
-                    let cause = Cause::Void(held.version.dot);
-                    shows.push((held.key, cause));
-                    let keys = group(held);
-                    shows.extend(keys.iter().flat_map(|keys| keys.iter()).map(|&key| (key, cause)));
+                    shows.void(held);
                 }
             }
         }
-        let keys = shows.iter().map(|(key, _)| *key).chain([write.key]);
-        groups.extend(keys.map(|key| -> Arc<[RowKey]> { Arc::new([key]) }));
-        self.load_groups(groups);
+        let mut rows: Vec<RowKey> = shows.rows[before..].iter().map(|(key, _)| *key).collect();
+        rows.push(write.key);
+        for (id, keys) in groups {
+            if self.grouped.insert(id) {
+                rows.extend(keys.iter().copied());
+            }
+        }
+        self.close(rows);
     }
 
     /// A deliberate bug: what loses by priority is forgotten.
@@ -276,25 +324,30 @@ impl<'a> Planner<'a> {
     }
 
     /// Loads rows, the groups of their writes, and the unique values of these.
-    fn load_groups(&mut self, mut groups: Vec<Arc<[RowKey]>>) {
-        while let Some(group) = groups.pop() {
-            for &key in &*group {
-                if !self.closed.insert(key) {
-                    continue;
+    fn close(&mut self, mut rows: Vec<RowKey>) {
+        while let Some(key) = rows.pop() {
+            if !self.closed.insert(key) {
+                continue;
+            }
+            self.load(key);
+            let mut claims = Vec::new();
+            for held in &self.places.seen(key).history {
+                if let Some((id, keys)) = group(held)
+                    && self.grouped.insert(id)
+                {
+                    rows.extend(keys.iter().copied());
                 }
-                self.load(key);
-                let history = &self.places.seen(key).history;
-                let bodies = history.iter().filter_map(|held| held.body.as_ref());
-                let mut claims = Vec::new();
-                for body in bodies {
-                    groups.extend(body.group.clone());
-                    claims.extend(body.claims.iter().copied());
-                }
-                for claim in claims {
-                    self.load(claim);
-                }
+                claims.extend(held.body.iter().flat_map(|body| body.claims.iter().copied()));
+            }
+            for claim in claims {
+                self.load(claim);
             }
         }
+    }
+
+    /// What is known of the places, as long as nothing is entered.
+    const fn standing(&self) -> Standing<'_> {
+        Standing { places: &self.places, verdicts: &self.verdicts }
     }
 
     /// Works out what a row shows, and makes it so. `one` is the write that came to it.
@@ -327,7 +380,7 @@ impl<'a> Planner<'a> {
         if one.is_none() && policy.merge.is_some() {
             return Ok(());
         }
-        match stand::shown(&policy, &self.places, key) {
+        match stand::shown(&policy, &self.standing(), key) {
             Some(Shown::Row(row, table)) => self.operate(&table, key, Effect::Put(row)),
             Some(Shown::Nothing(row, table, by)) => {
                 self.plan.hidden.extend(by.map(|by| (key, by)));
@@ -390,11 +443,6 @@ impl<'a> Planner<'a> {
         place.op = Some((at, self.tables[at].ops.len()));
         self.tables[at].ops.push(Some(effect));
     }
-}
-
-/// A row by itself, for [`Planner::load_groups`].
-fn own_places(row: RowKey) -> Vec<Arc<[RowKey]>> {
-    vec![Arc::new([row])]
 }
 
 /// What a write makes of its row when it stands.

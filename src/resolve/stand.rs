@@ -6,7 +6,10 @@
 //! first. A row whose best write is void shows what was before that write; in a table
 //! with further unique keys it goes, since its old values may be taken.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::{Order, Policy};
 use crate::change::{Dot, Row, Table};
@@ -24,9 +27,21 @@ pub(super) enum Shown {
     As(Version),
 }
 
+/// How the rows of a transaction that win or lose together are known: by the first of them.
+pub(super) type GroupId = (Dot, RowKey);
+
+/// For which write a group can't stand.
+pub(super) type Verdicts = RefCell<HashMap<GroupId, Option<Dot>>>;
+
 /// What the writes of a row and of its group are looked up in.
 pub(super) trait Places {
     fn seen(&self, place: RowKey) -> &Seen;
+
+    /// What was worked out of groups, as long as nothing is entered that may change it: each
+    /// row of a group has the group's verdict, and a group may have a million rows.
+    fn verdicts(&self) -> Option<&Verdicts> {
+        None
+    }
 }
 
 fn body<'a>(seen: &'a Seen, version: &Version) -> Option<&'a Write> {
@@ -91,11 +106,17 @@ fn voider(places: &impl Places, write: &Write, body: &Body) -> Option<Dot> {
         let half = history.iter().find(|held| held.version.dot == write.version.dot)?;
         lost(half).or_else(|| history.iter().find(|other| beats(other, half)))
     };
-    let found = match &body.group {
-        Some(group) => group.iter().find_map(beaten),
-        None => lost(write),
-    };
-    found.map(|other| other.version.dot)
+    let Some(group) = &body.group else { return lost(write).map(|other| other.version.dot) };
+    let id = (write.version.dot, *group.first()?);
+    let known = places.verdicts();
+    if let Some(verdict) = known.and_then(|known| known.borrow().get(&id).copied()) {
+        return verdict;
+    }
+    let verdict = group.iter().find_map(beaten).map(|other| other.version.dot);
+    if let Some(known) = known {
+        known.borrow_mut().insert(id, verdict);
+    }
+    verdict
 }
 
 /// Whether `write` is concurrent with the other and later.

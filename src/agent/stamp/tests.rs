@@ -3,7 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::change::{BinlogPoint, Column, Kind, Row, RowChange, Table, Value};
-use crate::resolve::{Allow, Policy};
+use crate::resolve::{Allow, Merge, Policy};
 
 fn at(trusted_us: u64) -> Now {
     Now { trusted_us, source_off_us: 0 }
@@ -51,21 +51,27 @@ fn changes(part: u32, last: bool, id: i64) -> CaptureEvent {
     }
 }
 
+/// The row is deleted.
+fn gone(part: u32, last: bool, id: i64) -> CaptureEvent {
+    let CaptureEvent::Changes { gtid, commit, mut changes, after, .. } = changes(part, last, id)
+    else {
+        unreachable!()
+    };
+    let row = &mut changes[0].rows[0];
+    row.before = row.after.take();
+    CaptureEvent::Changes { gtid, commit, part, last, changes, after }
+}
+
 #[test]
 fn a_change_of_a_row_that_may_only_be_inserted_is_told_once() {
     let policy = Policy { allow: Allow::Inserts, ..Policy::default() };
     let mut stamper = stamper_by(Rulebook::new(move |_| policy.clone()));
     stamper.take(changes(0, true, 1), at(0)).unwrap();
     assert_eq!(stamper.refused(), None);
-    let CaptureEvent::Changes { gtid, commit, part, last, mut changes, after } =
-        changes(0, true, 1)
-    else {
-        unreachable!()
-    };
-    let row = &mut changes[0].rows[0];
-    row.before = row.after.take();
-    let gone = CaptureEvent::Changes { gtid, commit, part, last, changes, after };
-    assert!(stamper.take(gone, at(0)).unwrap().is_some(), "it is committed: it is shipped");
+    assert!(
+        stamper.take(gone(0, true, 1), at(0)).unwrap().is_some(),
+        "it is committed: it is shipped"
+    );
     assert_eq!(stamper.refused(), Some("s.t".to_owned()));
     assert_eq!(stamper.refused(), None);
 }
@@ -93,6 +99,20 @@ fn parts_share_one_stamp_and_enter_the_index_together() {
     let second = stamper.take(changes(1, true, 2), at(5_000)).unwrap().unwrap();
     assert_eq!((first.seq, first.hlc), (second.seq, second.hlc));
     assert_eq!(lock(&stamper.index).len(), 2);
+}
+
+#[test]
+fn what_is_kept_of_a_row_counts_by_all_that_the_parts_did_to_it() {
+    let merge = Some(Merge::default());
+    let mut stamper =
+        stamper_by(Rulebook::new(move |_| Policy { merge: merge.clone(), ..Policy::default() }));
+    let record = stamper.take(changes(0, false, 1), at(0)).unwrap().unwrap();
+    let RecordBody::Transaction(txn) = record.body else { unreachable!() };
+    assert_eq!(txn.changes[0].rows.len(), 1, "it is shipped with its part");
+    stamper.take(gone(1, false, 1), at(0)).unwrap();
+    stamper.take(changes(2, true, 2), at(0)).unwrap();
+    let index = lock(&stamper.index);
+    assert_eq!((index.len(), index.kept_writes()), (1, 1), "there and gone again is nothing");
 }
 
 #[test]

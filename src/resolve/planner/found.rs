@@ -23,7 +23,9 @@ impl Planner<'_> {
 
     fn is_hidden(&self, one: &Touched<'_>) -> bool {
         let key = one.write.key;
+        // What the row shows its author had seen: nothing that the transaction enters makes
+        // that void.
         one.policy.merge.is_none()
-            && matches!(stand::shown(&one.policy, &self.places, key), Some(Shown::Nothing(..)))
+            && matches!(stand::shown(&one.policy, &self.standing(), key), Some(Shown::Nothing(..)))
     }
 }

@@ -8,9 +8,10 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use super::{Planner, own_places};
+use super::Planner;
 use crate::change::{Dot, ForeignKey, Table};
 use crate::mutant::{self, Mutant};
 use crate::resolve::conflict::Orphan;
@@ -20,6 +21,9 @@ use crate::version::{Action, BatchId, Body, Foreign, Role, RowKey, Version, Writ
 
 /// Every batch.
 const ALL: BatchId = BatchId(u64::MAX);
+
+/// By value, row and transaction, the writes that reference the value.
+type Children = HashMap<RowKey, HashMap<(RowKey, Dot), Write>>;
 
 /// A write that is kept, or all that is known of one.
 struct Held {
@@ -114,7 +118,7 @@ impl Planner<'_> {
                 }
             }
         }
-        self.load_groups(own_places(row));
+        self.close(vec![row]);
         let seen = self.places.seen(row);
         let policy = self.policy_at(row);
         let best = stand::best(&policy, seen).map(|version| version.dot);
@@ -130,7 +134,9 @@ impl Planner<'_> {
         let history = &self.places.seen(row).history;
         let write = history.iter().find(|held| held.version.dot == dot);
         let body = write.and_then(|write| Some((write, write.body.as_deref()?)));
-        body.is_some_and(|(write, body)| counts(body) && stand::is_void(&self.places, write, body))
+        body.is_some_and(|(write, body)| {
+            counts(body) && stand::is_void(&self.standing(), write, body)
+        })
     }
 
     /// The policy of a row that is loaded. Of one whose writes are not kept it is plain.
@@ -150,7 +156,7 @@ impl Planner<'_> {
     /// are resolved apart, in the columns of the key.
     fn shows_child(&mut self, write: &Write, table: &Table, key: &ForeignKey) -> bool {
         let dot = write.version.dot;
-        self.load_groups(own_places(write.key));
+        self.close(vec![write.key]);
         let (table, policy) = self.book.of(table);
         let seen = self.places.seen(write.key);
         if write.version.action == Action::Delete {
@@ -303,15 +309,17 @@ impl Planner<'_> {
     /// Tells of the rows without their parent that earlier parts left, now that all of the
     /// transaction is known.
     pub(super) fn left(&mut self, orphans: Vec<(Write, Conflict)>) {
+        let mut children = HashMap::new();
         for (came, met) in orphans {
-            if self.is_left(&came, &met) {
+            if self.is_left(&came, &met, &mut children) {
                 self.plan.conflicts.push(met);
             }
         }
     }
 
     /// Whether what came and what was there still are a row and the one that it lacks.
-    fn is_left(&mut self, came: &Write, met: &Conflict) -> bool {
+    /// `children` holds the writes filed under the values that were asked for.
+    fn is_left(&mut self, came: &Write, met: &Conflict, children: &mut Children) -> bool {
         let Some(orphan) = met.orphan.as_deref() else { return false };
         let (table, key) = (&orphan.child_table, &orphan.key);
         let row = RowKey::of(table, &table.key_columns(), &orphan.child).ok();
@@ -319,9 +327,12 @@ impl Planner<'_> {
         let (child, parent) = match orphan.child_came {
             true => (Some(came.clone()), met.existing.version),
             false => {
-                let dot = met.existing.version.dot;
-                let is_child = |w: &Write| w.version.dot == dot && Some(w.key) == row;
-                (self.filed(value, Role::References).into_iter().find(is_child), came.version)
+                let filed = children.entry(value).or_insert_with(|| {
+                    let filed = self.filed(value, Role::References).into_iter();
+                    filed.map(|write| ((write.key, write.version.dot), write)).collect()
+                });
+                let child = row.and_then(|row| filed.get(&(row, met.existing.version.dot)));
+                (child.cloned(), came.version)
             }
         };
         let Some(child) = child else { return false };

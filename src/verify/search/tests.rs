@@ -190,23 +190,39 @@ fn a_reader_that_began_at_a_fenced_record_knows_nothing() {
     assert_eq!(found_with(records, &applied(91)), Ok(None));
 }
 
+/// One part takes the row away and a later one puts it back: that is one change of it.
 #[test]
-fn a_sum_that_a_transaction_wrote_in_two_parts_is_told() {
-    let merge = crate::resolve::Merge { deltas: vec![], groups: vec![] };
+fn a_sum_that_a_transaction_wrote_in_several_parts_is_told() {
+    let merge = crate::resolve::Merge { deltas: vec![1], groups: vec![] };
     let policy = crate::resolve::Policy { merge: Some(merge), ..Default::default() };
     let given = policy.clone();
     let (book, name) = (Rulebook::new(move |_| given.clone()), "t".to_owned());
     let rows = [(TableName { schema: "s".into(), name }, Key(vec![b"1".to_vec()]))];
-    let told = |parts: &[(u32, bool, bool)]| {
+    let of = |n: Option<i64>| {
+        let values = |n| [1, n].map(|n| Value::new(Kind::Int(n))).to_vec();
+        n.map(|n| Row { values: values(n) })
+    };
+    type Part = ((u32, bool, bool), Option<i64>, Option<i64>);
+    let told = |parts: &[Part]| {
         let (mut search, mut reader) = (Search::new(&book, &rows), Reader::default());
         reader.take(start(1, 1, 0, 1), &mut search).unwrap();
-        for &part in parts {
-            reader.take(record((1, 1, 1, 10), part, (row(1), row(1))), &mut search).unwrap();
+        for &(part, before, after) in parts {
+            let mut record = record((1, 1, 1, 10), part, (of(before), of(after)));
+            if let RecordBody::Transaction(txn) = &mut record.body {
+                let n = Column { name: "n".into(), ..Column::default() };
+                txn.changes[0].table.as_mut().unwrap().columns.push(n);
+            }
+            reader.take(record, &mut search).unwrap();
         }
         let (keys, gather) = search.finish();
         let key = keys[0].unwrap();
         gather.finish().row(&policy, key, &Extent::default()).map(|told| told.row)
     };
-    assert_eq!(told(&[WHOLE]), Ok(row(1)));
-    assert_eq!(told(&[(0, false, false), (1, true, false)]), Ok(row(1)));
+    assert_eq!(told(&[(WHOLE, Some(10), Some(15))]), Ok(of(Some(15))));
+    let parts = [
+        ((0, false, false), Some(10), Some(13)),
+        ((1, false, false), Some(13), None),
+        ((2, true, false), None, Some(15)),
+    ];
+    assert_eq!(told(&parts), Ok(of(Some(15))));
 }
