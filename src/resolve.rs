@@ -40,4 +40,4 @@ pub use policy::{Allow, ColumnGroup, Merge, Order, Policy, Rank, Rulebook};
 pub use recount::{Extent, Recount, Recounted, Shows, Untold};
 pub use rules::book;
 pub use sought::{Sought, sought};
-pub use touch::{Touched, touched};
+pub use touch::{Touched, moves, touched};

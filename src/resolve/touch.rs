@@ -126,8 +126,10 @@ fn moved(txn: &Incoming<'_>) -> Result<HashSet<RowKey>, KeyError> {
     Ok(moved)
 }
 
-/// Whether a row has another key after the change, or spells its own in another way.
-pub(super) fn moves(key: &[usize], row: &RowChange) -> bool {
+/// Whether a row has another key after the change, or spells its own in another way; `key` is
+/// the places of the primary key's columns.
+#[must_use]
+pub fn moves(key: &[usize], row: &RowChange) -> bool {
     let (Some(before), Some(after)) = (&row.before, &row.after) else { return false };
     key.iter().any(|&at| before.values.get(at) != after.values.get(at))
 }

@@ -1,17 +1,18 @@
 //! Finds the writes of some rows in the records of the outboxes: which records count, and
 //! from where on they are known.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::outbox::Silence;
 use crate::change::{
-    Accepted, Dot, Place, ReaderOrder, Record, RecordBody, RegionId, Seq, Table, TableName, Vector,
-    pb,
+    Accepted, Dot, Place, ReaderOrder, Record, RecordBody, RegionId, Seq, Table, TableChange,
+    TableName, Vector, pb,
 };
 use crate::clock::Hlc;
 use crate::compare::{Key, key_row};
-use crate::resolve::{Extent, Gather, Incoming, Parts, Picked, Rulebook, Untold, touched};
+use crate::resolve::{Extent, Gather, Incoming, Parts, Picked, Rulebook, Untold, moves, touched};
 use crate::version::RowKey;
 
 /// What the writes of the wanted rows may take in memory.
@@ -77,17 +78,22 @@ impl<'a> Search<'a> {
         txn: &pb::Transaction,
         parts: &mut Parts,
     ) -> Result<Vec<Picked>, Silence> {
-        let is_whole = txn.part == 0 && txn.last;
-        let mut of_interest = !self.gather.is_first_round() || !is_whole;
         for table in txn.changes.iter().filter_map(|change| change.table.as_ref()) {
-            of_interest |= self.tables.contains(&table.full_name());
             self.learn(table);
         }
-        if !of_interest {
-            return Ok(Vec::new());
-        }
+        let is_whole = txn.part == 0 && txn.last;
+        let changes = match (self.gather.is_first_round(), is_whole) {
+            (true, true) if !txn.changes.iter().any(|change| self.is_wanted(change)) => {
+                return Ok(Vec::new());
+            }
+            (true, false) => {
+                let counts = |change: &&TableChange| self.may_count(change);
+                Cow::Owned(txn.changes.iter().filter(counts).cloned().collect::<Vec<_>>())
+            }
+            (true, true) | (false, _) => Cow::Borrowed(&txn.changes[..]),
+        };
         let identity = |_| Silence::Identity;
-        let changes = parts.take(self.book, &txn.changes, txn.last).map_err(identity)?;
+        let changes = parts.take(self.book, &changes, txn.last).map_err(identity)?;
         if parts.bytes() > BYTES_MAX {
             return Err(Silence::Large(BYTES_MAX));
         }
@@ -100,6 +106,19 @@ impl<'a> Search<'a> {
         };
         let touched = touched(self.book, &incoming).map_err(identity)?;
         Ok(self.gather.pick(&touched))
+    }
+
+    fn is_wanted(&self, change: &TableChange) -> bool {
+        change.table.as_ref().is_some_and(|table| self.tables.contains(&table.full_name()))
+    }
+
+    /// Whether rows of a part's change are wanted, or may stand or fall with such.
+    fn may_count(&self, change: &TableChange) -> bool {
+        let Some(table) = &change.table else { return false };
+        let key = table.key_columns();
+        self.is_wanted(change)
+            || self.book.of(table).1.atomic.is_some()
+            || change.rows.iter().any(|row| moves(&key, row))
     }
 
     fn take(&mut self, gtid: &str, picked: Vec<Picked>) -> Result<(), Silence> {
