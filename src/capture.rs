@@ -19,6 +19,7 @@ mod file;
 mod foreign;
 mod gtid;
 mod json;
+mod keeps;
 mod pace;
 mod query;
 mod rows;

@@ -95,7 +95,7 @@ fn words(text: &str) -> Option<Vec<Word>> {
 }
 
 /// Past `table` or `schema.table`.
-fn skip_name<'a, 'b>(words: &'a [&'b str]) -> Option<&'a [&'b str]> {
+pub(super) fn skip_name<'a, 'b>(words: &'a [&'b str]) -> Option<&'a [&'b str]> {
     match words {
         [_, ".", _, rest @ ..] | [_, rest @ ..] => Some(rest),
         [] => None,
@@ -103,7 +103,7 @@ fn skip_name<'a, 'b>(words: &'a [&'b str]) -> Option<&'a [&'b str]> {
 }
 
 /// Split at the commas that stand in no parentheses.
-fn clauses<'a, 'b>(words: &'a [&'b str]) -> Option<Vec<&'a [&'b str]>> {
+pub(super) fn clauses<'a, 'b>(words: &'a [&'b str]) -> Option<Vec<&'a [&'b str]>> {
     let (mut clauses, mut depth, mut from) = (Vec::new(), 0_usize, 0);
     for (at, word) in words.iter().enumerate() {
         match *word {
@@ -118,47 +118,6 @@ fn clauses<'a, 'b>(words: &'a [&'b str]) -> Option<Vec<&'a [&'b str]>> {
     }
     clauses.push(&words[from..]);
     (depth == 0).then_some(clauses)
-}
-
-/// Whether a schema change leaves the columns of its tables, and their primary keys, for
-/// certain as they were: rows are read by the same definition before and after it.
-pub(super) fn keeps_columns(statement: &str) -> bool {
-    let Some(words) = words(statement) else { return false };
-    let bare: Vec<&str> = words.iter().map(bare).collect();
-    match bare.as_slice() {
-        ["TRUNCATE", ..] | ["DROP", "INDEX" | "TRIGGER", ..] => true,
-        ["CREATE", rest @ ..] => {
-            let kinds = ["UNIQUE", "FULLTEXT", "SPATIAL", "ONLINE", "OFFLINE"];
-            rest.iter().find(|word| !kinds.contains(word)) == Some(&"INDEX")
-        }
-        ["ALTER", rest @ ..] => {
-            let rest = rest.strip_prefix(&["ONLINE"]).unwrap_or(rest);
-            let Some(rest) = rest.strip_prefix(&["TABLE"]) else { return false };
-            let rest = skip_name(rest.strip_prefix(&["IF", "EXISTS"]).unwrap_or(rest));
-            let clauses = rest.and_then(clauses).unwrap_or_default();
-            !clauses.is_empty() && clauses.iter().all(|clause| clause_keeps_columns(clause))
-        }
-        _ => false,
-    }
-}
-
-fn clause_keeps_columns(clause: &[&str]) -> bool {
-    let options = ["ALGORITHM", "LOCK", "ENGINE", "COMMENT", "AUTO_INCREMENT", "ROW_FORMAT"];
-    match clause {
-        [option, "=", _] | [option, _] if options.contains(option) => true,
-        ["ADD", kind, rest @ ..] => {
-            let unquoted = ["INDEX", "KEY", "UNIQUE", "FULLTEXT", "SPATIAL", "FOREIGN", "CHECK"];
-            // A constraint may be the primary key.
-            let constrains = *kind == "CONSTRAINT" && !rest.contains(&"PRIMARY");
-            (unquoted.contains(kind) || constrains) && rest.contains(&"(")
-        }
-        ["DROP", "INDEX" | "KEY", _]
-        | ["DROP", "FOREIGN", "KEY", ..]
-        | ["FORCE"]
-        | ["ENABLE" | "DISABLE", "KEYS"]
-        | ["RENAME", "INDEX" | "KEY", _, "TO", _] => true,
-        _ => false,
-    }
 }
 
 /// Whether it adds a column; none when it is not additive.
@@ -284,7 +243,7 @@ fn fraction<'a, 'b>(words: &'a [&'b str]) -> &'a [&'b str] {
 
 #[cfg(test)]
 mod tests {
-    use super::{additive, keeps_columns};
+    use super::additive;
 
     #[track_caller]
     fn check(wanted: bool, statement: &str) {
@@ -338,59 +297,9 @@ mod tests {
         check(false, "ALTER TABLE t ENGINE=InnoDB");
     }
 
-    #[track_caller]
-    fn check_kept(wanted: bool, statements: &[&str]) {
-        for statement in statements {
-            assert_eq!(keeps_columns(statement), wanted, "{statement}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_known_to_keep_columns_may_change_them() {
-        check_kept(
-            true,
-            &[
-                "TRUNCATE shop.t",
-                "truncate table t",
-                "CREATE UNIQUE INDEX i ON t (a)",
-                "DROP INDEX i ON t",
-                "DROP TRIGGER g",
-                "ALTER TABLE shop.t ADD UNIQUE KEY i (a), DROP INDEX j",
-                "ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES p (id)",
-                "ALTER TABLE t DROP FOREIGN KEY f, ALGORITHM=INPLACE, LOCK NONE",
-                "ALTER TABLE t ENGINE=InnoDB",
-                "ALTER TABLE t COMMENT = 'DROP COLUMN a'",
-            ],
-        );
-        check_kept(
-            false,
-            &[
-                "ALTER TABLE t ADD c INT DEFAULT 1",
-                "ALTER TABLE t ADD COLUMN c INT, ADD INDEX (c)",
-                "ALTER TABLE t RENAME COLUMN a TO b",
-                "ALTER TABLE t MODIFY a INT UNSIGNED",
-                "ALTER TABLE t CHANGE a b INT",
-                "ALTER TABLE t CONVERT TO CHARACTER SET latin1",
-                "ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (b)",
-                "ALTER TABLE t ADD CONSTRAINT p PRIMARY KEY (b)",
-                "ALTER TABLE t DROP `index`",
-                "ALTER TABLE t ADD `key` INT",
-                "ALTER TABLE t RENAME TO u",
-                "ALTER TABLE t ADD INDEX (a) /*!, DROP COLUMN b */",
-                "RENAME TABLE t TO u",
-                "DROP TABLE t",
-                "CREATE OR REPLACE TABLE t (id INT)",
-                "CREATE TABLE `index` (id INT)",
-                "ALTER TABLE t",
-                "",
-            ],
-        );
-    }
-
     proptest::proptest! {
         #[test]
         fn no_text_panics(text in "(ALTER TABLE t ADD )?.{0,60}") {
-            keeps_columns(&text);
             assert!(additive(&text).is_none_or(|why| !why.is_empty()));
         }
     }

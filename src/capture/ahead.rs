@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::additive::keeps_columns;
+use super::keeps::keeps_columns;
 use super::stream::{SILENCE_MAX, broken, connect, is_sound};
 use super::{
     ALL_TABLES, Assembler, CaptureConfig, CaptureError, CaptureEvent, Checkpoint, table_map,

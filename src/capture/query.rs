@@ -40,7 +40,7 @@ pub(super) fn parse(data: Bytes, compressed: bool) -> Result<(String, String), C
 
 /// Splits into words, names and signs; comments and what strings hold are left out.
 /// Of a statement that changes no table the beginning is enough.
-fn words(text: &str) -> Vec<String> {
+pub(super) fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
