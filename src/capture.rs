@@ -1,6 +1,6 @@
 //! Capture: follows the binlog as a replica does and gives typed transactions.
 //!
-//! Owns the event formats of MariaDB (10.5 on) and MySQL (5.6 to 8.4) and the
+//! Owns the event formats of MariaDB (10.5 on) and MySQL (5.6.20 to 8.4) and the
 //! reading of the source's table definitions. It decides nothing: stamps, versions
 //! and shipping are the agent's. Whatever it can't read exactly ends in a named
 //! [`CaptureError`], never in a guess. Formats after the MySQL internals manual

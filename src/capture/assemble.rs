@@ -124,6 +124,10 @@ impl Assembler {
         event == event::TABLE_MAP
     }
 
+    pub(super) fn is_payload(event: u8) -> bool {
+        event == event::PAYLOAD
+    }
+
     /// The rows of that table id are of this table; of none that is replicated.
     pub(super) fn enter_table(&mut self, map: TableMap, info: Option<Arc<TableInfo>>) {
         if map.schema == "causeway" && map.table == "applied" {
@@ -138,6 +142,12 @@ impl Assembler {
     pub(super) fn forget_tables(&mut self) {
         self.tables.clear();
         self.marker.clear();
+    }
+
+    /// Leaves the transaction that an event which can't be read is of.
+    pub(super) fn abandon(&mut self) {
+        self.open = None;
+        self.in_payload = false;
     }
 
     /// Takes the next event. `log_pos` is the header's.

@@ -8,16 +8,21 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, OptsBuilder};
 
-use super::ahead::{Ahead, is_named};
+use super::ahead::{Ahead, Fit, is_named};
 use super::definition::{self, Definition, described_column};
 use super::described::Described;
 use super::table_map::{TableMap, Written, kind};
-use super::{ALL_TABLES, CaptureConfig, CaptureError, Checkpoint};
+use super::{ALL_TABLES, CaptureConfig, CaptureError, Checkpoint, stream};
 use crate::change::{Column, Table, TableName};
+
+/// How often a definition is read that changes meanwhile.
+const DEFINE_TRIES: u32 = 10;
+const DEFINE_EVERY: Duration = Duration::from_millis(100);
 
 /// A replicated table as its rows are read.
 #[derive(Clone, Debug)]
@@ -78,8 +83,10 @@ pub(super) struct Catalog {
     conn: Option<Conn>,
     /// Names of collations by number, once asked for.
     collations: HashMap<usize, String>,
-    /// The server's events describe no columns: definitions are read ahead.
+    /// What stands ahead in the binlog; none for a file.
     ahead: Option<Ahead>,
+    /// The server's events describe no columns: definitions are read before the rows come.
+    reads_ahead: bool,
     defined: HashMap<TableName, Definition>,
     /// Tables of which it is not known how the rows to come were written.
     barred: HashSet<TableName>,
@@ -96,6 +103,7 @@ impl Catalog {
             conn: None,
             collations: HashMap::new(),
             ahead: None,
+            reads_ahead: false,
             defined: HashMap::new(),
             barred: HashSet::new(),
             known: HashMap::new(),
@@ -106,50 +114,95 @@ impl Catalog {
     /// When the server's events don't describe columns, reads all replicated tables'
     /// definitions: as early as can be, so that only a change of schema while nobody
     /// followed is missed.
-    pub(super) async fn read_ahead(
-        &mut self,
-        config: &CaptureConfig,
-        here: &Checkpoint,
-    ) -> Result<(), CaptureError> {
+    pub(super) async fn read_ahead(&mut self, config: &CaptureConfig) -> Result<(), CaptureError> {
+        self.ahead = Some(Ahead::new(config.clone()));
         let tables = match self.undescribed().await {
             Ok(tables) => tables,
             Err(error) => return Err(self.lost(&error)),
         };
         let Some(tables) = tables else { return Ok(()) };
-        self.ahead = Some(Ahead::new(config.clone()));
+        self.reads_ahead = true;
         let tables = tables.into_iter().filter(|(schema, name)| (config.replicates)(schema, name));
         let tables = tables.map(|(schema, name)| TableName { schema, name });
-        self.define(&tables.collect::<Vec<_>>(), here).await
+        self.define(tables.collect(), None).await
     }
 
-    /// Reads definitions for the rows that follow `here`.
+    /// Reads definitions for the rows that follow `here`; without it, for all of them.
     async fn define(
         &mut self,
-        tables: &[TableName],
-        here: &Checkpoint,
+        mut tables: Vec<TableName>,
+        here: Option<&Checkpoint>,
     ) -> Result<(), CaptureError> {
-        for name in tables {
+        for _ in 0..DEFINE_TRIES {
+            if tables.is_empty() {
+                return Ok(());
+            }
+            tables = self.define_unless_changed(tables, here).await?;
+            if !tables.is_empty() {
+                tokio::time::sleep(DEFINE_EVERY).await;
+            }
+        }
+        match tables.first() {
+            None => Ok(()),
+            Some(name) => Err(CaptureError::Away(format!("{name} is being altered"))),
+        }
+    }
+
+    /// The same once; gives those tables that were changed meanwhile.
+    async fn define_unless_changed(
+        &mut self,
+        mut tables: Vec<TableName>,
+        here: Option<&Checkpoint>,
+    ) -> Result<Vec<TableName>, CaptureError> {
+        let before = self.settled(here).await?;
+        for name in &tables {
             let definition = self.ask(name).await?;
             self.defined.insert(name.clone(), definition);
         }
-        let Some(ahead) = self.ahead.as_mut().filter(|_| !tables.is_empty()) else {
-            return Ok(());
+        let after = self.settled(here).await?;
+        let (Some(ahead), Some(before), Some(after)) = (&mut self.ahead, before, after) else {
+            return Ok(Vec::new());
         };
-        ahead.look(here).await?;
-        let changes: Vec<usize> = tables.iter().map(|name| ahead.changes(name)).collect();
-        for (name, changes) in tables.iter().zip(changes) {
-            // The one that it has then may be the one that changed it meanwhile.
-            let is_now = match changes {
-                0 => false,
-                1 => Some(&self.ask(name).await?) == self.defined.get(name),
-                _ => true,
-            };
-            match is_now {
-                true => self.barred.insert(name.clone()),
-                false => self.barred.remove(name),
-            };
+        if !here.is_some_and(|here| here.point.covers(&after.point)) {
+            ahead.look(here).await?;
         }
-        Ok(())
+        let barred = &mut self.barred;
+        tables.retain(|name| match ahead.fit(name, &before, &after) {
+            Fit::Fits => {
+                barred.remove(name);
+                false
+            }
+            Fit::Barred => {
+                barred.insert(name.clone());
+                false
+            }
+            Fit::Unknown => true,
+        });
+        Ok(tables)
+    }
+
+    /// Where the binlog ends, once the tables are as all up to `here` has made them; none of a
+    /// file.
+    async fn settled(
+        &mut self,
+        here: Option<&Checkpoint>,
+    ) -> Result<Option<Checkpoint>, CaptureError> {
+        let Some(begun) = self.ahead.as_ref().map(|ahead| ahead.begun().clone()) else {
+            return Ok(None);
+        };
+        let from = here.map_or(begun, |here| here.position.clone());
+        let conn = match self.conn().await {
+            Ok(conn) => conn,
+            Err(error) => return Err(self.lost(&error)),
+        };
+        match stream::settled(conn, &from).await {
+            Ok(now) => Ok(Some(now)),
+            // It was read from this server's own binlog: its commit is late.
+            Err(CaptureError::Lacks { missing }) if here.is_some() => {
+                Err(CaptureError::Away(format!("{missing} is not committed yet")))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// All tables, unless the server's events describe theirs.
@@ -170,24 +223,30 @@ impl Catalog {
         Ok(Some(tables))
     }
 
-    /// These tables are changed, up to `here`; `*` stands for all of a schema.
+    /// These tables are changed by that transaction, up to `here`; `*` stands for all of a
+    /// schema.
     pub(super) async fn changed(
         &mut self,
         tables: &[TableName],
-        statement: &str,
+        gtid: &str,
         here: &Checkpoint,
     ) -> Result<(), CaptureError> {
         for changed in tables {
-            let named = |name: &TableName| is_named(name, changed);
-            self.known.retain(|name, _| !named(name));
-            self.defined.retain(|name, _| !named(name));
-            self.barred.retain(|name| !named(name));
-            self.parents_changed(named).await?;
+            self.known.retain(|name, _| !is_named(name, changed));
+            self.defined.retain(|name, _| !is_named(name, changed));
+            self.barred.retain(|name| !is_named(name, changed));
         }
-        let Some(ahead) = &mut self.ahead else { return Ok(()) };
-        ahead.passed(tables, statement);
-        let tables = tables.iter().filter(|table| table.name != ALL_TABLES).cloned();
-        self.define(&tables.collect::<Vec<_>>(), here).await
+        if let Some(ahead) = &mut self.ahead {
+            ahead.passed(gtid);
+        }
+        if self.reads_ahead {
+            let tables = tables.iter().filter(|table| table.name != ALL_TABLES).cloned();
+            self.define(tables.collect(), Some(here)).await?;
+        }
+        for changed in tables {
+            self.parents_changed(|name| is_named(name, changed)).await?;
+        }
+        Ok(())
     }
 
     /// These tables are changed, or new: so may be which foreign keys that refer to them
@@ -251,7 +310,7 @@ impl Catalog {
     ) -> Result<TableInfo, CaptureError> {
         let fits = |held: &Definition| held.fitting(map).is_some();
         if !self.defined.get(name).is_some_and(fits) {
-            self.define(std::slice::from_ref(name), here).await?;
+            self.define(vec![name.clone()], Some(here)).await?;
         }
         let held = self.defined.get(name).filter(|_| !self.barred.contains(name));
         match held.and_then(|held| held.fitting(map)) {

@@ -16,7 +16,7 @@ use crate::change::pb::UniqueKey;
 use crate::change::{Column, ColumnType, ForeignKey, Table, TableName, is_generated};
 
 /// A table as it is now; without columns when there is none.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Definition {
     pub(super) columns: Vec<Defined>,
     /// The unique keys beside the primary key, by the names of their columns.
@@ -28,7 +28,7 @@ pub(super) struct Definition {
 }
 
 /// A column as it is now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(super) struct Defined {
     pub(super) column: Column,
     pub(super) info: ColumnInfo,

@@ -85,7 +85,7 @@ async fn read(
         if Assembler::is_map(kind) {
             tables.learn(&mut assembler, data).await?;
         } else if let Some(said) = assembler.event(kind, (timestamp, server, log_pos), data)? {
-            each(tables.settle(said).await?);
+            each(tables.settle(said, &assembler).await?);
         }
     }
     Ok(())
@@ -104,11 +104,15 @@ impl Tables<'_> {
         }
     }
 
-    async fn settle(&mut self, said: CaptureEvent) -> Result<CaptureEvent, CaptureError> {
+    async fn settle(
+        &mut self,
+        said: CaptureEvent,
+        assembler: &Assembler,
+    ) -> Result<CaptureEvent, CaptureError> {
         let Self::Server(config, catalog) = self else { return Ok(said) };
         let said = said.filtered(&config.replicates, false);
-        if let CaptureEvent::Ddl { tables, statement, after, .. } = &said {
-            catalog.changed(tables, statement, after).await?;
+        if let CaptureEvent::Ddl { tables, gtid, .. } = &said {
+            catalog.changed(tables, gtid, &assembler.checkpoint()).await?;
         }
         Ok(said)
     }

@@ -9,7 +9,7 @@ use super::definition::{PRIMARY, read_unique};
 use crate::change::{Column, ForeignKey, TableName};
 
 /// A foreign key by the names of its columns.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Foreign {
     columns: Vec<String>,
     target: TableName,

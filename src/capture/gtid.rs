@@ -102,6 +102,14 @@ impl GtidSet {
         }
     }
 
+    /// Whether `uuid:number` is in it.
+    pub(super) fn contains(&self, gtid: &str) -> bool {
+        let Some((uuid, gno)) = gtid.rsplit_once(':') else { return false };
+        let Ok(gno) = gno.parse::<u64>() else { return false };
+        let intervals = self.0.get(uuid);
+        intervals.is_some_and(|all| all.iter().any(|(from, to)| (from..=to).contains(&&gno)))
+    }
+
     pub(super) fn position(&self) -> Position {
         Position(self.parts().join(","))
     }
@@ -135,6 +143,8 @@ mod tests {
         }
         set.enter("bb", 1);
         assert_eq!(set.position().0, "aa:1-9,bb:1");
+        assert!(set.contains("aa:1") && set.contains("aa:9") && set.contains("bb:1"));
+        assert!(!["aa:10", "bb:2", "cc:1", "aa:", "aa"].iter().any(|gtid| set.contains(gtid)));
         assert!(GtidSet::parse("aa:5-3").is_none() && !GtidSet::is_tagged("aa:5-3,bb:1"));
         assert!(GtidSet::parse("aa:1:tag:5").is_none() && GtidSet::is_tagged("aa:1:tag:5"));
     }

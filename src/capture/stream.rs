@@ -110,6 +110,21 @@ pub async fn current(conn: &mut Conn) -> Result<Checkpoint, CaptureError> {
     Ok(Checkpoint { position: Position(executed), point })
 }
 
+/// The same, on MySQL once the server has executed all up to `from`: the binlog shows a
+/// transaction, and a change of schema, before its tables do.
+///
+/// # Errors
+/// [`CaptureError::Lacks`] when that takes too long, and those of [`current`].
+pub(super) async fn settled(conn: &mut Conn, from: &Position) -> Result<Checkpoint, CaptureError> {
+    let now = current(conn).await?;
+    // One that can't be read is named where the stream begins.
+    if matches!(now.point, BinlogPoint::Domains(_)) || GtidSet::parse(&from.0).is_none() {
+        return Ok(now);
+    }
+    has_executed(conn, from).await?;
+    current(conn).await
+}
+
 /// Follows the binlog until cancelled, and gives what it reads in bursts, in order.
 /// `awaited` says how many wait, at present, for it to reach the binlog's end, and is
 /// set by the applier: as long as one does, it does not rest.
@@ -165,9 +180,10 @@ async fn follow(
     awaited: watch::Receiver<u32>,
     burst: &mut Burst,
 ) -> Result<(), CaptureError> {
-    let (stream, mut assembler, folds) = connect(config, false).await?;
+    // First of all: a server gives up a stream that nobody reads meanwhile.
     let mut catalog = Catalog::new(config.opts.clone());
-    Box::pin(catalog.read_ahead(config, &assembler.checkpoint())).await?;
+    Box::pin(catalog.read_ahead(config)).await?;
+    let (stream, mut assembler, folds) = connect(config, false).await?;
     let mut reader = Reader { stream, pace: Pace::new(Instant::now()), awaited, burst };
     loop {
         let event = match reader.next().await {
@@ -190,8 +206,8 @@ async fn follow(
         let place = (header.timestamp(), header.server_id(), header.log_pos());
         let Some(said) = assembler.event(kind, place, data)? else { continue };
         let said = said.filtered(&config.replicates, folds);
-        if let CaptureEvent::Ddl { tables, statement, after, .. } = &said {
-            Box::pin(catalog.changed(tables, statement, after)).await?;
+        if let CaptureEvent::Ddl { tables, gtid, .. } = &said {
+            Box::pin(catalog.changed(tables, gtid, &assembler.checkpoint())).await?;
         }
         reader.pace.saw();
         reader.burst.events.push(said);
@@ -374,6 +390,8 @@ pub(super) async fn connect(
     let mut settings = vec![
         format!("SET @master_heartbeat_period = {}", HEARTBEAT.as_nanos()),
         format!("SET @source_heartbeat_period = {}", HEARTBEAT.as_nanos()),
+        // So long a stream may wait for definitions to be read.
+        "SET SESSION net_write_timeout = 3600".to_owned(),
     ];
     if mariadb {
         settings.push("SET @mariadb_slave_capability = 4".to_owned());
@@ -395,7 +413,9 @@ pub(super) async fn connect(
         let set = GtidSet::parse(&config.from.0).ok_or_else(|| bad.clone())?;
         let sids = set.parts().iter().map(|part| part.parse()).collect::<Result<Vec<_>, _>>();
         let sids: Vec<mysql_async::Sid<'static>> = sids.map_err(|_| bad.clone())?;
-        has_executed(&mut conn, &config.from).await?;
+        if !ends {
+            has_executed(&mut conn, &config.from).await?;
+        }
         let request = BinlogStreamRequest::new(config.server_id)
             .with_gtid()
             .with_pos(4_u64)

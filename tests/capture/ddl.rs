@@ -38,7 +38,14 @@ async fn a_replaced_table_is_a_change_and_its_rows_follow() {
         "{SHOP}{END}CREATE TABLE shop.s (id INT PRIMARY KEY);\n\
         INSERT INTO shop.s VALUES (1), (2)"
     );
-    let (db, here) = start(Flavour::MariaDb, &["--binlog-alter-two-phase=1"], &setup).await;
+    for metadata in ["FULL", "NO_LOG"] {
+        replace(&setup, &format!("--binlog-row-metadata={metadata}")).await;
+    }
+}
+
+async fn replace(setup: &str, metadata: &str) {
+    let more = ["--binlog-alter-two-phase=1", metadata];
+    let (db, here) = start(Flavour::MariaDb, &more, setup).await;
     let mut follow = Follow::from(&db, here.position.clone());
     let replaced = "CREATE OR REPLACE TABLE shop.t (PRIMARY KEY (id)) SELECT id FROM shop.s";
     assert_eq!(said(&db, &mut follow, replaced).await, "ddl shop.t\n2 rows of t\n");

@@ -251,7 +251,10 @@ async fn a_change_that_stands_ahead_bars_the_rows_before_it_and_no_others() {
     ] {
         let make = |name: &str| format!("CREATE TABLE shop.{name} (id INT PRIMARY KEY, v INT);\n");
         let tables: String = ["a", "b", "c", "d", "e"].iter().map(|name| make(name)).collect();
-        let (db, _) = start(flavour, more, &format!("CREATE DATABASE shop;\n{tables}")).await;
+        let parts = "CREATE TABLE shop.p (id INT PRIMARY KEY, v INT) PARTITION BY RANGE (id) \
+            (PARTITION o VALUES LESS THAN (10))";
+        let setup = format!("CREATE DATABASE shop;\n{tables}{parts}");
+        let (db, _) = start(flavour, more, &setup).await;
         let (db, change) = (&db, "CHANGE v w INT, ADD INDEX (w)");
         let rows = "INSERT INTO shop.a VALUES (1, 1);\n";
         check_while_away(db, &format!("{rows}ALTER TABLE shop.a {change}"), &["Moved"]).await;
@@ -262,6 +265,26 @@ async fn a_change_that_stands_ahead_bars_the_rows_before_it_and_no_others() {
         );
         let wanted = ["id:Int=1 v:Int=1", "ddl", "ddl", "id:Int=1 w:Int=2"];
         check_while_away(db, &sql, &wanted).await;
+        // What a dump is loaded with, and partitions.
+        let sql = "INSERT INTO shop.b VALUES (2, 2);\n\
+             /*!40000 ALTER TABLE shop.b DISABLE KEYS */;\n\
+             INSERT INTO shop.b VALUES (3, 3);\n\
+             /*!40000 ALTER TABLE shop.b ENABLE KEYS */;\n\
+             INSERT INTO shop.p VALUES (1, 1);\n\
+             ALTER TABLE shop.p ADD PARTITION (PARTITION q VALUES LESS THAN (20));\n\
+             INSERT INTO shop.p VALUES (11, 1);\n\
+             ALTER TABLE shop.p DROP PARTITION q";
+        let wanted = [
+            "id:Int=2 v:Int=2",
+            "ddl",
+            "id:Int=3 v:Int=3",
+            "ddl",
+            "id:Int=1 v:Int=1",
+            "ddl",
+            "id:Int=11 v:Int=1",
+            "ddl",
+        ];
+        check_while_away(db, sql, &wanted).await;
         // Of two changes the second bars what stands between them.
         let two = |between: &str| {
             format!(
@@ -287,6 +310,47 @@ async fn a_change_that_stands_ahead_bars_the_rows_before_it_and_no_others() {
             replaced.replace("(v INT, id INT PRIMARY KEY)", "(id INT PRIMARY KEY, v INT)")
         );
         check_while_away(db, &replaced, &["Moved"]).await;
+    }
+}
+
+/// What the server is set to now says nothing of the rows that wait.
+#[tokio::test]
+async fn rows_that_describe_nothing_are_barred_whatever_is_set_since() {
+    let create = "CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, v INT)";
+    let more = ["--binlog-row-metadata=MINIMAL"];
+    let (db, here) = start(Flavour::MariaDb, &more, create).await;
+    db.exec("INSERT INTO shop.t VALUES (1, 1);\nALTER TABLE shop.t CHANGE v w INT").await;
+    let after = current(&mut db.conn().await).await.unwrap();
+    db.exec("INSERT INTO shop.t VALUES (2, 2)").await;
+    for metadata in ["MINIMAL", "FULL"] {
+        db.exec(&format!("SET GLOBAL binlog_row_metadata = {metadata}")).await;
+        let error = Follow::from(&db, here.position.clone()).error().await;
+        assert!(matches!(error, CaptureError::Moved(_)), "{metadata}: {error}");
+        let mut follow = Follow::from(&db, after.position.clone());
+        assert_eq!(lines(&mut follow, 1).await, ["id:Int=2 w:Int=2"], "{metadata}");
+    }
+}
+
+/// What capture will halt at keeps it neither from the rows before it, nor from seeing the
+/// changes behind it.
+#[tokio::test]
+async fn a_look_ahead_goes_past_what_capture_halts_at() {
+    let create = "CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, v INT);\n\
+        CREATE TABLE shop.u (id INT PRIMARY KEY, v INT)";
+    let minimal = &["--binlog-row-metadata=MINIMAL"][..];
+    for (flavour, more) in [(Flavour::MariaDb, minimal), (Flavour::MySql56, &[])] {
+        let (db, here) = start(flavour, more, create).await;
+        let by_statement = "SET SESSION binlog_format = STATEMENT;\n\
+            INSERT INTO shop.u VALUES (1, 1)";
+        db.exec("INSERT INTO shop.t VALUES (1, 1)").await;
+        db.exec(by_statement).await;
+        let mut follow = Follow::from(&db, here.position.clone());
+        assert_eq!(lines(&mut follow, 1).await, ["id:Int=1 v:Int=1"], "{flavour:?}");
+        let error = follow.error().await;
+        assert!(matches!(error, CaptureError::Statement(_)), "{flavour:?}: {error}");
+        db.exec("ALTER TABLE shop.t CHANGE v w INT").await;
+        let error = Follow::from(&db, here.position).error().await;
+        assert!(matches!(error, CaptureError::Moved(_)), "{flavour:?}: {error}");
     }
 }
 
