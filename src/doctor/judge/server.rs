@@ -148,15 +148,16 @@ fn version(database: &DatabaseFacts) -> Finding {
     let (major, minor, patch) = database.version;
     let (name, least) = match database.flavor {
         Flavor::MariaDb => ("MariaDB", (10, 5, 0)),
-        Flavor::MySql => ("MySQL", (5, 6, 10)),
+        // Before, a reading of the binlog by GTID does not end where that ends.
+        Flavor::MySql => ("MySQL", (5, 6, 20)),
     };
     let found = format!("{name} {major}.{minor}.{patch}");
     if database.version >= least {
         return Finding::pass("server_version", WHY, found);
     }
-    let (major, minor, _) = least;
+    let (major, minor, patch) = least;
     Finding::fail("server_version", WHY, found)
-        .fix(format!("move to {name} {major}.{minor} or later"))
+        .fix(format!("move to {name} {major}.{minor}.{patch} or later"))
 }
 
 fn row_metadata(database: &DatabaseFacts) -> Finding {

@@ -223,6 +223,12 @@ fn mysql_needs_gtids_and_may_lack_row_metadata() {
         db.account.grants.push(monitor);
     };
     on_database("gtid_mode", Pass, mysql);
+    for (patch, wanted) in [(19, Fail), (20, Pass)] {
+        on_database("server_version", wanted, |db| {
+            mysql(db);
+            db.version = (5, 6, patch);
+        });
+    }
     on_database("gtid_mode", Fail, |db| {
         mysql(db);
         db.variables.insert("gtid_mode".to_owned(), "OFF".to_owned());
