@@ -6,8 +6,10 @@
 //! costs a second reading of what is there: nothing where capture is up to date, all of a
 //! backlog at a start.
 
+use std::panic::AssertUnwindSafe;
+
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use mysql_async::binlog::events::Event;
 
 use super::gtid::GtidSet;
@@ -115,8 +117,11 @@ impl Ahead {
         let config = CaptureConfig { from: from.clone(), server_id, ..self.config.clone() };
         let (mut stream, mut assembler, folds) = connect(&config, true).await?;
         loop {
-            let packet = tokio::time::timeout(SILENCE_MAX, stream.next()).await;
+            // The driver panics on payloads of a kind that it does not know.
+            let next = AssertUnwindSafe(stream.next()).catch_unwind();
+            let packet = tokio::time::timeout(SILENCE_MAX, next).await;
             let packet = packet.map_err(|_| CaptureError::Away("silent for 10 s".to_owned()))?;
+            let Ok(packet) = packet else { return Ok((assembler.checkpoint(), false)) };
             let event = match packet {
                 None => return Ok((assembler.checkpoint(), true)),
                 Some(Err(_)) if assembler.in_payload() => {
