@@ -34,7 +34,7 @@ use mysql_async::Opts;
 use mysql_async::prelude::Queryable as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 const WAIT: Duration = lab::PATIENCE;
 const SHOP: &str = "CREATE DATABASE shop CHARACTER SET utf8mb4;\n\
@@ -46,6 +46,8 @@ struct Follow {
     /// Of the last burst, not given yet.
     events: VecDeque<CaptureEvent>,
     ended: JoinSet<Result<(), CaptureError>>,
+    /// One that went on would take the server id of the next, to look ahead.
+    cancel: DropGuard,
 }
 
 impl Follow {
@@ -71,9 +73,9 @@ impl Follow {
             replicates: Arc::new(|schema, _| schema == "shop"),
         };
         let mut ended = JoinSet::new();
-        let awaited = watch::channel(0).1;
-        ended.spawn(run(config, awaited, sender, CancellationToken::new()));
-        Self { bursts, events: VecDeque::new(), ended }
+        let (awaited, cancel) = (watch::channel(0).1, CancellationToken::new());
+        ended.spawn(run(config, awaited, sender, cancel.clone()));
+        Self { bursts, events: VecDeque::new(), ended, cancel: cancel.drop_guard() }
     }
 
     /// The next event that is not of something else.
@@ -100,6 +102,12 @@ impl Follow {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Reads no further.
+    async fn stop(mut self) {
+        drop((self.bursts, self.cancel));
+        self.ended.join_next().await.unwrap().unwrap().unwrap();
     }
 
     /// Reads on until capture stops.

@@ -187,8 +187,9 @@ impl Altered {
             BinlogPoint::Domains(_) => now.point.covers(&self.point),
             // The binlog shows a change before the tables do.
             BinlogPoint::File { .. } => {
-                self.gtid.is_empty()
-                    || GtidSet::parse(&now.position.0).is_some_and(|set| set.contains(&self.gtid))
+                let executed = GtidSet::parse(&now.position.0);
+                let covers = || now.point.covers(&self.point);
+                self.gtid.is_empty() || executed.map_or_else(covers, |set| set.contains(&self.gtid))
             }
         }
     }
@@ -244,5 +245,7 @@ mod tests {
         assert_eq!(ahead.fit(&table(), &at("aa:1-5", 500), &at("aa:1-5", 500)), Fit::Barred);
         assert_eq!(ahead.fit(&table(), &at("aa:1-4", 500), &at("aa:1-5", 500)), Fit::Unknown);
         assert_eq!(ahead.fit(&table(), &at("aa:1-4", 400), &at("aa:1-4", 499)), Fit::Fits);
+        let tagged = "aa:1-4:tag:1";
+        assert_eq!(ahead.fit(&table(), &at(tagged, 500), &at(tagged, 500)), Fit::Barred);
     }
 }

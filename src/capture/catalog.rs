@@ -21,7 +21,7 @@ use super::{ALL_TABLES, CaptureConfig, CaptureError, Checkpoint, stream};
 use crate::change::{Column, Table, TableName};
 
 /// How often a definition is read that changes meanwhile.
-const DEFINE_TRIES: u32 = 10;
+const DEFINE_TRIES: u32 = 100;
 const DEFINE_EVERY: Duration = Duration::from_millis(100);
 
 /// A replicated table as its rows are read.
@@ -116,6 +116,9 @@ impl Catalog {
     /// followed is missed.
     pub(super) async fn read_ahead(&mut self, config: &CaptureConfig) -> Result<(), CaptureError> {
         self.ahead = Some(Ahead::new(config.clone()));
+        if let Err(error) = self.conn().await {
+            return Err(stream::away(&error));
+        }
         let tables = match self.undescribed().await {
             Ok(tables) => tables,
             Err(error) => return Err(self.lost(&error)),
@@ -164,6 +167,8 @@ impl Catalog {
             return Ok(Vec::new());
         };
         if !here.is_some_and(|here| here.point.covers(&after.point)) {
+            // A look may take longer than the server lets a connection rest.
+            self.conn = None;
             ahead.look(here).await?;
         }
         let barred = &mut self.barred;

@@ -10,6 +10,12 @@ use super::query::words;
 pub(super) fn keeps_columns(statement: &str) -> bool {
     let words: Vec<String> = words(statement).into_iter().map(upper).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    // MariaDB's `SET STATEMENT variable = value FOR statement`.
+    let begin = match words.as_slice() {
+        ["SET", "STATEMENT", ..] => words.iter().position(|word| *word == "FOR").map(|at| at + 1),
+        _ => Some(0),
+    };
+    let words = begin.and_then(|begin| words.get(begin..)).unwrap_or_default();
     let Some((verb, rest)) = words.split_first() else { return false };
     match *verb {
         "TRUNCATE" => true,
@@ -51,6 +57,11 @@ fn alter_keeps_columns(rest: &[&str]) -> bool {
     let rest = skip(rest, &["ONLINE", "OFFLINE", "IGNORE"]);
     let Some(rest) = rest.strip_prefix(&["TABLE"]) else { return false };
     let rest = skip_name(rest.strip_prefix(&["IF", "EXISTS"]).unwrap_or(rest));
+    // MariaDB: how long to wait for locks.
+    let rest = rest.map(|rest| match rest {
+        ["WAIT", _, rest @ ..] | ["NOWAIT", rest @ ..] => rest,
+        rest => rest,
+    });
     let clauses = rest.and_then(clauses).unwrap_or_default();
     // Nothing else may stand in a statement about partitions.
     let is_about_partitions = clauses.first().is_some_and(|clause| is_about_partitions(clause));
@@ -143,6 +154,9 @@ mod tests {
                 "ALTER TABLE t DROP FOREIGN KEY f, ALGORITHM=INPLACE, LOCK NONE",
                 "ALTER TABLE t DROP CONSTRAINT c, DROP CHECK d",
                 "ALTER TABLE t ENGINE=InnoDB",
+                "SET STATEMENT max_statement_time=5 FOR ALTER TABLE t ADD INDEX (a)",
+                "ALTER TABLE t WAIT 5 ADD INDEX (a)",
+                "ALTER TABLE t NOWAIT DROP INDEX i",
                 "ALTER TABLE t COMMENT = 'DROP COLUMN a'",
                 "ALTER TABLE t STATS_PERSISTENT=1, STATS_AUTO_RECALC=0, STATS_SAMPLE_PAGES 20",
                 "ALTER TABLE t KEY_BLOCK_SIZE = 8",
@@ -206,6 +220,9 @@ mod tests {
         check(
             false,
             &[
+                "SET STATEMENT max_statement_time=5 FOR ALTER TABLE t DROP COLUMN a",
+                "ALTER TABLE t WAIT 5 DROP COLUMN a",
+                "SET STATEMENT max_statement_time=5",
                 "ALTER TABLE t ADD c INT DEFAULT 1",
                 "ALTER TABLE t ADD COLUMN c INT, ADD INDEX (c)",
                 "ALTER TABLE t RENAME COLUMN a TO b",

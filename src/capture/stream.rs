@@ -31,7 +31,7 @@ pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// never executed: a promoted replica that lacks it never will.
 const EXECUTED_MAX: Duration = Duration::from_secs(5);
 /// How often that is asked.
-const EXECUTED_EVERY: Duration = Duration::from_millis(200);
+const EXECUTED_EVERY: Duration = Duration::from_millis(20);
 /// An event may be larger than the server's `max_allowed_packet`, since an update
 /// holds a row twice; this is the protocol's own limit.
 const PACKET_MAX: usize = 1 << 30;
@@ -66,7 +66,7 @@ impl fmt::Debug for CaptureConfig {
     }
 }
 
-fn away(error: &mysql_async::Error) -> CaptureError {
+pub(super) fn away(error: &mysql_async::Error) -> CaptureError {
     match error {
         mysql_async::Error::Server(server) => match server.code {
             1053 | 1040 | 1927 | 1317 => CaptureError::Away(format!("error {}", server.code)),

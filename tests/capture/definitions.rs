@@ -235,6 +235,8 @@ async fn check_while_away(db: &Database, statements: &str, wanted: &[&str]) {
     if is_refused {
         let error = follow.error().await;
         assert!(matches!(error, CaptureError::Moved(_)), "{statements}: {error}");
+    } else {
+        follow.stop().await;
     }
 }
 
