@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::time::Instant;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::progress::Bar;
@@ -22,18 +23,21 @@ pub(super) async fn run(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
+    // Listened for all the time: a Ctrl-C that comes with the question, or between two steps,
+    // would be lost.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut repairer = Box::pin(Repairer::open(config, ddl::who(), stop.clone())).await?;
     let mut bar = Bar::default();
     let mut hear = |progress: &Progress<'_>| bar.show(progress);
     let work = Box::pin(repairer.propose(report, arguments.from.as_deref(), &mut hear));
-    let (proposals, undecided) = until_stopped(work, &stop).await?;
+    let (proposals, undecided) = until_stopped(work, &stop, &mut interrupt).await?;
     bar.clear();
     report.repairs = undecided;
     complain(shown(&proposals).trim_end());
     let ask = !proposals.is_empty() && !stop.is_cancelled();
-    if ask && agreed(arguments.yes, proposals.len()).await? {
+    if ask && agreed(arguments.yes, proposals.len(), &mut interrupt).await? {
         let work = Box::pin(carry_out(&mut repairer, &proposals, report, &mut bar));
-        let done = until_stopped(work, &stop).await;
+        let done = until_stopped(work, &stop, &mut interrupt).await;
         bar.clear();
         done?;
     } else {
@@ -47,10 +51,11 @@ pub(super) async fn run(
 async fn until_stopped<T>(
     mut work: impl Future<Output = T> + Unpin,
     stop: &CancellationToken,
+    interrupt: &mut Signal,
 ) -> T {
     tokio::select! {
         done = &mut work => done,
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupt.recv() => {
             stop.cancel();
             work.await
         }
@@ -91,7 +96,7 @@ fn declined(proposal: &Proposal) -> Repair {
 }
 
 /// Whether to write: the operator is asked, where there is one. Ctrl-C is a no.
-async fn agreed(yes: bool, rows: usize) -> anyhow::Result<bool> {
+async fn agreed(yes: bool, rows: usize, interrupt: &mut Signal) -> anyhow::Result<bool> {
     if yes {
         return Ok(true);
     }
@@ -108,7 +113,7 @@ async fn agreed(yes: bool, rows: usize) -> anyhow::Result<bool> {
     });
     tokio::select! {
         answer = answer => Ok(matches!(answer??.trim(), "y" | "Y" | "yes")),
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupt.recv() => {
             complain("nothing was written");
             Ok(false)
         }
