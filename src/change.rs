@@ -297,6 +297,14 @@ impl Value {
     }
 }
 
+impl Row {
+    /// The same in memory of its own, as [`Value::compact`].
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        Self { values: self.values.iter().map(Value::compact).collect() }
+    }
+}
+
 /// Whether `extra` of information_schema.columns says that the server works the column
 /// out: MariaDB's `VIRTUAL` and `PERSISTENT` or both servers' `… GENERATED`, but not
 /// MySQL 8's word for a default that is an expression.

@@ -43,11 +43,17 @@ async fn together(lab: &Lab, region: usize, statements: &[&str]) {
     conn.disconnect().await.unwrap();
 }
 
+/// The links heal, and so many rows come to the second region.
+async fn come(lab: &Lab, rows: &str, count: i64) {
+    lab.heal();
+    let sql = format!("SELECT COUNT(*) FROM {rows}");
+    wait_until(&sql, PATIENCE, || async { lab.regions[1].db.number(&sql).await == count }).await;
+    lab.converge(&TABLES, PATIENCE).await;
+}
+
 /// Each row is written in several parts, and by another region meanwhile.
 async fn parts_are_one_write(lab: &Lab) {
-    for (reader, source) in [(0, 1), (1, 0)] {
-        lab.link(reader, source).cut();
-    }
+    lab.cut();
     let there = [
         "UPDATE shop.stock SET v = 'u' WHERE id = 5",
         "DELETE FROM shop.stock WHERE id = 6",
@@ -62,11 +68,7 @@ async fn parts_are_one_write(lab: &Lab) {
     let away = "DELETE FROM shop.stock WHERE id = 8";
     let back = "INSERT INTO shop.stock VALUES (8, 'x', 20)";
     together(lab, 0, &[away, words, sum, sum, "UPDATE shop.plain SET v = 'x'", back]).await;
-    lab.heal();
-    let came = "SELECT COUNT(*) FROM shop.plain WHERE v = 'x'";
-    wait_until("it has come", PATIENCE, || async { lab.regions[1].db.number(came).await == 1_000 })
-        .await;
-    lab.converge(&TABLES, PATIENCE).await;
+    come(lab, "shop.plain WHERE v = 'x'", 1_000).await;
     let db = &lab.regions[1].db;
     // The later write stands, whichever of its parts said so.
     assert_eq!(db.rows::<String>("SELECT DISTINCT LEFT(v, 1) FROM shop.stock").await, ["x"]);
@@ -86,9 +88,7 @@ async fn parts_are_one_write(lab: &Lab) {
 /// under `on_conflict: transaction`, rows that change keys, and unique values that go from row
 /// to row.
 async fn parts_stand_or_fall_as_one(lab: &Lab) {
-    for (reader, source) in [(0, 1), (1, 0)] {
-        lab.link(reader, source).cut();
-    }
+    lab.cut();
     let name =
         |from: &str, to: &str| format!("UPDATE shop.named SET name = {to} WHERE id = {from}");
     let (first, second) = (name("1", "2"), name("1000", "1"));
@@ -109,11 +109,7 @@ async fn parts_stand_or_fall_as_one(lab: &Lab) {
         "UPDATE shop.plain SET v = 'u' WHERE id = 1000",
     ];
     together(lab, 1, &there).await;
-    lab.heal();
-    let came = "SELECT COUNT(*) FROM shop.named WHERE name = 5000";
-    wait_until("it has come", PATIENCE, || async { lab.regions[1].db.number(came).await == 1 })
-        .await;
-    lab.converge(&TABLES, PATIENCE).await;
+    come(lab, "shop.named WHERE name = 5000", 1).await;
     let db = &lab.regions[0].db;
     let pairs = "SELECT COUNT(*) FROM (SELECT v FROM shop.pair_a UNION ALL \
                  SELECT v FROM shop.pair_b) t WHERE v LIKE 'x%'";

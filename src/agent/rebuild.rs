@@ -214,7 +214,7 @@ fn enter(
 mod tests {
     use super::*;
     use crate::change::{
-        Column, Kind, Position, Row, RowChange, Table, TableChange, Value, Vector, pb,
+        Column, ForeignKey, Kind, Position, Row, RowChange, Table, TableChange, Value, Vector, pb,
     };
     use crate::clock::Hlc;
     use crate::resolve::{Merge, Policy};
@@ -301,6 +301,27 @@ mod tests {
         let void = part(0, true, true, &[]);
         let records = vec![part(0, false, false, &[1, 2]), void, part(0, true, false, &[9])];
         check_by(&book, records, 1);
+    }
+
+    #[test]
+    fn of_a_row_that_several_parts_wrote_the_last_reference_counts() {
+        let key = ForeignKey {
+            columns: vec![0],
+            schema: "s".into(),
+            table: "p".into(),
+            referenced: vec!["id".into()],
+            unique: false,
+        };
+        let (book, mut open) = (Rulebook::default(), Open::default());
+        let mut last = None;
+        for mut record in [part(0, false, false, &[1, 2]), part(1, true, false, &[1])] {
+            if let RecordBody::Transaction(txn) = &mut record.body {
+                txn.changes[0].table.as_mut().unwrap().foreign_keys = vec![key.clone()];
+            }
+            last = enter(&book, record, &mut open).unwrap();
+        }
+        let references = last.unwrap().iter().filter(|write| write.foreign.is_some()).count();
+        assert_eq!(references, 2);
     }
 
     #[test]

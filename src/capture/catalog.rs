@@ -113,7 +113,7 @@ impl Catalog {
 
     /// When the server's events don't describe columns, reads all replicated tables'
     /// definitions: as early as can be, so that only a change of schema while nobody
-    /// followed is missed.
+    /// followed bars rows.
     pub(super) async fn read_ahead(&mut self, config: &CaptureConfig) -> Result<(), CaptureError> {
         self.ahead = Some(Ahead::new(config.clone()));
         if let Err(error) = self.conn().await {

@@ -3,20 +3,14 @@
 //! A closed list: what is not known to keep them may change them.
 
 use super::additive::{clauses, skip_name};
-use super::query::words;
+use super::query::{beginning, words};
 
 /// Whether a schema change leaves the columns of its tables, and their primary keys, for
 /// certain as they were: rows are read by the same definition before and after it.
 pub(super) fn keeps_columns(statement: &str) -> bool {
     let words: Vec<String> = words(statement).into_iter().map(upper).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    // MariaDB's `SET STATEMENT variable = value FOR statement`.
-    let begin = match words.as_slice() {
-        ["SET", "STATEMENT", ..] => words.iter().position(|word| *word == "FOR").map(|at| at + 1),
-        _ => Some(0),
-    };
-    let words = begin.and_then(|begin| words.get(begin..)).unwrap_or_default();
-    let Some((verb, rest)) = words.split_first() else { return false };
+    let Some((verb, rest)) = words[beginning(&words)..].split_first() else { return false };
     match *verb {
         "TRUNCATE" => true,
         "CREATE" => create_keeps_columns(rest),

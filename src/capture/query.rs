@@ -104,13 +104,7 @@ const VERBS: [&str; 6] = ["ALTER", "CREATE", "DROP", "RENAME", "SET", "TRUNCATE"
 pub(super) fn judge(schema: &str, text: &str) -> Statement {
     let words = words(text);
     let upper: Vec<String> = words.iter().map(|word| word.to_uppercase()).collect();
-    // MariaDB's `SET STATEMENT variable = value FOR statement`.
-    let begin = match upper.as_slice() {
-        [set, statement, ..] if set == "SET" && statement == "STATEMENT" => {
-            upper.iter().position(|word| word == "FOR").map_or(upper.len(), |at| at + 1)
-        }
-        _ => 0,
-    };
+    let begin = beginning(&upper);
     let (words, upper) = (&words[begin..], &upper[begin..]);
     let at = |n: usize| upper.get(n).map(String::as_str).unwrap_or_default();
     match at(0) {
@@ -123,6 +117,17 @@ pub(super) fn judge(schema: &str, text: &str) -> Statement {
         "INSERT" | "UPDATE" | "DELETE" | "REPLACE" | "LOAD" | "WITH" => Statement::Rows,
         "ALTER" | "DROP" | "RENAME" | "TRUNCATE" | "CREATE" => ddl(schema, words, upper),
         _ => Statement::Other,
+    }
+}
+
+/// Where what is run begins among a statement's words, behind MariaDB's `SET STATEMENT
+/// variable = value FOR`.
+pub(super) fn beginning(words: &[impl AsRef<str>]) -> usize {
+    match words {
+        [set, statement, ..] if set.as_ref() == "SET" && statement.as_ref() == "STATEMENT" => {
+            words.iter().position(|word| word.as_ref() == "FOR").map_or(words.len(), |at| at + 1)
+        }
+        _ => 0,
     }
 }
 

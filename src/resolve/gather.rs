@@ -11,7 +11,7 @@ use hashbrown::{HashMap, HashSet};
 use prost::Message as _;
 
 use super::{Order, Policy, Recount, Touched};
-use crate::change::{Dot, RegionId, Row, Value};
+use crate::change::{Dot, RegionId, Row};
 use crate::clock::Hlc;
 use crate::version::{Body, RowKey, Write};
 
@@ -194,18 +194,14 @@ fn whole(one: &Touched<'_>) -> Picked {
     let rows = kept.map_or((one.before, one.after), |b| (b.before.as_ref(), b.after.as_ref()));
     let body = Body {
         table: Arc::clone(&one.table),
-        before: rows.0.map(copied),
-        after: rows.1.map(copied),
+        before: rows.0.map(Row::compact),
+        after: rows.1.map(Row::compact),
         group: kept.and_then(|body| body.group.clone()),
         claims: kept.map(|body| body.claims.clone()).unwrap_or_default(),
         adds_up: one.policy.merge.is_some(),
     };
     let write = Write { body: Some(Arc::new(body)), foreign: None, ..one.write.clone() };
     Picked { write, policy: Arc::clone(&one.policy) }
-}
-
-fn copied(row: &Row) -> Row {
-    Row { values: row.values.iter().map(Value::compact).collect() }
 }
 
 /// By its first row the writes of each group.
@@ -234,7 +230,7 @@ fn bytes(write: &Write) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Column, Dot, Kind, RowChange, Seq, Table, TableChange, Vector};
+    use crate::change::{Column, Dot, Kind, RowChange, Seq, Table, TableChange, Value, Vector};
     use crate::resolve::{Incoming, Merge, Rulebook, touched};
 
     /// What is kept of a row that each of two regions writes a thousand times.
@@ -262,6 +258,42 @@ mod tests {
         let bytes = gather.bytes();
         assert!(!gather.look_beside());
         (gather.rows[&key].len(), bytes)
+    }
+
+    /// Two rows that change their keys together, both wanted, until a later transaction of a
+    /// thousand such is known, and one that writes them apart.
+    #[test]
+    fn a_group_counts_once_for_all_who_want_its_rows() {
+        let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
+        let table = Table {
+            schema: "s".into(),
+            name: "t".into(),
+            columns: vec![column("id", 1)],
+            ..Table::default()
+        };
+        let row = |n| Row { values: vec![Value::new(Kind::Int(n))] };
+        let book = Rulebook::default();
+        let mut gather = Gather::default();
+        for n in [1, 2] {
+            gather.want(RowKey::of(&table, &[0], &row(n)).unwrap());
+        }
+        let mut take = |seq, rows: Vec<RowChange>| {
+            let changes = [TableChange { table: Some(table.clone()), rows }];
+            let dot = Dot { origin: RegionId::new(1).unwrap(), seq: Seq(seq) };
+            let (deps, hlc) = (Arc::new(Vector::default()), Hlc(seq));
+            let txn = Incoming { dot, hlc, deps: &deps, gtid: "", changes: &changes };
+            let picked = gather.pick(&touched(&book, &txn).unwrap());
+            gather.take(&"0-1-1".into(), picked);
+            gather.bytes()
+        };
+        let moved = |n, to| RowChange { before: Some(row(n)), after: Some(row(to)) };
+        let all = |count| (1..=count).map(|n| moved(n, n + 10_000)).collect::<Vec<_>>();
+        let few = take(1, all(3));
+        assert!(few < (2 + 6 + 2) * WRITE_BYTES, "{few}");
+        let many = take(2, all(1_000));
+        assert!((2_000 * WRITE_BYTES..2_100 * WRITE_BYTES).contains(&many), "{many}");
+        let back = |n| RowChange { before: None, after: Some(row(n)) };
+        assert!(take(3, vec![back(1), back(2)]) < 3 * WRITE_BYTES, "the group is no longer held");
     }
 
     #[test]

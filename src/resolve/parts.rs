@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::Rulebook;
 use super::touch::moves;
-use crate::change::{Row, RowChange, Table, TableChange, Value};
+use crate::change::{Row, RowChange, Table, TableChange};
 use crate::mutant::{self, Mutant};
 use crate::version::{KeyError, RowKey, Write};
 
@@ -89,17 +89,14 @@ impl Parts {
         let (shared, policy) = book.of(table);
         let key = table.key_columns();
         let (mut held, mut rest) = (Vec::new(), Vec::new());
+        let (keeps, groups) = (policy.keeps(table), policy.groups());
         for row in &change.rows {
-            let waits = if policy.keeps(table) {
-                true
-            } else if policy.groups() && (moves(&key, row) || !self.moved.is_empty()) {
+            let mut waits = keeps;
+            if !keeps && groups && (moves(&key, row) || !self.moved.is_empty()) {
                 let touched = RowKey::touched(table, &key, row)?;
-                let waits = touched.iter().any(|one| one.moved || self.moved.contains(&one.key));
+                waits = touched.iter().any(|one| one.moved || self.moved.contains(&one.key));
                 self.moved.extend(touched.iter().filter(|_| waits).map(|one| one.key));
-                waits
-            } else {
-                false
-            };
+            }
             match waits {
                 true => held.push(compact(row)),
                 false => rest.push(row.clone()),
@@ -118,10 +115,7 @@ impl Parts {
 
 /// A row's change that holds nothing of the record that it came in.
 fn compact(row: &RowChange) -> RowChange {
-    let of = |row: &Option<Row>| {
-        let row = row.as_ref()?;
-        Some(Row { values: row.values.iter().map(Value::compact).collect() })
-    };
+    let of = |row: &Option<Row>| row.as_ref().map(Row::compact);
     RowChange { before: of(&row.before), after: of(&row.after) }
 }
 

@@ -6,7 +6,7 @@ use super::region::Key;
 use super::schema::{self, ID};
 use crate::change::{Dot, TableChange};
 use crate::resolve::{
-    Earlier, Gather, Incoming, Parts, Picked, Plan, PlanError, Planner, Rulebook, touched,
+    Earlier, Gather, Incoming, Parts, Picked, Plan, PlanError, Planner, Rulebook, Touched, touched,
 };
 use crate::version::{Index, Write};
 
@@ -28,24 +28,27 @@ fn judged<'a>(
     taken.collect::<Result<_, _>>().expect("simulated keys are exact")
 }
 
+/// What `of` makes of the writes that are judged together, one after the other.
+fn each<T>(book: &Rulebook, txn: &Incoming<'_>, of: impl Fn(Vec<Touched<'_>>) -> Vec<T>) -> Vec<T> {
+    let judged = judged(book, txn.dot, txn.changes).into_iter();
+    let each = judged.flat_map(|changes| {
+        let touched = touched(book, &Incoming { changes: &changes, ..*txn });
+        of(touched.expect("simulated keys are exact"))
+    });
+    each.collect()
+}
+
 /// The writes of a transaction.
 pub(super) fn writes(book: &Rulebook, txn: &Incoming<'_>) -> Vec<Write> {
-    let mut writes = Vec::new();
-    for changes in judged(book, txn.dot, txn.changes) {
-        let touched = touched(book, &Incoming { changes: &changes, ..*txn });
-        writes.extend(touched.expect("simulated keys are exact").into_iter().map(|one| one.write));
-    }
+    let of = |touched: Vec<Touched<'_>>| touched.into_iter().map(|one| one.write).collect();
+    let mut writes = each(book, txn, of);
     Parts::settle(&mut writes);
     writes
 }
 
 /// What is of interest of it.
 pub(super) fn picked(book: &Rulebook, txn: &Incoming<'_>, gather: &Gather) -> Vec<Picked> {
-    let each = judged(book, txn.dot, txn.changes).into_iter().flat_map(|changes| {
-        let touched = touched(book, &Incoming { changes: &changes, ..*txn });
-        gather.pick(&touched.expect("simulated keys are exact"))
-    });
-    each.collect()
+    each(book, txn, |touched| gather.pick(&touched))
 }
 
 /// The plan of all parts, each made after those before it.
@@ -64,8 +67,8 @@ pub(super) fn plan(index: &Index, book: &Rulebook, txn: &Incoming<'_>) -> Result
     Ok(whole)
 }
 
-/// What a transaction's changes did to a row, as far as it is judged by itself: those of
-/// which nothing is kept with their part, the others together at the end.
+/// Whether a row is judged more than once: with each part that writes it while nothing of it
+/// is kept, and, should it change its key, with the last one.
 pub(super) fn is_split(dot: Dot, changes: &[TableChange], key: Key) -> bool {
     let ids = |change: &TableChange| -> Vec<Option<i64>> {
         let images = change.rows.iter().flat_map(|row| [&row.before, &row.after]);

@@ -187,17 +187,21 @@ async fn rows_from_before_a_change_of_schema_are_read_as_they_were_written() {
     assert_eq!(lines(&mut follow, wanted.len()).await, wanted);
 }
 
+const MINIMAL: &[&str] = &["--binlog-row-metadata=MINIMAL"];
+
+/// Servers whose events describe no columns.
+const UNDESCRIBED: [(Flavour, &[&str]); 4] = [
+    (Flavour::MariaDb, MINIMAL),
+    (Flavour::MySql56, &[]),
+    (Flavour::MySql57, &[]),
+    (Flavour::MySql80, MINIMAL),
+];
+
 /// Without descriptions a table's definition is read before its first row, so that a
 /// change of schema that capture has not come to yet does no harm.
 #[tokio::test]
 async fn definitions_are_read_ahead_where_events_have_none() {
-    let minimal = &["--binlog-row-metadata=MINIMAL"][..];
-    for (flavour, more) in [
-        (Flavour::MariaDb, minimal),
-        (Flavour::MySql56, &[]),
-        (Flavour::MySql57, &[]),
-        (Flavour::MySql80, minimal),
-    ] {
+    for (flavour, more) in UNDESCRIBED {
         let create = format!("{SHOP}CREATE TABLE shop.u (id INT PRIMARY KEY)");
         let (db, here) = start(flavour, more, &create).await;
         let mut follow = Follow::from(&db, here.position);
@@ -244,13 +248,7 @@ async fn check_while_away(db: &Database, statements: &str, wanted: &[&str]) {
 /// columns are what they were.
 #[tokio::test]
 async fn a_change_that_stands_ahead_bars_the_rows_before_it_and_no_others() {
-    let minimal = &["--binlog-row-metadata=MINIMAL"][..];
-    for (flavour, more) in [
-        (Flavour::MariaDb, minimal),
-        (Flavour::MySql56, &[]),
-        (Flavour::MySql57, &[]),
-        (Flavour::MySql80, minimal),
-    ] {
+    for (flavour, more) in UNDESCRIBED {
         let make = |name: &str| format!("CREATE TABLE shop.{name} (id INT PRIMARY KEY, v INT);\n");
         let tables: String = ["a", "b", "c", "d", "e"].iter().map(|name| make(name)).collect();
         let parts = "CREATE TABLE shop.p (id INT PRIMARY KEY, v INT) PARTITION BY RANGE (id) \
@@ -319,8 +317,7 @@ async fn a_change_that_stands_ahead_bars_the_rows_before_it_and_no_others() {
 #[tokio::test]
 async fn rows_that_describe_nothing_are_barred_whatever_is_set_since() {
     let create = "CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, v INT)";
-    let more = ["--binlog-row-metadata=MINIMAL"];
-    let (db, here) = start(Flavour::MariaDb, &more, create).await;
+    let (db, here) = start(Flavour::MariaDb, MINIMAL, create).await;
     db.exec("INSERT INTO shop.t VALUES (1, 1);\nALTER TABLE shop.t CHANGE v w INT").await;
     let after = current(&mut db.conn().await).await.unwrap();
     db.exec("INSERT INTO shop.t VALUES (2, 2)").await;
@@ -330,6 +327,7 @@ async fn rows_that_describe_nothing_are_barred_whatever_is_set_since() {
         assert!(matches!(error, CaptureError::Moved(_)), "{metadata}: {error}");
         let mut follow = Follow::from(&db, after.position.clone());
         assert_eq!(lines(&mut follow, 1).await, ["id:Int=2 w:Int=2"], "{metadata}");
+        follow.stop().await;
     }
 }
 
@@ -339,9 +337,8 @@ async fn rows_that_describe_nothing_are_barred_whatever_is_set_since() {
 async fn a_look_ahead_goes_past_what_capture_halts_at() {
     let create = "CREATE DATABASE shop;\nCREATE TABLE shop.t (id INT PRIMARY KEY, v INT);\n\
         CREATE TABLE shop.u (id INT PRIMARY KEY, v INT)";
-    let minimal = &["--binlog-row-metadata=MINIMAL"][..];
-    for (flavour, more) in [(Flavour::MariaDb, minimal), (Flavour::MySql56, &[])] {
-        let (db, here) = start(flavour, more, create).await;
+    for (flavour, more) in &UNDESCRIBED[..2] {
+        let (db, here) = start(*flavour, more, create).await;
         let by_statement = "SET SESSION binlog_format = STATEMENT;\n\
             INSERT INTO shop.u VALUES (1, 1)";
         db.exec("INSERT INTO shop.t VALUES (1, 1)").await;

@@ -225,6 +225,11 @@ impl Lab {
         self.links[reader][source].as_ref().expect("two regions")
     }
 
+    /// Cuts all links.
+    pub fn cut(&self) {
+        self.links.iter().flatten().flatten().for_each(Link::cut);
+    }
+
     /// Heals all links.
     pub fn heal(&self) {
         self.links.iter().flatten().flatten().for_each(Link::heal);

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::change::{BinlogPoint, Column, Kind, Row, RowChange, Table, Value};
+use crate::change::{BinlogPoint, Column, ForeignKey, Kind, Row, RowChange, Table, Value};
 use crate::resolve::{Allow, Merge, Policy};
+use crate::version::{BatchId, Role, RowKey};
 
 fn at(trusted_us: u64) -> Now {
     Now { trusted_us, source_off_us: 0 }
@@ -113,6 +114,37 @@ fn what_is_kept_of_a_row_counts_by_all_that_the_parts_did_to_it() {
     stamper.take(changes(2, true, 2), at(0)).unwrap();
     let index = lock(&stamper.index);
     assert_eq!((index.len(), index.kept_writes()), (1, 1), "there and gone again is nothing");
+}
+
+#[test]
+fn what_a_later_part_took_away_references_nothing() {
+    let mut stamper = stamper();
+    let with_key = |event| {
+        let CaptureEvent::Changes { gtid, commit, part, last, mut changes, after } = event else {
+            unreachable!()
+        };
+        changes[0].table.as_mut().unwrap().foreign_keys = vec![ForeignKey {
+            columns: vec![0],
+            schema: "s".into(),
+            table: "p".into(),
+            referenced: vec!["id".into()],
+            unique: false,
+        }];
+        CaptureEvent::Changes { gtid, commit, part, last, changes, after }
+    };
+    let CaptureEvent::Changes { changes: made, .. } = with_key(changes(0, false, 1)) else {
+        unreachable!()
+    };
+    let (table, row) = (made[0].table.as_ref().unwrap(), made[0].rows[0].after.as_ref().unwrap());
+    let value = RowKey::referenced(table, &table.foreign_keys[0], row).unwrap();
+    let filed = |stamper: &Stamper| {
+        lock(&stamper.index).filed(value, Role::References, BatchId(u64::MAX)).count()
+    };
+    stamper.take(with_key(changes(0, false, 1)), at(0)).unwrap();
+    stamper.take(with_key(gone(1, true, 1)), at(0)).unwrap();
+    assert_eq!(filed(&stamper), 0);
+    stamper.take(with_key(changes(0, true, 1)), at(0)).unwrap();
+    assert_eq!(filed(&stamper), 1);
 }
 
 #[test]

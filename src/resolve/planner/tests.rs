@@ -96,8 +96,7 @@ fn what_a_transaction_does_to_a_row_is_one_write() {
     assert!(none.conflicts.is_empty() && none.tables.is_empty() && none.writes.is_empty());
 }
 
-/// A sum that one part takes away and a later one puts back, and a row that a part writes
-/// before the rest is known.
+/// A sum that one part takes away and a later one puts back.
 #[test]
 fn what_parts_did_to_a_row_that_is_kept_is_one_write_of_it() {
     let merge = Merge { deltas: vec![1], groups: Vec::new() };
@@ -147,8 +146,8 @@ fn rows_that_change_their_keys_wait_for_the_last_part() {
     assert!(matches!(parts.take(&book, &whole, true), Ok(std::borrow::Cow::Borrowed(_))));
 }
 
-/// Of rows that are kept, that change their keys, and that lose with another transaction's:
-/// twenty times as many would take four hundred times as long, were each looked at with all.
+/// Rows that are kept, that change their keys, and that lose with another transaction's: each
+/// looked at with all of them would take minutes.
 #[test]
 fn a_transaction_of_many_rows_takes_time_by_its_rows() {
     const ROWS: i64 = 20_000;
