@@ -2,7 +2,7 @@
 //! mutations of `tests/fuzz.rs`, which need no nightly compiler.
 
 use causeway::capture::{CaptureEvent, Source, read_file_alone};
-use causeway::change::{Position, Record};
+use causeway::change::{Position, Record, Tables};
 use causeway::topology;
 
 /// Reads a topology, draws it or its problems.
@@ -19,9 +19,10 @@ pub(crate) fn topology(bytes: &[u8]) {
 
 /// Decodes a record of an outbox; what is decoded is encoded to the same again.
 pub(crate) fn record(bytes: &[u8]) {
-    if let Ok(record) = Record::decode(bytes.to_vec().into()) {
-        let again = Record::decode(record.clone().encode().into());
-        assert!(again.is_ok_and(|again| again.encode() == record.encode()));
+    let mut tables = Tables::default();
+    if let Ok(record) = Record::decode(bytes.to_vec().into(), &mut tables) {
+        let again = Record::decode(record.clone().encode(&mut tables).into(), &mut tables);
+        assert!(again.is_ok_and(|again| again.encode(&mut tables) == record.encode(&mut tables)));
     }
 }
 

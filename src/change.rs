@@ -7,14 +7,17 @@ mod collation;
 mod order;
 mod position;
 mod record;
+mod tables;
 
 pub use collation::Equality;
 pub use order::{Accepted, Dropped, OrderError, ReaderOrder, Side};
 pub use position::{BinlogPoint, Position};
 pub use record::{RECORD_VERSION, Record, RecordBody, RecordError};
+pub use tables::Tables;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::mutant::{self, Mutant};
 
@@ -25,7 +28,7 @@ pub mod pb {
 }
 
 pub use pb::value::Kind;
-pub use pb::{Column, ColumnType, ForeignKey, Row, RowChange, Table, TableChange, Value};
+pub use pb::{Column, ColumnType, ForeignKey, Row, RowChange, Table, Value};
 
 /// A region's small id, 1 to 63, unique in the topology.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -188,6 +191,30 @@ impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
     }
+}
+
+/// Consecutive row changes of one table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableChange {
+    /// The table as it was at the source when the rows were written.
+    pub table: Arc<Table>,
+    /// In binlog order.
+    pub rows: Vec<RowChange>,
+}
+
+/// A whole transaction (part 0, last), or one part of a large one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Transaction {
+    /// 0, 1, 2 … within the transaction.
+    pub part: u32,
+    /// No part follows.
+    pub last: bool,
+    /// The origin rolled the transaction back: its parts are void. It keeps its seq.
+    pub aborted: bool,
+    /// When the origin committed, microseconds since the Unix epoch.
+    pub commit_us: u64,
+    /// In the order of the source's binlog.
+    pub changes: Vec<TableChange>,
 }
 
 impl Table {

@@ -7,7 +7,7 @@ mod lab;
 
 use std::time::Duration;
 
-use causeway::change::{Kind, Record, RecordBody};
+use causeway::change::{Kind, Record, RecordBody, Tables};
 use causeway::clock::{Hlc, wall_us};
 use lab::db::Flavour;
 use lab::region::{Lab, Region};
@@ -69,7 +69,7 @@ fn last_transaction(region: &Region) -> Record {
     loop {
         let message = consumer.poll(Duration::from_secs(60)).unwrap().unwrap();
         let bytes = Bytes::copy_from_slice(message.payload().unwrap());
-        if let Ok(record) = Record::decode(bytes)
+        if let Ok(record) = Record::decode(bytes, &mut Tables::default())
             && matches!(record.body, RecordBody::Transaction(_))
         {
             found = Some(record);
@@ -116,7 +116,7 @@ async fn a_bad_record_in_an_inbox_stops_its_stream_alone_and_loses_nothing() {
     let mut record = last_transaction(&lab.regions[0]);
     record.seq.0 += 2;
     record.epoch += 10;
-    put(&lab.regions[0], &record.encode()).await;
+    put(&lab.regions[0], &record.encode(&mut Tables::default())).await;
     let told = halted(&lab.regions[0], "records are missing").await;
     insert(&lab.regions[2], 20).await;
     lab.regions[0].db.gets("shop.t", 20).await;
@@ -153,7 +153,7 @@ async fn a_stamp_from_the_future_holds_its_stream_until_time_has_come() {
     let RecordBody::Transaction(txn) = &mut record.body else { unreachable!() };
     let row = txn.changes[0].rows[0].after.as_mut().unwrap();
     row.values[0].kind = Some(Kind::Int(2));
-    put(here, &record.encode()).await;
+    put(here, &record.encode(&mut Tables::default())).await;
     wait_until("the stream is held", PATIENCE, || async {
         let told = stream(here, "r2").await;
         let reason = told["reason"].as_str().unwrap_or_default();

@@ -93,12 +93,12 @@ impl Follow {
         }
     }
 
-    async fn rows(&mut self) -> (Table, Vec<RowChange>, Checkpoint) {
+    async fn rows(&mut self) -> (Arc<Table>, Vec<RowChange>, Checkpoint) {
         match self.next().await {
             CaptureEvent::Changes { mut changes, after, last: true, part: 0, .. } => {
                 assert_eq!(changes.len(), 1);
                 let change = changes.remove(0);
-                (change.table.unwrap(), change.rows, after)
+                (change.table, change.rows, after)
             }
             other => panic!("{other:?}"),
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use causeway::change::{
     Column, ColumnType, Dot, Kind, Position, Record, RecordBody, RegionId, Row, RowChange, Seq,
-    Table, TableChange, Value, Vector, pb,
+    Table, TableChange, Tables, Transaction, Value, Vector, pb,
 };
 use causeway::clock::Hlc;
 
@@ -151,27 +151,28 @@ fn no_record_panics() {
     });
     let (schema, name) = ("s".to_owned(), "t".to_owned());
     let columns = columns.collect();
-    let table = Some(Table { schema, name, columns, ..Table::default() });
+    let table = std::sync::Arc::new(Table { schema, name, columns, ..Table::default() });
     let row = Some(Row { values });
     let rows = vec![
         RowChange { before: None, after: row.clone() },
         RowChange { before: row.clone(), after: row.clone() },
         RowChange { before: row, after: None },
     ];
-    let transaction = pb::Transaction {
+    let transaction = Transaction {
         last: true,
         commit_us: 5,
         changes: vec![TableChange { table, rows }],
-        ..pb::Transaction::default()
+        ..Transaction::default()
     };
     let seeds = vec![
         record(RecordBody::Start(pb::Start {
             agent: "1".to_owned(),
             topology: "region 1 eu".to_owned(),
         }))
-        .encode(),
-        record(RecordBody::Heartbeat(pb::Heartbeat { sent_us: 9, delays: vec![] })).encode(),
-        record(RecordBody::Transaction(transaction)).encode(),
+        .encode(&mut Tables::default()),
+        record(RecordBody::Heartbeat(pb::Heartbeat { sent_us: 9, delays: vec![] }))
+            .encode(&mut Tables::default()),
+        record(RecordBody::Transaction(transaction)).encode(&mut Tables::default()),
     ];
     run("fuzz.record", targets::record, from_seeds(seeds));
 }

@@ -8,7 +8,9 @@ mod lab;
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway::change::{Dropped, Place, Position, Record, RecordBody, RegionId, Seq, Vector, pb};
+use causeway::change::{
+    Dropped, Place, Position, Record, RecordBody, RegionId, Seq, Transaction, Vector, pb,
+};
 use causeway::clock::Hlc;
 use causeway::ship::{
     Begin, Cluster, ErrorKind, Inbox, InboxConfig, LinkConfig, LinkStatus, Outbox, OutboxConfig,
@@ -96,7 +98,7 @@ fn txn(epoch: u64, seq: u64, padding: usize) -> Record {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         char::from(33 + u8::try_from((state >> 33) % 90).unwrap())
     });
-    let body = pb::Transaction { last: true, ..Default::default() };
+    let body = Transaction { last: true, ..Default::default() };
     Record {
         origin: origin(),
         epoch,
@@ -110,7 +112,7 @@ fn txn(epoch: u64, seq: u64, padding: usize) -> Record {
     }
 }
 
-async fn ship(outbox: &Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) {
+async fn ship(outbox: &mut Outbox, epoch: u64, seqs: std::ops::RangeInclusive<u64>) {
     let last = Seq(*seqs.end());
     for seq in seqs {
         outbox.send(vec![txn(epoch, seq, 100)]).await.unwrap();
@@ -147,13 +149,13 @@ async fn read_all(
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outbox_goes_on_from_its_tail_and_drops_a_writer_that_lost_it() {
     let kafka = Kafka::start("a", &[]).await;
-    let (first, tail) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    let (mut first, tail) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
     assert_eq!(tail.position, position());
-    ship(&first, 1, 1..=700).await;
-    let (second, tail) = Outbox::open(outbox(&kafka, 2), after(1, 0)).await.unwrap();
+    ship(&mut first, 1, 1..=700).await;
+    let (mut second, tail) = Outbox::open(outbox(&kafka, 2), after(1, 0)).await.unwrap();
     assert_eq!((tail.seq, tail.position), (Seq(700), Position("0-1-800".to_owned())));
-    ship(&first, 1, 701..=705).await;
-    ship(&second, 2, 701..=702).await;
+    ship(&mut first, 1, 701..=705).await;
+    ship(&mut second, 2, 701..=702).await;
     let wanted: Vec<_> = (651..=700).map(|seq| (1, seq)).chain([(2, 701), (2, 702)]).collect();
     let (got, dropped) = read_all(&kafka, "out", place(1, 650), 702).await;
     assert_eq!(got, wanted);
@@ -171,8 +173,8 @@ async fn an_outbox_goes_on_from_its_tail_and_drops_a_writer_that_lost_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_just_before_a_start_record_is_not_numbered_again() {
     let kafka = Kafka::start("b", &[]).await;
-    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
-    ship(&first, 1, 1..=5).await;
+    let (mut first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&mut first, 1, 1..=5).await;
     let body = RecordBody::Start(pb::Start::default());
     let start = Record { hlc: Hlc(40), body, ..txn(2, 4, 0) };
     first.send(vec![start]).await.unwrap();
@@ -187,8 +189,8 @@ async fn what_came_just_before_a_start_record_is_not_numbered_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outbox_that_lost_its_records_is_not_begun_anew() {
     let kafka = Kafka::start("p", &[]).await;
-    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
-    ship(&first, 1, 1..=5).await;
+    let (mut first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&mut first, 1, 1..=5).await;
     first.close(GRACE).await;
     let admin = admin(&kafka);
     let mut all = TopicPartitionList::new();
@@ -228,15 +230,15 @@ async fn an_outbox_goes_on_only_from_a_database_that_fits_it() {
             position: Position("0-9-7".to_owned()),
         },
     };
-    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
-    ship(&first, 1, 1..=20).await;
+    let (mut first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&mut first, 1, 1..=20).await;
     let error = refused(&kafka, 2, fresh()).await;
     assert!(matches!(error, ShipError::Foreign { seq: Seq(20), .. }), "{error}");
     let error = refused(&kafka, 2, seeded(2, 19)).await;
     assert!(matches!(error, ShipError::Behind { found: Seq(20), .. }), "{error}");
-    let (second, tail) = Outbox::open(outbox(&kafka, 2), seeded(2, 20)).await.unwrap();
+    let (mut second, tail) = Outbox::open(outbox(&kafka, 2), seeded(2, 20)).await.unwrap();
     assert_eq!((tail.seq, tail.position), (Seq(20), Position("0-9-7".to_owned())));
-    ship(&second, 2, 21..=25).await;
+    ship(&mut second, 2, 21..=25).await;
     // Its database still says that it is seeded: the outbox knows better.
     let (_, tail) = Outbox::open(outbox(&kafka, 3), seeded(2, 20)).await.unwrap();
     assert_eq!((tail.seq, tail.position), (Seq(25), Position("0-1-125".to_owned())));
@@ -255,8 +257,8 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
     let kafka = Kafka::start("g", &[]).await;
     for round in 0..5 {
         let config = OutboxConfig { topic: format!("out{round}"), ..outbox(&kafka, 1) };
-        let (first, _) = Outbox::open(config.clone(), fresh()).await.unwrap();
-        ship(&first, 1, 1..=1).await;
+        let (mut first, _) = Outbox::open(config.clone(), fresh()).await.unwrap();
+        ship(&mut first, 1, 1..=1).await;
         first.send(vec![txn(1, 2, 4 << 20)]).await.unwrap();
         for seq in 3..2_000 {
             if first.send(vec![txn(1, seq, 100)]).await.is_err() {
@@ -276,10 +278,10 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_link_goes_on_where_its_inbox_ends() {
     let (here, there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[]).await);
-    let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
+    let (mut first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
     let config = link_config(&here, cluster(&there));
     for (from, to) in [(1, 300), (301, 600), (601, 900)] {
-        ship(&first, 1, from..=to).await;
+        ship(&mut first, 1, from..=to).await;
         let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
         let link =
             run_link(config.clone(), Arc::clone(&status), watch::channel(false).1, cancel.clone());
@@ -304,7 +306,7 @@ async fn a_link_goes_on_where_its_inbox_ends() {
 async fn a_link_holds_few_large_copies_that_nobody_acknowledges() {
     const BYTES: usize = 500_000;
     let (here, there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[]).await);
-    let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
+    let (mut first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
     let config = link_config(&here, cluster(&there));
     let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
     let link = run_link(config, Arc::clone(&status), watch::channel(false).1, cancel.clone());
@@ -315,7 +317,7 @@ async fn a_link_holds_few_large_copies_that_nobody_acknowledges() {
         })
     };
     let story = async {
-        ship(&first, 1, 1..=10).await;
+        ship(&mut first, 1, 1..=10).await;
         reached(10).await;
         here.proc.signal("STOP");
         for seq in 11..=50 {
@@ -370,8 +372,8 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
     let door = PeerDoor { inner: lab::proc::free_port(), outer: lab::proc::free_port() };
     let (here, mut there) = (Kafka::start("h", &[]).await, Kafka::start("t", &[door]).await);
     let way = Link::open(door.outer, door.inner).await;
-    let (first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
-    ship(&first, 1, 1..=300).await;
+    let (mut first, _) = Outbox::open(outbox(&there, 1), fresh()).await.unwrap();
+    ship(&mut first, 1, 1..=300).await;
     let config = link_config(&here, Cluster { brokers: way.address(), ..Cluster::default() });
     let (status, cancel) = (Arc::new(LinkStatus::default()), CancellationToken::new());
     let link = run_link(config, Arc::clone(&status), watch::channel(false).1, cancel.clone());
@@ -386,7 +388,7 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
     let story = async {
         reached(300).await;
         way.cut();
-        ship(&first, 1, 301..=400).await;
+        ship(&mut first, 1, 301..=400).await;
         lab::wait_until("the link says that the peer is away", PATIENCE, || async {
             let told = status.get();
             !told.running && told.reason.is_some() && !told.halted && told.backlog.is_none()
@@ -394,7 +396,7 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
         .await;
         assert_eq!(status.get().source_offset, Some(300), "it says where it stands");
         there.crash().await;
-        ship(&first, 1, 401..=700).await;
+        ship(&mut first, 1, 401..=700).await;
         way.heal();
         reached(700).await;
         assert_eq!(status.get().reason, None);
@@ -415,17 +417,17 @@ async fn a_link_to_a_peer_that_was_away_goes_on_byte_for_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_a_writer_that_lost_the_outbox_is_never_taken() {
     let kafka = Kafka::start("z", &[]).await;
-    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
-    ship(&first, 1, 1..=700).await;
-    let (second, _) = Outbox::open(outbox(&kafka, 2), after(1, 0)).await.unwrap();
-    ship(&first, 1, 701..=6_000).await;
-    ship(&second, 2, 701..=720).await;
+    let (mut first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&mut first, 1, 1..=700).await;
+    let (mut second, _) = Outbox::open(outbox(&kafka, 2), after(1, 0)).await.unwrap();
+    ship(&mut first, 1, 701..=6_000).await;
+    ship(&mut second, 2, 701..=720).await;
     second.close(GRACE).await;
-    ship(&first, 1, 6_001..=6_500).await;
-    let (third, tail) = Outbox::open(outbox(&kafka, 3), after(2, 700)).await.unwrap();
+    ship(&mut first, 1, 6_001..=6_500).await;
+    let (mut third, tail) = Outbox::open(outbox(&kafka, 3), after(2, 700)).await.unwrap();
     assert_eq!(tail.seq, Seq(720));
-    ship(&first, 1, 6_501..=7_000).await;
-    ship(&third, 3, 721..=2_000).await;
+    ship(&mut first, 1, 6_501..=7_000).await;
+    ship(&mut third, 3, 721..=2_000).await;
     let wrote = |seq| match seq {
         0..=700 => 1,
         701..=720 => 2,
@@ -452,14 +454,14 @@ async fn a_burst_of_a_writer_that_lost_the_outbox_is_never_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_of_kafka_is_waited_out_without_a_gap() {
     let mut kafka = Kafka::start("k", &[]).await;
-    let (first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
-    ship(&first, 1, 1..=10).await;
+    let (mut first, _) = Outbox::open(outbox(&kafka, 1), fresh()).await.unwrap();
+    ship(&mut first, 1, 1..=10).await;
     kafka.proc.kill();
     for seq in 11..=500 {
         first.send(vec![txn(1, seq, 100)]).await.unwrap();
     }
     kafka.proc.again();
     kafka.ready().await;
-    ship(&first, 1, 501..=510).await;
+    ship(&mut first, 1, 501..=510).await;
     assert_eq!(read(&kafka, "out", place(0, 0), 510).await.len(), 510);
 }

@@ -214,7 +214,8 @@ fn enter(
 mod tests {
     use super::*;
     use crate::change::{
-        Column, ForeignKey, Kind, Position, Row, RowChange, Table, TableChange, Value, Vector, pb,
+        Column, ForeignKey, Kind, Position, Row, RowChange, Table, TableChange, Transaction, Value,
+        Vector,
     };
     use crate::clock::Hlc;
     use crate::resolve::{Merge, Policy};
@@ -230,7 +231,7 @@ mod tests {
         };
         let row = |id: &i64| Row { values: vec![Value::new(Kind::Int(*id))] };
         let rows = ids.iter().map(|id| RowChange { before: None, after: Some(row(id)) }).collect();
-        let changes = vec![TableChange { table: Some(table), rows }];
+        let changes = vec![TableChange { table: Arc::new(table), rows }];
         Record {
             origin: RegionId::new(1).unwrap(),
             epoch: 1,
@@ -240,7 +241,7 @@ mod tests {
             gtid: String::new(),
             position: Position::default(),
             topology: 0,
-            body: RecordBody::Transaction(pb::Transaction {
+            body: RecordBody::Transaction(Transaction {
                 part,
                 last,
                 aborted,
@@ -316,7 +317,7 @@ mod tests {
         let mut last = None;
         for mut record in [part(0, false, false, &[1, 2]), part(1, true, false, &[1])] {
             if let RecordBody::Transaction(txn) = &mut record.body {
-                txn.changes[0].table.as_mut().unwrap().foreign_keys = vec![key.clone()];
+                Arc::make_mut(&mut txn.changes[0].table).foreign_keys = vec![key.clone()];
             }
             last = enter(&book, record, &mut open).unwrap();
         }
@@ -335,7 +336,7 @@ mod tests {
         let start = Record {
             epoch: 2,
             seq: Seq(0),
-            body: RecordBody::Start(pb::Start::default()),
+            body: RecordBody::Start(crate::change::pb::Start::default()),
             ..part(0, true, false, &[])
         };
         check(vec![part(0, false, false, &[1, 2]), start, part(0, true, false, &[9])], 1);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::apply::SharedIndex;
 use crate::capture::{AppliedMark, CaptureEvent, Checkpoint};
 use crate::change::{
-    Dot, Place, Position, Record, RecordBody, RegionId, Seq, TableChange, Vector, pb,
+    Dot, Place, Position, Record, RecordBody, RegionId, Seq, TableChange, Transaction, Vector, pb,
 };
 use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::resolve::{Incoming, Parts, Rulebook, touched};
@@ -129,7 +129,7 @@ impl Stamper {
             }
             self.enter(&open);
         }
-        let body = pb::Transaction {
+        let body = Transaction {
             part: part.part,
             last: part.last,
             aborted: false,
@@ -162,7 +162,7 @@ impl Stamper {
 
     fn aborted(&mut self) -> Option<Record> {
         let open = self.open.take()?;
-        let body = pb::Transaction { aborted: true, last: true, ..Default::default() };
+        let body = Transaction { aborted: true, last: true, ..Default::default() };
         // Its parts bear the seq: were it given again, a copy of one of them could pass
         // for a part of the next transaction.
         self.seq = open.seq;

@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
     use crate::apply::batch::{BatchLimits, Gathered, gather};
-    use crate::change::{Position, pb};
+    use crate::change::{Position, Transaction, pb};
 
     impl Arrival {
         /// The next record of an origin, which had seen nothing of others.
@@ -319,7 +319,7 @@ mod tests {
     }
 
     fn txn(seq: u64) -> (u64, Accepted, RecordBody) {
-        let body = pb::Transaction { last: true, ..Default::default() };
+        let body = Transaction { last: true, ..Default::default() };
         (seq, Accepted::Next, RecordBody::Transaction(body))
     }
 
@@ -339,8 +339,8 @@ mod tests {
 
     #[test]
     fn a_transaction_that_was_rolled_back_is_applied_as_an_empty_one() {
-        let part = pb::Transaction::default();
-        let void = pb::Transaction { aborted: true, last: true, ..Default::default() };
+        let part = Transaction::default();
+        let void = Transaction { aborted: true, last: true, ..Default::default() };
         let bodies = [part, void].map(|body| (5, Accepted::Next, RecordBody::Transaction(body)));
         let mut streams = BTreeMap::from([(ORIGIN, stream(bodies.into()))]);
         // What a large transaction does with a part that proves void.

@@ -353,10 +353,10 @@ impl Assembler {
         let known = known.ok_or(CaptureError::Corrupt("rows come without their table"))?;
         let Some((map, info)) = known else { return Ok(None) };
         open.bytes += data.len();
-        let fresh = || TableChange { table: Some(info.table.clone()), rows: Vec::new() };
-        let same = open.changes.last().is_some_and(|last| last.table.as_ref() == Some(&info.table));
-        if !same {
-            open.changes.push(fresh());
+        let same = |last: &TableChange| Arc::ptr_eq(&last.table, &info.table);
+        if !open.changes.last().is_some_and(same) {
+            let table = Arc::clone(&info.table);
+            open.changes.push(TableChange { table, rows: Vec::new() });
         }
         let last = open.changes.last_mut().expect("one was just pushed");
         rows::read(kind, data, map, info, &mut last.rows)?;

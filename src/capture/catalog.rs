@@ -28,7 +28,7 @@ const DEFINE_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub struct TableInfo {
     /// What is shipped with the rows.
-    pub table: Table,
+    pub table: Arc<Table>,
     pub(super) columns: Vec<ColumnInfo>,
 }
 
@@ -36,7 +36,7 @@ impl TableInfo {
     /// `causeway.applied`, all of whose columns are unsigned numbers.
     pub(super) fn marker() -> Self {
         let column = ColumnInfo { unsigned: true, ..ColumnInfo::default() };
-        Self { table: Table::default(), columns: vec![column; 5] }
+        Self { table: Arc::default(), columns: vec![column; 5] }
     }
 
     /// A table as its map describes it, by numbers where it names no columns.
@@ -49,7 +49,8 @@ impl TableInfo {
         });
         let (shipped, columns) = columns.unzip();
         let (schema, name) = (map.schema.clone(), map.table.clone());
-        Self { table: Table { schema, name, columns: shipped, ..Table::default() }, columns }
+        let table = Table { schema, name, columns: shipped, ..Table::default() };
+        Self { table: Arc::new(table), columns }
     }
 }
 
@@ -375,7 +376,7 @@ impl Catalog {
         }
         table.unique_keys = now.unique_keys(&table.columns);
         table.foreign_keys = now.foreign_keys(&table.columns);
-        Ok(TableInfo { table, columns })
+        Ok(TableInfo { table: Arc::new(table), columns })
     }
 
     async fn collation(&mut self, said: &Described) -> Result<String, CaptureError> {

@@ -2,6 +2,7 @@
 //! be the one that a row was written with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -83,7 +84,7 @@ impl Definition {
         let (schema, name) = (name.schema.clone(), name.name.clone());
         let (unique_keys, foreign_keys) = (self.unique_keys(&all), self.foreign_keys(&all));
         let table = Table { schema, name, columns: all, unique_keys, foreign_keys };
-        Ok(TableInfo { table, columns: infos })
+        Ok(TableInfo { table: Arc::new(table), columns: infos })
     }
 
     /// The unique keys over these columns; one with a column that is not among them,

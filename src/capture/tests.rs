@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::catalog::{ColumnInfo, TableInfo};
 use super::table_map::{self, TableMap, Written};
 use super::{Assembler, CaptureError, CaptureEvent, Source};
-use crate::change::{Kind, Position, Table, Value};
+use crate::change::{Kind, Position, Value};
 
 const GTID: u8 = 162;
 const WRITE: u8 = 23;
@@ -31,7 +31,7 @@ fn enter(assembler: &mut Assembler, kind: u8, meta: u16) {
     let columns = vec![Written { kind: 3, meta: 0 }, Written { kind, meta }];
     let (schema, table) = ("s".to_owned(), "t".to_owned());
     let map = TableMap { id: 7, schema, table, columns, described: None };
-    let info = TableInfo { table: Table::default(), columns: vec![ColumnInfo::default(); 2] };
+    let info = TableInfo { table: Arc::default(), columns: vec![ColumnInfo::default(); 2] };
     assembler.enter_table(map, Some(Arc::new(info)));
 }
 

@@ -209,7 +209,7 @@ impl ReaderOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Position, RegionId, Vector, pb};
+    use crate::change::{Position, RegionId, Transaction, Vector, pb};
     use crate::clock::Hlc;
 
     fn record(epoch: u64, seq: u64, body: RecordBody) -> Record {
@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn txn(epoch: u64, seq: u64, part: u32, last: bool) -> Record {
-        let body = pb::Transaction { part, last, ..Default::default() };
+        let body = Transaction { part, last, ..Default::default() };
         record(epoch, seq, RecordBody::Transaction(body))
     }
 
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn parts_of_a_rolled_back_transaction_are_void() {
-        let body = pb::Transaction { last: true, aborted: true, ..Default::default() };
+        let body = Transaction { last: true, aborted: true, ..Default::default() };
         let void = record(1, 1, RecordBody::Transaction(body));
         check(
             &[

@@ -6,7 +6,9 @@
 use prost::Message as _;
 use prost::bytes::Bytes;
 
-use super::{Place, Position, RegionId, RowChange, Seq, Vector, pb};
+use super::{
+    Place, Position, RegionId, RowChange, Seq, TableChange, Tables, Transaction, Vector, pb,
+};
 use crate::clock::Hlc;
 
 /// The only version this code writes and reads.
@@ -43,7 +45,7 @@ pub enum RecordBody {
     /// Nothing to ship.
     Heartbeat(pb::Heartbeat),
     /// A transaction, or a part of one.
-    Transaction(pb::Transaction),
+    Transaction(Transaction),
 }
 
 /// Why bytes are not a record.
@@ -64,9 +66,9 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// The bytes of a Kafka record's value.
+    /// The bytes of a Kafka record's value. `tables` is the writer's own.
     #[must_use]
-    pub fn encode(self) -> Vec<u8> {
+    pub fn encode(self, tables: &mut Tables) -> Vec<u8> {
         let places = self.deps.places();
         let message = pb::Record {
             version: RECORD_VERSION,
@@ -87,17 +89,18 @@ impl Record {
             body: Some(match self.body {
                 RecordBody::Start(start) => pb::record::Body::Start(start),
                 RecordBody::Heartbeat(beat) => pb::record::Body::Heartbeat(beat),
-                RecordBody::Transaction(txn) => pb::record::Body::Transaction(txn),
+                RecordBody::Transaction(txn) => pb::record::Body::Transaction(written(txn, tables)),
             }),
         };
         message.encode_to_vec()
     }
 
-    /// Reads and checks a Kafka record's value. Values share its buffer.
+    /// Reads and checks a Kafka record's value. Values share its buffer; `tables` is the
+    /// reader's own.
     ///
     /// # Errors
     /// [`RecordError`] when the bytes are no record of this version.
-    pub fn decode(bytes: Bytes) -> Result<Self, RecordError> {
+    pub fn decode(bytes: Bytes, tables: &mut Tables) -> Result<Self, RecordError> {
         let message = pb::Record::decode(bytes).map_err(RecordError::Corrupt)?;
         if message.version != RECORD_VERSION {
             return Err(RecordError::Version(message.version));
@@ -109,8 +112,7 @@ impl Record {
                 if message.seq == 0 {
                     return Err(RecordError::Range("seq"));
                 }
-                check_shape(&txn)?;
-                RecordBody::Transaction(txn)
+                RecordBody::Transaction(read(txn, tables)?)
             }
         };
         let deps = message
@@ -136,27 +138,53 @@ fn region(id: u32) -> Result<RegionId, RecordError> {
     u8::try_from(id).ok().and_then(RegionId::new).ok_or(RecordError::Range("origin"))
 }
 
-fn check_shape(txn: &pb::Transaction) -> Result<(), RecordError> {
-    for change in &txn.changes {
-        let table = change.table.as_ref().ok_or(RecordError::Range("table"))?;
-        let width = table.columns.len();
-        let fits = |row: &RowChange| {
-            let images = [row.before.as_ref(), row.after.as_ref()];
-            images.iter().any(Option::is_some)
-                && images.iter().flatten().all(|image| image.values.len() == width)
-        };
-        if !change.rows.iter().all(fits) {
-            return Err(RecordError::Shape(table.full_name().to_string()));
-        }
+fn written(txn: Transaction, tables: &mut Tables) -> pb::Transaction {
+    let Transaction { part, last, aborted, commit_us, changes } = txn;
+    let changes = changes
+        .into_iter()
+        .map(|TableChange { table, rows }| pb::TableChange { table: tables.written(&table), rows });
+    pb::Transaction { part, last, aborted, commit_us, changes: changes.collect() }
+}
+
+fn read(txn: pb::Transaction, tables: &mut Tables) -> Result<Transaction, RecordError> {
+    let pb::Transaction { part, last, aborted, commit_us, changes } = txn;
+    let changes = changes.into_iter().map(|pb::TableChange { table, rows }| {
+        let change = TableChange { table: tables.read(&table)?, rows };
+        check_shape(&change)?;
+        Ok(change)
+    });
+    let changes = changes.collect::<Result<_, _>>()?;
+    Ok(Transaction { part, last, aborted, commit_us, changes })
+}
+
+fn check_shape(change: &TableChange) -> Result<(), RecordError> {
+    let width = change.table.columns.len();
+    let fits = |row: &RowChange| {
+        let images = [row.before.as_ref(), row.after.as_ref()];
+        images.iter().any(Option::is_some)
+            && images.iter().flatten().all(|image| image.values.len() == width)
+    };
+    if change.rows.iter().all(fits) {
+        return Ok(());
     }
-    Ok(())
+    Err(RecordError::Shape(change.table.full_name().to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::sync::Arc;
+
     use super::*;
+
+    fn encode(record: Record) -> Vec<u8> {
+        record.encode(&mut Tables::default())
+    }
+
+    fn decode(bytes: Vec<u8>) -> Result<Record, RecordError> {
+        Record::decode(bytes.into(), &mut Tables::default())
+    }
 
     fn sample() -> Record {
         Record {
@@ -176,23 +204,35 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_read_back() {
-        assert_eq!(Record::decode(sample().encode().into()).unwrap(), sample());
+        assert_eq!(decode(encode(sample())).unwrap(), sample());
+    }
+
+    /// `bytes` is what the code takes the definition for; the format says `Table`.
+    #[test]
+    fn a_definition_stands_in_a_record_as_the_format_says() {
+        let table = pb::Table { schema: "s".into(), name: "t".into(), ..Default::default() };
+        let mut wanted = vec![1 << 3 | 2, u8::try_from(table.encoded_len()).unwrap()];
+        wanted.extend(table.encode_to_vec());
+        let change = TableChange { table: Arc::new(table), rows: vec![] };
+        let txn = Transaction { changes: vec![change], ..Transaction::default() };
+        let txn = written(txn, &mut Tables::default());
+        assert_eq!(txn.changes[0].encode_to_vec(), wanted);
     }
 
     #[test]
     fn another_version_is_refused() {
-        let mut bytes = sample().encode();
+        let mut bytes = encode(sample());
         assert_eq!(bytes[..2], [8, 1]);
         bytes[1] = 2;
-        assert!(matches!(Record::decode(bytes.into()), Err(RecordError::Version(2))));
+        assert!(matches!(decode(bytes), Err(RecordError::Version(2))));
     }
 
     #[test]
     fn an_origin_outside_the_ids_is_refused() {
-        let mut bytes = sample().encode();
+        let mut bytes = encode(sample());
         assert_eq!(bytes[2..4], [16, 3]);
         bytes[3] = 64;
-        assert!(matches!(Record::decode(bytes.into()), Err(RecordError::Range("origin"))));
+        assert!(matches!(decode(bytes), Err(RecordError::Range("origin"))));
     }
 
     #[test]
@@ -204,28 +244,28 @@ mod tests {
             columns: vec![pb::Column { name: "id".into(), ..Default::default() }],
             ..Default::default()
         };
-        record.body = RecordBody::Transaction(pb::Transaction {
-            changes: vec![pb::TableChange {
-                table: Some(table),
+        record.body = RecordBody::Transaction(Transaction {
+            changes: vec![TableChange {
+                table: Arc::new(table),
                 rows: vec![RowChange { before: None, after: Some(pb::Row { values: vec![] }) }],
             }],
             ..Default::default()
         });
-        assert!(matches!(Record::decode(record.encode().into()), Err(RecordError::Shape(_))));
+        assert!(matches!(decode(encode(record)), Err(RecordError::Shape(_))));
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
-            drop(Record::decode(bytes.into()));
+            drop(decode(bytes));
         }
 
         #[test]
         fn no_flipped_byte_panics_the_decoder(at in 0usize..40, to in any::<u8>()) {
-            let mut bytes = sample().encode();
+            let mut bytes = encode(sample());
             let at = at % bytes.len();
             bytes[at] = to;
-            drop(Record::decode(bytes.into()));
+            drop(decode(bytes));
         }
     }
 }

@@ -245,7 +245,7 @@ mod tests {
         gather.want(key);
         for (origin, n) in [1, 2].into_iter().flat_map(|o| (1..=1_000).map(move |n| (o, n))) {
             let rows = vec![RowChange { before: Some(row(n - 1)), after: Some(row(n)) }];
-            let changes = [TableChange { table: Some(table.clone()), rows }];
+            let changes = [TableChange { table: Arc::new(table.clone()), rows }];
             let number = u64::try_from(n).unwrap();
             let dot = Dot { origin: RegionId::new(origin).unwrap(), seq: Seq(number) };
             let deps = Arc::new(Vector::default());
@@ -278,7 +278,7 @@ mod tests {
             gather.want(RowKey::of(&table, &[0], &row(n)).unwrap());
         }
         let mut take = |seq, rows: Vec<RowChange>| {
-            let changes = [TableChange { table: Some(table.clone()), rows }];
+            let changes = [TableChange { table: Arc::new(table.clone()), rows }];
             let dot = Dot { origin: RegionId::new(1).unwrap(), seq: Seq(seq) };
             let (deps, hlc) = (Arc::new(Vector::default()), Hlc(seq));
             let txn = Incoming { dot, hlc, deps: &deps, gtid: "", changes: &changes };

@@ -50,10 +50,7 @@ impl Parts {
             now.extend(self.hold(book, change)?);
         }
         if last {
-            let held = self.held.drain(..);
-            now.extend(
-                held.map(|(table, rows)| TableChange { table: Some(Table::clone(&table)), rows }),
-            );
+            now.extend(self.held.drain(..).map(|(table, rows)| TableChange { table, rows }));
         }
         Ok(Cow::Owned(now))
     }
@@ -85,7 +82,7 @@ impl Parts {
         book: &Rulebook,
         change: &TableChange,
     ) -> Result<Option<TableChange>, KeyError> {
-        let Some(table) = &change.table else { return Ok(None) };
+        let table = &change.table;
         let (shared, policy) = book.of(table);
         let key = table.key_columns();
         let (mut held, mut rest) = (Vec::new(), Vec::new());
@@ -108,7 +105,7 @@ impl Parts {
             None if held.is_empty() => {}
             None => self.held.push((shared, held)),
         }
-        let table = change.table.clone();
+        let table = Arc::clone(table);
         Ok((!rest.is_empty()).then_some(TableChange { table, rows: rest }))
     }
 }
@@ -121,7 +118,7 @@ fn compact(row: &RowChange) -> RowChange {
 
 /// Whether nothing of a change has to wait where nothing waits yet.
 fn stands_alone(book: &Rulebook, change: &TableChange) -> bool {
-    let Some(table) = &change.table else { return true };
+    let table = &change.table;
     let (_, policy) = book.of(table);
     let key = table.key_columns();
     let moved = || policy.groups() && change.rows.iter().any(|row| moves(&key, row));

@@ -1,8 +1,9 @@
 //! Policies as resolution reads them: columns by place, regions by id.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::{Equivalent, HashMap};
 
 use crate::change::{ColumnType, Kind, RegionId, Row, Table, Value};
 use crate::clock::Hlc;
@@ -192,6 +193,16 @@ impl Policy {
 type Rules = dyn Fn(&Table) -> Policy + Send + Sync;
 type Known = HashMap<(String, String), Vec<(Arc<Table>, Arc<Policy>)>>;
 
+/// A table's schema and name, to look it up.
+#[derive(Hash)]
+struct Name<'a>(&'a str, &'a str);
+
+impl Equivalent<(String, String)> for Name<'_> {
+    fn equivalent(&self, (schema, name): &(String, String)) -> bool {
+        self.0 == schema && self.1 == name
+    }
+}
+
 /// Shapes that are shared of one table: a region that alters it is ahead of the others,
 /// and each may have foreign keys of its own.
 const SHAPES_MAX: usize = 4;
@@ -226,11 +237,12 @@ impl Rulebook {
     #[must_use]
     pub fn of(&self, table: &Table) -> (Arc<Table>, Arc<Policy>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = (table.schema.clone(), table.name.clone());
-        let shapes = known.entry(name).or_default();
-        if let Some(found) = shapes.iter().find(|(held, _)| **held == *table) {
+        let same = |held: &Table| std::ptr::eq(held, table) || *held == *table;
+        let shapes = known.get(&Name(&table.schema, &table.name));
+        if let Some(found) = shapes.into_iter().flatten().find(|(held, _)| same(held)) {
             return found.clone();
         }
+        let shapes = known.entry((table.schema.clone(), table.name.clone())).or_default();
         let found = (Arc::new(table.clone()), Arc::new((self.rules)(table)));
         if shapes.len() == SHAPES_MAX {
             shapes.remove(0);

@@ -71,7 +71,7 @@ impl Sought {
             return;
         }
         for change in &txn.changes {
-            let Some(table) = change.table.as_ref() else { continue };
+            let table = &change.table;
             if table.full_name().to_string() != self.table {
                 continue;
             }
@@ -122,8 +122,10 @@ impl Sought {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::change::{
-        Column, ColumnType, Kind, Position, RecordBody, TableChange, Value, Vector, pb,
+        Column, ColumnType, Kind, Position, RecordBody, TableChange, Transaction, Value, Vector,
     };
 
     fn table() -> Table {
@@ -147,7 +149,7 @@ mod tests {
 
     fn record(hlc: u64, rows: Vec<(Option<Row>, Option<Row>)>) -> Record {
         let rows = rows.into_iter().map(|(before, after)| RowChange { before, after }).collect();
-        let changes = vec![TableChange { table: Some(table()), rows }];
+        let changes = vec![TableChange { table: Arc::new(table()), rows }];
         Record {
             origin: RegionId::new(2).unwrap(),
             epoch: 1,
@@ -157,7 +159,7 @@ mod tests {
             gtid: "0-2-7".into(),
             position: Position::default(),
             topology: 0,
-            body: RecordBody::Transaction(pb::Transaction { changes, ..Default::default() }),
+            body: RecordBody::Transaction(Transaction { changes, ..Default::default() }),
         }
     }
 

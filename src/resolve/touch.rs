@@ -61,9 +61,8 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
     let mut joined: Vec<Joined<'a>> = Vec::new();
     let mut places: HashMap<RowKey, usize> = HashMap::new();
     for change in txn.changes {
-        let Some(table) = &change.table else { continue };
+        let (table, policy) = book.of(&change.table);
         let key = table.key_columns();
-        let (table, policy) = book.of(table);
         let keeps = policy.keeps(&table);
         for row in &change.rows {
             for touch in RowKey::touched(&table, &key, row)? {
@@ -116,7 +115,7 @@ pub fn touched<'a>(book: &Rulebook, txn: &Incoming<'a>) -> Result<Vec<Touched<'a
 fn moved(txn: &Incoming<'_>) -> Result<HashSet<RowKey>, KeyError> {
     let mut moved = HashSet::new();
     for change in txn.changes {
-        let Some(table) = &change.table else { continue };
+        let table = &change.table;
         let key = table.key_columns();
         for row in change.rows.iter().filter(|row| moves(&key, row)) {
             let touched = RowKey::touched(table, &key, row)?;

@@ -13,7 +13,7 @@ use super::acks::Acks;
 use super::kafka::{Cluster, TopicSettings};
 use super::producer::Producer;
 use super::tail::{Begin, Ending, Tail};
-use crate::change::{Record, RecordBody, RegionId, Seq, pb};
+use crate::change::{Record, RecordBody, RegionId, Seq, Tables, pb};
 use crate::failpoint;
 
 /// How an outbox is opened.
@@ -41,6 +41,7 @@ pub struct Outbox {
     topic: String,
     acks: Arc<Acks>,
     silent: watch::Receiver<Option<Duration>>,
+    tables: Tables,
     /// Holds the task that tells of silence.
     _tasks: JoinSet<()>,
 }
@@ -63,7 +64,8 @@ impl Outbox {
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&acks).tell_silence(silent_tx));
         let start = start_record(config, ending.tail());
-        let outbox = Self { producer, topic, acks, silent, _tasks: tasks };
+        let tables = Tables::default();
+        let mut outbox = Self { producer, topic, acks, silent, tables, _tasks: tasks };
         outbox.send(vec![start]).await?;
         let offset = outbox.acks.first_offset().await?;
         failpoint::hit("outbox.started");
@@ -79,8 +81,9 @@ impl Outbox {
     ///
     /// # Errors
     /// The outbox is of no use afterwards.
-    pub async fn send(&self, records: Vec<Record>) -> Result<(), ShipError> {
-        let encoded: Vec<Encoded> = records.into_iter().map(Encoded::new).collect();
+    pub async fn send(&mut self, records: Vec<Record>) -> Result<(), ShipError> {
+        let encode = |record| Encoded::new(record, &mut self.tables);
+        let encoded: Vec<Encoded> = records.into_iter().map(encode).collect();
         for record in encoded {
             self.give(&record).await?;
             if let Some(point) = record.failpoint {
@@ -141,7 +144,7 @@ struct Encoded {
 }
 
 impl Encoded {
-    fn new(record: Record) -> Self {
+    fn new(record: Record, tables: &mut Tables) -> Self {
         let (part, seq, failpoint) = match &record.body {
             RecordBody::Transaction(txn) if txn.last => {
                 (txn.part, Some(record.seq), Some("capture.before_ack"))
@@ -153,7 +156,7 @@ impl Encoded {
         key[..8].copy_from_slice(&record.seq.0.to_be_bytes());
         key[8..].copy_from_slice(&part.to_be_bytes());
         let trace = traceparent(&record);
-        Self { key, trace, payload: record.encode(), seq, failpoint }
+        Self { key, trace, payload: record.encode(tables), seq, failpoint }
     }
 }
 

@@ -9,7 +9,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::ShipError;
 use super::kafka::{ASK, Cluster, assign, bounds};
-use crate::change::{Place, Record, RegionId, Side};
+use crate::change::{Place, Record, RegionId, Side, Tables};
 
 /// How near the search for a place comes to it before it reads record by record.
 const NEAR: i64 = 512;
@@ -31,13 +31,13 @@ pub(super) struct Reader {
     consumer: StreamConsumer,
     topic: String,
     origin: RegionId,
+    tables: Tables,
     next: i64,
 }
 
 impl Reader {
     pub(super) fn new(cluster: &Cluster, topic: &str, origin: RegionId) -> Result<Self, ShipError> {
-        let (cluster, consumer) = (cluster.clone(), cluster.consumer()?);
-        Ok(Self { cluster, consumer, topic: topic.to_owned(), origin, next: 0 })
+        Ok(Self::with((cluster, cluster.consumer()?), topic, origin))
     }
 
     /// For single records here and there, which come sooner.
@@ -46,8 +46,16 @@ impl Reader {
         topic: &str,
         origin: RegionId,
     ) -> Result<Self, ShipError> {
-        let (cluster, consumer) = (cluster.clone(), cluster.searcher()?);
-        Ok(Self { cluster, consumer, topic: topic.to_owned(), origin, next: 0 })
+        Ok(Self::with((cluster, cluster.searcher()?), topic, origin))
+    }
+
+    fn with(
+        (cluster, consumer): (&Cluster, StreamConsumer),
+        topic: &str,
+        origin: RegionId,
+    ) -> Self {
+        let (cluster, topic, tables) = (cluster.clone(), topic.to_owned(), Tables::default());
+        Self { cluster, consumer, topic, origin, tables, next: 0 }
     }
 
     /// Whether the broker knows the topic. Asking does not make it.
@@ -85,7 +93,7 @@ impl Reader {
             Err(error) => return Err(ShipError::from_kafka(&error)),
         };
         self.next = message.offset() + 1;
-        decode(&message, &self.topic, self.origin)
+        decode(&message, &mut self.tables, &self.topic, self.origin)
     }
 
     /// The next record, of those that are there.
@@ -199,13 +207,14 @@ pub(super) fn is_purged(error: &KafkaError) -> bool {
 
 fn decode(
     message: &BorrowedMessage<'_>,
+    tables: &mut Tables,
     topic: &str,
     origin: RegionId,
 ) -> Result<Found, ShipError> {
     let offset = message.offset();
     let payload = Bytes::copy_from_slice(message.payload().unwrap_or_default());
     let bytes = payload.len();
-    let record = Record::decode(payload).map_err(|source| ShipError::Record {
+    let record = Record::decode(payload, tables).map_err(|source| ShipError::Record {
         topic: topic.to_owned(),
         offset,
         source,

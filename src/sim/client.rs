@@ -82,7 +82,7 @@ fn may_go(rows: &Rows, locks: &Locks, key: Key) -> bool {
 }
 
 pub(super) fn change(name: Name, before: Option<Row>, after: Option<Row>) -> TableChange {
-    TableChange { table: Some(name.table()), rows: vec![RowChange { before, after }] }
+    TableChange { table: name.table(), rows: vec![RowChange { before, after }] }
 }
 
 /// The row that holds a unique value.

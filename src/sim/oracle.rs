@@ -74,7 +74,7 @@ pub(super) fn history(world: &World) -> History {
             let seen = &region.truth[usize::try_from(record.seq.0).expect("small") - 1];
             let mut rows: BTreeMap<Key, (Option<Row>, Option<Row>, bool)> = BTreeMap::new();
             for change in &txn.changes {
-                let name = schema::of(change.table.as_ref().expect("a table"));
+                let name = schema::of(&change.table);
                 for row in &change.rows {
                     let id = |row: &Row| (name, schema::int(row, ID).expect("a key"));
                     let old = row.before.as_ref().map(id);

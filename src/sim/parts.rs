@@ -75,7 +75,7 @@ pub(super) fn is_split(dot: Dot, changes: &[TableChange], key: Key) -> bool {
         images.flatten().map(|row| schema::int(row, ID)).collect()
     };
     let of = |change: &&TableChange| {
-        change.table.as_ref().map(schema::of) == Some(key.0) && ids(change).contains(&Some(key.1))
+        schema::of(&change.table) == key.0 && ids(change).contains(&Some(key.1))
     };
     let moves = |change: &TableChange| {
         let ids = ids(change);

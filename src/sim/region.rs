@@ -10,7 +10,7 @@ use super::parts::{self, is_large};
 use super::schema::{self, Name};
 use crate::change::{
     Accepted, Dot, Position, ReaderOrder, Record, RecordBody, RegionId, Row, Seq, TableChange,
-    Vector, pb,
+    Transaction, Vector, pb,
 };
 use crate::clock::{Clock, CommitTime, Hlc, Now};
 use crate::mutant::{self, Mutant};
@@ -191,7 +191,7 @@ impl Region {
 
     /// A client's transaction, already done on `rows`.
     pub(super) fn committed(&mut self, changes: Vec<TableChange>, now_us: u64) {
-        let journal = |c: &&TableChange| c.table.as_ref().map(schema::of) == Some(Name::Journal);
+        let journal = |c: &&TableChange| schema::of(&c.table) == Name::Journal;
         self.journal += changes.iter().filter(journal).count();
         let commit_us = now_us.saturating_add_signed(self.skew_us);
         let seen = self.applied.clone();
@@ -225,7 +225,7 @@ impl Region {
                 let writes = parts::writes(&self.book, &incoming);
                 writes.iter().for_each(|write| agent.index.enter_local(write));
                 self.truth.push(seen);
-                let body = pb::Transaction { last: true, changes, ..Default::default() };
+                let body = Transaction { last: true, changes, ..Default::default() };
                 let record = self.record(hlc, RecordBody::Transaction(body));
                 self.log.push(record);
             }

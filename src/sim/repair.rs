@@ -19,7 +19,7 @@ const SEEDS: u64 = 100;
 fn touches(changes: &[TableChange], (name, id): Key) -> bool {
     changes.iter().any(|change| {
         let rows = change.rows.iter().flat_map(|row| [&row.before, &row.after]).flatten();
-        change.table.as_ref().map(schema::of) == Some(name)
+        schema::of(&change.table) == name
             && rows.into_iter().any(|row| schema::int(row, ID) == Some(id))
     })
 }

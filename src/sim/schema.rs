@@ -1,5 +1,8 @@
 //! The simulated tables: one for each policy.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
 use crate::change::pb::UniqueKey;
 use crate::change::{Column, ColumnType, ForeignKey, Kind, RegionId, Row, Table, Value};
 use crate::resolve::{Allow, ColumnGroup, Merge, Order, Policy, Rulebook};
@@ -71,7 +74,14 @@ impl Name {
         }
     }
 
-    pub(super) fn table(self) -> Table {
+    /// Its definition, the same one each time.
+    pub(super) fn table(self) -> Arc<Table> {
+        static TABLES: LazyLock<BTreeMap<Name, Arc<Table>>> =
+            LazyLock::new(|| ALL.map(|name| (name, Arc::new(name.defined()))).into());
+        Arc::clone(&TABLES[&self])
+    }
+
+    fn defined(self) -> Table {
         let column = |name: &str, key| Column {
             name: name.into(),
             r#type: ColumnType::Bigint.into(),

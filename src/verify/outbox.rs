@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::tail::{consumer, read_from};
-use crate::change::{OrderError, Record, RegionId};
+use crate::change::{OrderError, Record, RegionId, Tables};
 use crate::topology::{Region, Topic};
 
 /// Kafka's answer to a question.
@@ -116,6 +116,7 @@ impl Outbox {
         let failed = |error| Silence::Kafka(self.region.clone(), error);
         let consumer = consumer(&self.topic, &config.kafka).map_err(failed)?;
         read_from(&consumer, &self.topic, Offset::Offset(self.from)).map_err(failed)?;
+        let mut tables = Tables::default();
         loop {
             let message = tokio::select! {
                 () = bounds.stop.cancelled() => return Err(Silence::Stopped),
@@ -126,8 +127,8 @@ impl Outbox {
             };
             bounds.hold()?;
             let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
-            let record = Record::decode(bytes).map_err(|_| Silence::Record(self.region.clone()))?;
-            each(record)?;
+            let record = Record::decode(bytes, &mut tables);
+            each(record.map_err(|_| Silence::Record(self.region.clone()))?)?;
             if message.offset() >= self.end - 1 {
                 return Ok(());
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::outbox::Silence;
 use crate::change::{
     Accepted, Dot, Place, ReaderOrder, Record, RecordBody, RegionId, Seq, Table, TableChange,
-    TableName, Vector, pb,
+    TableName, Transaction, Vector,
 };
 use crate::clock::Hlc;
 use crate::compare::{Key, key_row};
@@ -75,11 +75,11 @@ impl<'a> Search<'a> {
     fn pick(
         &mut self,
         record: &Record,
-        txn: &pb::Transaction,
+        txn: &Transaction,
         parts: &mut Parts,
     ) -> Result<Vec<Picked>, Silence> {
-        for table in txn.changes.iter().filter_map(|change| change.table.as_ref()) {
-            self.learn(table);
+        for change in &txn.changes {
+            self.learn(&change.table);
         }
         let is_whole = txn.part == 0 && txn.last;
         let changes = match (self.gather.is_first_round(), is_whole) {
@@ -109,12 +109,12 @@ impl<'a> Search<'a> {
     }
 
     fn is_wanted(&self, change: &TableChange) -> bool {
-        change.table.as_ref().is_some_and(|table| self.tables.contains(&table.full_name()))
+        self.tables.contains(&change.table.full_name())
     }
 
     /// Whether rows of a part's change are wanted, or may stand or fall with such.
     fn may_count(&self, change: &TableChange) -> bool {
-        let Some(table) = &change.table else { return false };
+        let table = &change.table;
         let key = table.key_columns();
         self.is_wanted(change)
             || self.book.of(table).1.atomic.is_some()

@@ -11,7 +11,7 @@ use rdkafka::message::Message as _;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::VerifyError;
-use crate::change::{Record, RecordBody, Seq};
+use crate::change::{Record, RecordBody, Seq, Tables};
 use crate::compare::Lag;
 use crate::topology::Topic;
 
@@ -38,11 +38,12 @@ impl Tail {
 
     /// Follows the outbox for ever; times count from `began`.
     pub(super) async fn follow(self, consumer: StreamConsumer, began: Instant) {
+        let mut tables = Tables::default();
         loop {
             match consumer.recv().await {
                 Ok(message) => {
                     let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
-                    match Record::decode(bytes) {
+                    match Record::decode(bytes, &mut tables) {
                         Ok(record) => self.lock().take(record, began.elapsed()),
                         Err(error) => self.lock().problem = Some(error.to_string()),
                     }
@@ -125,7 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::change::{Position, RegionId, Vector, pb};
+    use crate::change::{Position, RegionId, Transaction, Vector, pb};
     use crate::clock::Hlc;
 
     fn record(epoch: u64, seq: u64, position: &str, body: RecordBody) -> Record {
@@ -151,7 +152,7 @@ mod tests {
             record(epoch, seq, position, RecordBody::Heartbeat(pb::Heartbeat::default()))
         };
         let txn = |last, aborted| {
-            RecordBody::Transaction(pb::Transaction { last, aborted, ..Default::default() })
+            RecordBody::Transaction(Transaction { last, aborted, ..Default::default() })
         };
         known.take(beat(2, 7, "0-1-7"), Duration::ZERO);
         known.take(record(2, 8, "0-1-8", txn(false, false)), Duration::ZERO);

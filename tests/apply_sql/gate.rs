@@ -11,7 +11,7 @@ use causeway::apply::{
 };
 use causeway::change::{
     Accepted, BinlogPoint, ColumnType, Dot, Kind, Position, Record, RecordBody, Row, RowChange,
-    Seq, Table, TableChange, Value, Vector, pb,
+    Seq, Table, TableChange, Transaction, Value, Vector,
 };
 use causeway::clock::Hlc;
 use causeway::resolve::{Incoming, Rulebook, touched};
@@ -116,7 +116,7 @@ impl Applier {
             gtid: String::new(),
             position: Position::default(),
             topology: 0,
-            body: RecordBody::Transaction(pb::Transaction {
+            body: RecordBody::Transaction(Transaction {
                 last: true,
                 changes,
                 ..Default::default()
@@ -172,7 +172,7 @@ fn change(n: i64) -> TableChange {
     };
     let values = vec![Value::new(Kind::Int(1)), Value::new(Kind::Int(n))];
     let rows = vec![RowChange { before: None, after: Some(Row { values }) }];
-    TableChange { table: Some(table), rows }
+    TableChange { table: Arc::new(table), rows }
 }
 
 /// Were they locked after it, each local write meanwhile would call for a new plan.

@@ -19,7 +19,7 @@ async fn said(db: &Database, follow: &mut Follow, statements: &str) -> String {
                 writeln!(said, "ddl {}", tables.join(" ")).unwrap();
             }
             CaptureEvent::Changes { changes, .. } => {
-                let table = changes[0].table.as_ref().unwrap();
+                let table = &changes[0].table;
                 if table.name == "e" {
                     return said;
                 }

@@ -120,7 +120,7 @@ pub(super) async fn lines(follow: &mut Follow, count: usize) -> Vec<String> {
         match follow.next().await {
             CaptureEvent::Changes { changes, .. } => {
                 for change in changes {
-                    let names: Vec<_> = change.table.as_ref().unwrap().columns.iter().collect();
+                    let names: Vec<_> = change.table.columns.iter().collect();
                     for row in &change.rows {
                         let image = row.after.as_ref().or(row.before.as_ref()).unwrap();
                         let values = decoded(image);
@@ -372,7 +372,7 @@ async fn foreign_keys_follow_the_tables_that_they_refer_to() {
         )
         .await;
         assert_eq!(follow.rows().await.0.name, "parent");
-        let keys = follow.rows().await.0.foreign_keys;
+        let keys = follow.rows().await.0.foreign_keys.clone();
         assert_eq!(keys.len(), 1, "{flavour:?}");
         assert_eq!((&*keys[0].table, &*keys[0].referenced[0]), ("parent", "id"));
     }

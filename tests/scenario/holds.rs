@@ -120,7 +120,7 @@ impl Outbox {
         let RecordBody::Transaction(txn) = &record.body else { return };
         self.transactions += u64::from(txn.last);
         for change in &txn.changes {
-            let table = change.table.as_ref().unwrap();
+            let table = &change.table;
             let at = |name: &str| table.columns.iter().position(|c| c.name == name).unwrap();
             for row in change.rows.iter().filter_map(|row| row.after.as_ref()) {
                 let region = match &row.values[at("region")].kind {

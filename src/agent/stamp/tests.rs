@@ -45,7 +45,7 @@ fn changes(part: u32, last: bool, id: i64) -> CaptureEvent {
         part,
         last,
         changes: vec![TableChange {
-            table: Some(table),
+            table: Arc::new(table),
             rows: vec![RowChange { before: None, after: Some(row) }],
         }],
         after: after(5),
@@ -123,7 +123,7 @@ fn what_a_later_part_took_away_references_nothing() {
         let CaptureEvent::Changes { gtid, commit, part, last, mut changes, after } = event else {
             unreachable!()
         };
-        changes[0].table.as_mut().unwrap().foreign_keys = vec![ForeignKey {
+        Arc::make_mut(&mut changes[0].table).foreign_keys = vec![ForeignKey {
             columns: vec![0],
             schema: "s".into(),
             table: "p".into(),
@@ -135,7 +135,7 @@ fn what_a_later_part_took_away_references_nothing() {
     let CaptureEvent::Changes { changes: made, .. } = with_key(changes(0, false, 1)) else {
         unreachable!()
     };
-    let (table, row) = (made[0].table.as_ref().unwrap(), made[0].rows[0].after.as_ref().unwrap());
+    let (table, row) = (&made[0].table, made[0].rows[0].after.as_ref().unwrap());
     let value = RowKey::referenced(table, &table.foreign_keys[0], row).unwrap();
     let filed = |stamper: &Stamper| {
         lock(&stamper.index).filed(value, Role::References, BatchId(u64::MAX)).count()

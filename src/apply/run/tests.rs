@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::apply::Flavor;
 use crate::change::{
-    Column, ColumnType, Kind, RecordBody, Row, RowChange, Table, TableChange, Value, pb,
+    Column, ColumnType, Kind, RecordBody, Row, RowChange, Table, TableChange, Transaction, Value,
 };
 use crate::clock::Hlc;
 use crate::resolve::Rulebook;
@@ -26,8 +26,8 @@ fn insert(origin: u8, seq: u64, key: &str) -> Arrival {
         Table { schema: "s".into(), name: "t".into(), columns: vec![column], ..Default::default() };
     let row = Row { values: vec![Value::new(Kind::Bytes(key.to_owned().into()))] };
     let rows = vec![RowChange { before: None, after: Some(row) }];
-    let changes = vec![TableChange { table: Some(table), rows }];
-    let body = pb::Transaction { last: true, changes, ..Default::default() };
+    let changes = vec![TableChange { table: Arc::new(table), rows }];
+    let body = Transaction { last: true, changes, ..Default::default() };
     Arrival::of(region(origin), seq, RecordBody::Transaction(body))
 }
 
@@ -119,7 +119,7 @@ fn point(seq: u64) -> BinlogPoint {
 fn enter_local(applier: &Applier, seq: u64, key: &str) {
     let RecordBody::Transaction(txn) = insert(1, seq, key).record.body else { unreachable!() };
     let change = &txn.changes[0];
-    let table = change.table.as_ref().unwrap();
+    let table = &change.table;
     let touched = RowKey::touched(table, &table.key_columns(), &change.rows[0]).unwrap();
     let (key, action) = (touched[0].key, Action::Insert);
     let version = Version { dot: dot(1, seq), hlc: Hlc(seq), action };

@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::super::{KafkaFacts, Newest, TopicFacts};
 use super::Plan;
-use crate::change::Record;
+use crate::change::{Record, Tables};
 use crate::clock::wall_us;
 use crate::topology::{Region, Topic};
 
@@ -238,7 +238,7 @@ fn last(config: &ClientConfig, topic: &str) -> Result<Option<Option<Last>>, Stri
 
 /// By which topology its region resolves conflicts.
 fn topology(message: &BorrowedMessage<'_>) -> Option<u32> {
-    let record = Record::decode(message.payload()?.to_vec().into()).ok()?;
+    let record = Record::decode(message.payload()?.to_vec().into(), &mut Tables::default()).ok()?;
     Some(record.topology).filter(|&print_of| print_of != 0)
 }
 

@@ -21,7 +21,7 @@ fn change(rows: Vec<(Option<Row>, Option<Row>)>) -> Vec<TableChange> {
         ..Default::default()
     };
     let rows = rows.into_iter().map(|(before, after)| RowChange { before, after }).collect();
-    vec![TableChange { table: Some(table), rows }]
+    vec![TableChange { table: Arc::new(table), rows }]
 }
 
 struct Txn(Dot, u64, Arc<Vector>, Vec<TableChange>);
@@ -255,7 +255,7 @@ fn what_has_become_stable_meanwhile_does_not_make_the_plan_stale() {
 #[test]
 fn regions_with_other_foreign_keys_share_a_batch() {
     let mut other = Txn::new(dot(3, 1), 11, &[], vec![(None, Some(row(2, 1)))]);
-    let table = other.3[0].table.as_mut().unwrap();
+    let table = Arc::make_mut(&mut other.3[0].table);
     table.foreign_keys.push(crate::change::ForeignKey {
         columns: vec![1],
         schema: "s".into(),
@@ -277,7 +277,7 @@ fn a_row_is_written_with_the_columns_that_its_author_had() {
     });
     let altered = |name: &str| {
         let mut changes = change(vec![(None, Some(row(1, 7)))]);
-        changes[0].table.as_mut().unwrap().columns[1].name = name.to_owned();
+        Arc::make_mut(&mut changes[0].table).columns[1].name = name.to_owned();
         changes
     };
     let (weak, strong) = (altered("x"), altered("y"));

@@ -1,7 +1,9 @@
 //! Which records count, and what they tell of a row.
 
 use super::*;
-use crate::change::{Column, ColumnType, Kind, Position, Row, RowChange, TableChange, Value, pb};
+use crate::change::{
+    Column, ColumnType, Kind, Position, Row, RowChange, TableChange, Transaction, Value, pb,
+};
 
 fn row(id: i64) -> Option<Row> {
     Some(Row { values: vec![Value::new(Kind::Int(id))] })
@@ -17,8 +19,8 @@ fn record(
     let columns = vec![Column { name: "id".into(), key: 1, r#type, ..Column::default() }];
     let table = Table { schema: "s".into(), name: "t".into(), columns, ..Table::default() };
     let rows = vec![RowChange { before, after }];
-    let changes = vec![TableChange { table: Some(table), rows }];
-    let body = pb::Transaction { part, last, aborted, commit_us: 0, changes };
+    let changes = vec![TableChange { table: Arc::new(table), rows }];
+    let body = Transaction { part, last, aborted, commit_us: 0, changes };
     Record {
         origin: RegionId::new(origin).unwrap(),
         epoch,
@@ -210,7 +212,7 @@ fn a_sum_that_a_transaction_wrote_in_several_parts_is_told() {
             let mut record = record((1, 1, 1, 10), part, (of(before), of(after)));
             if let RecordBody::Transaction(txn) = &mut record.body {
                 let n = Column { name: "n".into(), ..Column::default() };
-                txn.changes[0].table.as_mut().unwrap().columns.push(n);
+                Arc::make_mut(&mut txn.changes[0].table).columns.push(n);
             }
             reader.take(record, &mut search).unwrap();
         }

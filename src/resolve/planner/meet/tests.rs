@@ -63,7 +63,7 @@ fn add_to(
     let insert = before.is_none();
     let before = before.map(|values| row(values, more.map(|_| DEFAULT)));
     let after = after.map(|values| row(values, more.map(|(_, value)| value)));
-    let table = Some(table(more.map(|(name, _)| name)));
+    let table = Arc::new(table(more.map(|(name, _)| name)));
     let changes = [TableChange { table, rows: vec![RowChange { before, after }] }];
     let dot = Dot { origin: RegionId::new(region).unwrap(), seq: Seq(1) };
     // Who puts a row there has seen all before.
@@ -206,7 +206,7 @@ fn a_column_without_a_default_is_no_addition() {
     wider.columns[5].default_value = None;
     let row = |n| Row { values: [1, n, 0, 0, 0, 3].map(|n| Value::new(Kind::Int(n))).to_vec() };
     let rows = vec![RowChange { before: Some(row(0)), after: Some(row(2)) }];
-    let changes = [TableChange { table: Some(wider), rows }];
+    let changes = [TableChange { table: Arc::new(wider), rows }];
     let dot = Dot { origin: RegionId::new(2).unwrap(), seq: Seq(1) };
     let deps = Arc::new(Vector::default());
     let txn = Incoming { dot, hlc: Hlc(20), deps: &deps, gtid: "", changes: &changes };

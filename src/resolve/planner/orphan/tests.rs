@@ -33,7 +33,7 @@ fn change(name: &str, rows: Rows) -> TableChange {
         foreign_keys: if name == "child" { vec![key] } else { vec![] },
     };
     let rows = rows.into_iter().map(|(before, after)| RowChange { before, after });
-    TableChange { table: Some(table), rows: rows.collect() }
+    TableChange { table: Arc::new(table), rows: rows.collect() }
 }
 
 fn parent(before: bool, after: bool) -> Vec<TableChange> {
@@ -107,7 +107,7 @@ fn the_pair_is_told_whichever_comes_first() {
 #[test]
 fn of_two_references_to_one_row_both_are_told() {
     let mut child = child(Some(7));
-    let table = child[0].table.as_mut().unwrap();
+    let table = Arc::make_mut(&mut child[0].table);
     table.columns.push(Column { name: "also".into(), ..Column::default() });
     let also = ForeignKey { columns: vec![2], ..table.foreign_keys[0].clone() };
     table.foreign_keys.push(also);
@@ -121,14 +121,14 @@ fn of_two_references_to_one_row_both_are_told() {
 fn coded(before: Option<i64>, after: Option<i64>) -> Vec<TableChange> {
     let of = |code: Option<i64>| code.map(|code| row(1, Some(code)));
     let mut change = change("parent", vec![(of(before), of(after))]);
-    change.table.as_mut().unwrap().unique_keys = vec![UniqueKey { columns: vec![1] }];
+    Arc::make_mut(&mut change.table).unique_keys = vec![UniqueKey { columns: vec![1] }];
     vec![change]
 }
 
 #[test]
 fn a_value_let_go_is_gone_after_later_writes_of_its_row() {
     let mut child = child(Some(5));
-    let key = &mut child[0].table.as_mut().unwrap().foreign_keys[0];
+    let key = &mut Arc::make_mut(&mut child[0].table).foreign_keys[0];
     (key.referenced, key.unique) = (vec!["to".into()], true);
     for (second, wanted) in [
         (coded(Some(6), Some(6)), 1),
@@ -205,7 +205,7 @@ fn check_older_write(second: Option<i64>, wanted: usize) {
         };
         let mut change = change("child", vec![(before.map(of), after.map(of))]);
         let n = Column { name: "n".into(), ..Column::default() };
-        change.table.as_mut().unwrap().columns.push(n);
+        Arc::make_mut(&mut change.table).columns.push(n);
         vec![change]
     };
     let nobodys = [None, Some(1)];
