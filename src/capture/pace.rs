@@ -18,9 +18,9 @@ const FEW_PER_S: f64 = 200.0;
 const REST_PER_RATE: f64 = 8e-6;
 /// Events of one wake-up: more of them save little, so it rests less again when they are
 /// there earlier.
-const GATHERED: f64 = 32.0;
+const GATHERED: f64 = 64.0;
 /// The longest rest: what it may add to the lag.
-const REST_MAX: Duration = Duration::from_millis(10);
+const REST_MAX: Duration = Duration::from_millis(20);
 /// The rate is taken over at least this long, so that a burst of a few is none.
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -88,7 +88,7 @@ mod tests {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
         let expected =
-            [(20, 1_600), (50, 4_000), (100, 8_000), (320, 10_000), (640, 5_000), (3_200, 1_000)];
+            [(20, 1_600), (50, 4_000), (100, 8_000), (250, 20_000), (320, 20_000), (640, 10_000)];
         for (seen, us) in expected {
             (0..seen).for_each(|_| pace.saw());
             now += WINDOW;
