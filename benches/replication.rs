@@ -22,6 +22,8 @@ mod load;
 mod results;
 #[path = "replication/site.rs"]
 mod site;
+#[path = "replication/warm.rs"]
+mod warm;
 #[path = "replication/writers.rs"]
 mod writers;
 

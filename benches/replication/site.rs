@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::lab::db::{Database, Flavour, Settings};
 use crate::lab::region::Lab;
 use crate::lab::wait_until;
+use crate::warm::warm_up;
 use crate::{load, say};
 
 /// Bounds every wait: a stage that hangs says where.
@@ -27,7 +28,7 @@ impl Site {
     /// Starts all and fills the tables.
     pub(crate) async fn start() -> Self {
         say!("starting two regions and three replicas");
-        let mut lab = Lab::start_with(&[Flavour::MariaDb; 2], POOL_MIB, "").await;
+        let mut lab = Lab::start_in_field(&[Flavour::MariaDb; 2], POOL_MIB).await;
         let mut replicas = Vec::new();
         for (n, threads) in [8_u8, 4, 1].into_iter().enumerate() {
             let id = 10 + u8::try_from(n).unwrap();
@@ -45,6 +46,10 @@ impl Site {
         say!("filling {} tables of {} rows in each server", load::TABLES, load::ROWS);
         for database in lab.databases().into_iter().chain(replicas.iter().map(|(_, db)| db)) {
             load::prepare(database).await;
+        }
+        say!("warming up both Kafkas");
+        for region in &lab.regions {
+            warm_up(&region.kafka.brokers()).await;
         }
         lab.start_agents().await;
         for (_, replica) in &replicas {

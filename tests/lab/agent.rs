@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::kafka::{Access, PASSWORD, login};
-use super::proc::{Proc, free_port};
+use super::proc::{Proc, Run, free_port};
 use super::{PATIENCE, wait_until};
 
 /// The token of every agent here.
@@ -34,7 +34,12 @@ pub struct Agent {
 
 impl Agent {
     /// Starts it and does not wait.
-    pub fn begin(folder: &Path, topology: &Path, region: &str, kafka: Access) -> Self {
+    pub fn begin(
+        folder: &Path,
+        topology: &Path,
+        region: &str,
+        (kafka, run): (Access, Run),
+    ) -> Self {
         let port = free_port();
         let conf = folder.join(format!("{region}.conf.yaml"));
         let mut text = format!(
@@ -58,7 +63,7 @@ impl Agent {
             "--conf",
             &conf.display().to_string(),
         ];
-        let args = args.iter().map(|&a| a.to_owned()).collect();
+        let args = args.map(str::to_owned);
         // The last as in conf/causeway.service.
         let env = [
             ("CAUSEWAY_TOKEN", TOKEN),
@@ -68,6 +73,7 @@ impl Agent {
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let log = folder.join(format!("{region}.agent.log"));
         let program = program().display().to_string();
+        let (program, args) = run.command(&program, args);
         let proc = Proc::start_with(&format!("agent {region}"), &log, &program, args, env);
         Self { proc, port }
     }

@@ -7,7 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::Headers as _;
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
-use super::proc::{Folder, Proc, copy, free_port};
+use super::proc::{Folder, Proc, Run, copy, free_port};
 use super::{PATIENCE, root, wait_until};
 
 /// A port on which a peer reaches the node: through something that can be cut.
@@ -41,6 +41,27 @@ pub enum Access {
     Listed,
 }
 
+/// Java's options: a node that starts soon and stays small, and never compiles its code well.
+const LEAN: [&str; 6] = [
+    "-Xms96m",
+    "-Xmx256m",
+    "-Xshare:auto",
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+];
+
+/// Those of Kafka's own start script.
+const FIELD: [&str; 7] = [
+    "-Xms1g",
+    "-Xmx1g",
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+];
+
 /// The password of every account.
 pub const PASSWORD: &str = "password-of-the-lab";
 /// Whoever makes the lists.
@@ -51,6 +72,7 @@ pub struct Kafka {
     /// The server process.
     pub proc: Proc,
     access: Access,
+    run: Run,
     port: u16,
     folder: Folder,
 }
@@ -65,11 +87,11 @@ impl Kafka {
 
     /// Starts one and does not wait.
     pub fn begin(name: &str, doors: &[PeerDoor]) -> Self {
-        Self::begin_with(name, doors, Access::Open)
+        Self::begin_with(name, doors, Access::Open, Run::Lean)
     }
 
-    /// The same, with access control.
-    pub fn begin_with(name: &str, doors: &[PeerDoor], access: Access) -> Self {
+    /// The same, with access control, and as in the field.
+    pub fn begin_with(name: &str, doors: &[PeerDoor], access: Access, run: Run) -> Self {
         let folder = Folder::new(&format!("kafka-{name}"));
         let data = folder.path().join("data");
         std::fs::create_dir_all(&data).unwrap();
@@ -78,21 +100,15 @@ impl Kafka {
         let properties = folder.path().join("server.properties");
         let text = settings((port, free_port()), doors, &data.display().to_string(), access);
         std::fs::write(&properties, text).unwrap();
-        let args = [
-            "-Xms96m",
-            "-Xmx256m",
-            "-Xshare:auto",
-            "-XX:TieredStopAtLevel=1",
-            "-XX:+UseSerialGC",
-            "-XX:-UsePerfData",
-            "-cp",
-            &format!("{}/*", root().join(".run/kafka").display()),
-            "kafka.Kafka",
-            &properties.display().to_string(),
-        ];
-        let args = args.iter().map(|&a| a.to_owned()).collect();
-        let proc = Proc::start(&format!("Kafka {name}"), &folder.path().join("log"), "java", args);
-        Self { proc, access, port, folder }
+        let classes = format!("{}/*", root().join(".run/kafka").display());
+        let properties = properties.display().to_string();
+        let program = ["-cp", &classes, "kafka.Kafka", &properties];
+        let options: &[&str] = if run == Run::Lean { &LEAN } else { &FIELD };
+        let args = options.iter().copied().chain(program).map(str::to_owned);
+        let (java, args) = run.command("java", args);
+        let log = folder.path().join("log");
+        let proc = Proc::start(&format!("Kafka {name}"), &log, &java, args);
+        Self { proc, access, run, port, folder }
     }
 
     /// Waits until it answers.
@@ -193,6 +209,11 @@ impl Kafka {
     /// Whether it asks who one is.
     pub const fn access(&self) -> Access {
         self.access
+    }
+
+    /// How it runs.
+    pub const fn run(&self) -> Run {
+        self.run
     }
 
     /// Bootstrap address for the node's own region.

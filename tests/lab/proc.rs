@@ -112,6 +112,29 @@ fn spawn_apart(command: &mut Command) -> Child {
     }
 }
 
+/// How agents and Kafkas run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// For tests: soon, and small.
+    Lean,
+    /// As in the field, beside a database that goes first: with a third of its weight, as
+    /// conf/causeway.service has it.
+    Field,
+}
+
+impl Run {
+    /// What to start so that a program runs like this.
+    pub fn command(
+        self,
+        program: &str,
+        args: impl IntoIterator<Item = String>,
+    ) -> (String, Vec<String>) {
+        let nice: &[&str] = if self == Self::Field { &["nice", "-n", "5"] } else { &[] };
+        let mut words = nice.iter().copied().chain([program]).map(str::to_owned);
+        (words.next().unwrap(), words.chain(args).collect())
+    }
+}
+
 /// A program that can be killed and started again.
 pub struct Proc {
     name: String,

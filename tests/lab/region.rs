@@ -10,7 +10,7 @@ use super::compare;
 use super::db::{Database, Flavour, Settings};
 use super::kafka::{Access, Kafka, PASSWORD, PeerDoor};
 use super::link::Link;
-use super::proc::{Folder, free_port};
+use super::proc::{Folder, Run, free_port};
 
 /// A database, a Kafka, an agent.
 pub struct Region {
@@ -64,7 +64,12 @@ impl Lab {
 
     /// With Kafkas that ask who one is, and have given the agents nothing.
     pub async fn start_listed(flavours: &[Flavour]) -> Self {
-        Self::start_on(flavours, 64, (RULES, ""), Access::Listed).await
+        Self::start_on(flavours, 64, (RULES, ""), (Access::Listed, Run::Lean)).await
+    }
+
+    /// To be measured.
+    pub async fn start_in_field(flavours: &[Flavour], pool_mib: u32) -> Self {
+        Self::start_on(flavours, pool_mib, (RULES, ""), (Access::Open, Run::Field)).await
     }
 
     /// The same with the topology's `tables`.
@@ -73,14 +78,14 @@ impl Lab {
         pool_mib: u32,
         (rules, limits): (&str, &str),
     ) -> Self {
-        Self::start_on(flavours, pool_mib, (rules, limits), Access::Open).await
+        Self::start_on(flavours, pool_mib, (rules, limits), (Access::Open, Run::Lean)).await
     }
 
     async fn start_on(
         flavours: &[Flavour],
         pool_mib: u32,
         (rules, limits): (&str, &str),
-        access: Access,
+        (access, run): (Access, Run),
     ) -> Self {
         let count = flavours.len();
         let folder = Folder::new("lab");
@@ -89,7 +94,7 @@ impl Lab {
                 (1..count).map(|_| PeerDoor { inner: free_port(), outer: free_port() }).collect()
             })
             .collect();
-        let begin = |n: usize| Kafka::begin_with(&names(n), &doors[n], access);
+        let begin = |n: usize| Kafka::begin_with(&names(n), &doors[n], access, run);
         let mut kafkas: Vec<_> = (0..count).map(begin).collect();
         let mut dbs = Vec::new();
         for (n, &flavour) in flavours.iter().enumerate() {
@@ -215,7 +220,7 @@ impl Lab {
     /// Starts one agent and does not wait.
     pub fn begin_agent(&mut self, n: usize) {
         let region = &mut self.regions[n];
-        let (folder, kafka) = (self.folder.path(), region.kafka.access());
+        let (folder, kafka) = (self.folder.path(), (region.kafka.access(), region.kafka.run()));
         let agent = Agent::begin(folder, &region.topology, &region.name, kafka);
         region.agent = Some(agent);
     }
