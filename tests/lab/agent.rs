@@ -64,12 +64,7 @@ impl Agent {
             &conf.display().to_string(),
         ];
         let args = args.map(str::to_owned);
-        // The last as in conf/causeway.service.
-        let env = [
-            ("CAUSEWAY_TOKEN", TOKEN),
-            ("CAUSEWAY_KAFKA_PASSWORD", PASSWORD),
-            ("MALLOC_ARENA_MAX", "2"),
-        ];
+        let env = [("CAUSEWAY_TOKEN", TOKEN), ("CAUSEWAY_KAFKA_PASSWORD", PASSWORD)];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let log = folder.join(format!("{region}.agent.log"));
         let program = program().display().to_string();
