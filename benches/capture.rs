@@ -19,6 +19,10 @@ use causeway::change::Position;
 use lab::db::{Database, Flavour, Settings};
 use serde_json::{Value, json};
 
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const ROUNDS: u32 = 5;
 /// sysbench's table, loaded in bulk and then written in small transactions.
 const LOAD: &str = "CREATE DATABASE sbtest;\n\

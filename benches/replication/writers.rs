@@ -20,6 +20,8 @@ use crate::site::{Site, applied, cpu_s, number};
 
 const TURNS: usize = 3;
 const SECONDS: u32 = 8;
+/// Before the first of them: Java has not compiled yet what large requests take.
+const WARM_UP_SECONDS: u32 = 60;
 /// Transactions a second of the steady load: a quarter of what two cores can do.
 const STEADY: u32 = 1_000;
 
@@ -62,6 +64,9 @@ struct Turn {
 pub(crate) async fn measure(site: &mut Site) -> Value {
     site.lab.regions[1].agent().proc.kill();
     let mut results = json!({ "seconds": SECONDS, "steady_transactions_per_s": STEADY });
+    let time = format!("--time={WARM_UP_SECONDS}");
+    load::sysbench(site.source(), &["--threads=4", &time, "--auto-inc=off", "run"]).await;
+    read_up(site).await;
     for (setting, name) in SETTINGS {
         results[name] = turns(site, setting).await;
     }

@@ -166,11 +166,10 @@ pub(super) struct Stream {
     is_silent: bool,
 }
 
-/// Records held per stream beside the channel. Each brings its tables' definitions along,
-/// some kilobytes once they are decoded.
+/// Records held per stream beside the channel.
 const QUEUE_MAX: usize = 4096;
 /// Their bytes in Kafka: a part of a large transaction is larger than many small ones.
-/// In memory they take about three times as much.
+/// In memory their values take about three times as much.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
 
 impl Stream {

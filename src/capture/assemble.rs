@@ -353,7 +353,8 @@ impl Assembler {
         let known = known.ok_or(CaptureError::Corrupt("rows come without their table"))?;
         let Some((map, info)) = known else { return Ok(None) };
         open.bytes += data.len();
-        let same = |last: &TableChange| Arc::ptr_eq(&last.table, &info.table);
+        let same =
+            |last: &TableChange| Arc::ptr_eq(&last.table, &info.table) || last.table == info.table;
         if !open.changes.last().is_some_and(same) {
             let table = Arc::clone(&info.table);
             open.changes.push(TableChange { table, rows: Vec::new() });

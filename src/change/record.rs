@@ -220,6 +220,34 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_is_read_back_with_its_tables() {
+        let column = |name: &str| pb::Column { name: name.into(), ..Default::default() };
+        let table = |name: &str| {
+            let columns = vec![column("id"), column("v")];
+            Arc::new(pb::Table { name: name.into(), columns, ..Default::default() })
+        };
+        let row = |n| {
+            let value = pb::Value::new(pb::value::Kind::Int(n));
+            Some(pb::Row { values: vec![value, pb::Value::NULL] })
+        };
+        let change = |name, n| TableChange {
+            table: table(name),
+            rows: vec![RowChange { before: row(n), after: row(n + 1) }],
+        };
+        let txn = Transaction {
+            last: true,
+            commit_us: 5,
+            changes: vec![change("a", 1), change("b", 2), change("a", 3)],
+            ..Transaction::default()
+        };
+        let record = Record { body: RecordBody::Transaction(txn), ..sample() };
+        let read = decode(encode(record.clone())).unwrap();
+        assert_eq!(read, record);
+        let RecordBody::Transaction(txn) = &read.body else { panic!("{read:?}") };
+        assert!(Arc::ptr_eq(&txn.changes[0].table, &txn.changes[2].table));
+    }
+
+    #[test]
     fn another_version_is_refused() {
         let mut bytes = encode(sample());
         assert_eq!(bytes[..2], [8, 1]);

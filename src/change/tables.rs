@@ -7,10 +7,11 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use prost::Message as _;
 
-use super::{RecordError, Table};
+use super::{Column, RecordError, Table};
 
-/// Definitions that are known at most; with more of them it begins anew.
-const KNOWN_MAX: usize = 1_024;
+/// What is known takes at most about so much memory: some hundreds of wide tables, or many
+/// thousands of narrow ones. With more of them it begins anew.
+const KNOWN_BYTES_MAX: usize = 8 << 20;
 
 /// What one reader or one writer of records knows of tables.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Tables {
     read: HashMap<Bytes, Arc<Table>>,
     /// By where the definition stands in memory: it is held, so nothing else comes there.
     written: HashMap<usize, (Arc<Table>, Bytes)>,
+    /// Of all that is known, about.
+    bytes: usize,
 }
 
 impl Tables {
@@ -29,15 +32,14 @@ impl Tables {
         if let Some(known) = self.read.get(bytes) {
             return Ok(Arc::clone(known));
         }
-        if bytes.is_empty() {
-            return Err(RecordError::Range("table"));
-        }
         // In memory of its own: the definition must not keep a whole record alive.
         let bytes = Bytes::copy_from_slice(bytes);
-        let table = Arc::new(Table::decode(bytes.clone()).map_err(RecordError::Corrupt)?);
-        if self.read.len() >= KNOWN_MAX {
-            self.read.clear();
+        let table = Table::decode(bytes.clone()).map_err(RecordError::Corrupt)?;
+        if table == Table::default() {
+            return Err(RecordError::Range("table"));
         }
+        let table = Arc::new(table);
+        self.make_room(&bytes, &table);
         self.read.insert(bytes, Arc::clone(&table));
         Ok(table)
     }
@@ -49,11 +51,20 @@ impl Tables {
             return bytes.clone();
         }
         let bytes = Bytes::from(table.encode_to_vec());
-        if self.written.len() >= KNOWN_MAX {
-            self.written.clear();
-        }
+        self.make_room(&bytes, table);
         self.written.insert(place, (Arc::clone(table), bytes.clone()));
         bytes
+    }
+
+    fn make_room(&mut self, bytes: &Bytes, table: &Table) {
+        // An empty column takes two bytes in a record, and much more here.
+        let bytes = 2 * bytes.len() + table.columns.len() * size_of::<Column>();
+        if self.bytes + bytes > KNOWN_BYTES_MAX {
+            self.read.clear();
+            self.written.clear();
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
     }
 }
 
@@ -75,21 +86,37 @@ mod tests {
     }
 
     #[test]
+    fn a_definition_is_written_once() {
+        let (mut writer, table) = (Tables::default(), table(1));
+        let first = writer.written(&table);
+        assert_eq!(first.as_ptr(), writer.written(&Arc::clone(&table)).as_ptr());
+        assert_eq!(writer.written.len(), 1);
+    }
+
+    #[test]
     fn no_more_are_known_than_that() {
         let (mut writer, mut reader) = (Tables::default(), Tables::default());
-        for n in 0..=KNOWN_MAX {
-            let table = table(n);
+        let columns = vec![Column::default(); KNOWN_BYTES_MAX / 10 / (size_of::<Column>() + 4)];
+        for n in 0..25 {
+            let table = Arc::new(Table { columns: columns.clone(), ..Table::clone(&table(n)) });
             assert_eq!(reader.read(&writer.written(&table)).unwrap(), table);
-            assert!(writer.written.len() <= KNOWN_MAX && reader.read.len() <= KNOWN_MAX);
+            assert_eq!(writer.written.len(), n % 9 + 1);
+            assert_eq!(reader.read.len(), n % 9 + 1);
         }
+        // One that is larger by itself is known until the next.
+        let huge = Arc::new(Table { schema: "s".repeat(KNOWN_BYTES_MAX), ..Table::default() });
+        assert_eq!(reader.read(&writer.written(&huge)).unwrap(), huge);
         assert_eq!((writer.written.len(), reader.read.len()), (1, 1));
     }
 
     #[test]
     fn what_is_no_definition_is_refused() {
         let mut tables = Tables::default();
-        let read = tables.read(&Bytes::new());
-        assert!(matches!(read, Err(RecordError::Range("table"))), "{read:?}");
+        // None, and one of nothing but an empty name.
+        for bytes in [&[][..], &[0x0a, 0]] {
+            let read = tables.read(&Bytes::from_static(bytes));
+            assert!(matches!(read, Err(RecordError::Range("table"))), "{read:?}");
+        }
         let read = tables.read(&Bytes::from_static(&[0xff]));
         assert!(matches!(read, Err(RecordError::Corrupt(_))), "{read:?}");
         assert!(tables.read.is_empty());
