@@ -332,6 +332,20 @@ impl Row {
     }
 }
 
+#[cfg(test)]
+impl ForeignKey {
+    /// Of the column at that place to `id` of a table `s.parent`.
+    pub(crate) fn to(parent: &str, at: u32) -> Self {
+        Self {
+            columns: vec![at],
+            schema: "s".into(),
+            table: parent.into(),
+            referenced: vec!["id".into()],
+            unique: false,
+        }
+    }
+}
+
 /// Whether `extra` of information_schema.columns says that the server works the column
 /// out: MariaDB's `VIRTUAL` and `PERSISTENT` or both servers' `… GENERATED`, but not
 /// MySQL 8's word for a default that is an expression.

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::change::{
         Column, ForeignKey, Kind, Position, Row, RowChange, Table, TableChange, Transaction, Value,
-        Vector,
+        Vector, pb,
     };
     use crate::clock::Hlc;
     use crate::resolve::{Merge, Policy};
@@ -306,18 +306,12 @@ mod tests {
 
     #[test]
     fn of_a_row_that_several_parts_wrote_the_last_reference_counts() {
-        let key = ForeignKey {
-            columns: vec![0],
-            schema: "s".into(),
-            table: "p".into(),
-            referenced: vec!["id".into()],
-            unique: false,
-        };
         let (book, mut open) = (Rulebook::default(), Open::default());
         let mut last = None;
         for mut record in [part(0, false, false, &[1, 2]), part(1, true, false, &[1])] {
             if let RecordBody::Transaction(txn) = &mut record.body {
-                Arc::make_mut(&mut txn.changes[0].table).foreign_keys = vec![key.clone()];
+                Arc::make_mut(&mut txn.changes[0].table).foreign_keys =
+                    vec![ForeignKey::to("p", 0)];
             }
             last = enter(&book, record, &mut open).unwrap();
         }
@@ -336,7 +330,7 @@ mod tests {
         let start = Record {
             epoch: 2,
             seq: Seq(0),
-            body: RecordBody::Start(crate::change::pb::Start::default()),
+            body: RecordBody::Start(pb::Start::default()),
             ..part(0, true, false, &[])
         };
         check(vec![part(0, false, false, &[1, 2]), start, part(0, true, false, &[9])], 1);

@@ -87,8 +87,15 @@ mod tests {
     fn it_rests_longer_for_more_until_they_are_a_request() {
         let mut now = Instant::now();
         let mut pace = Pace::new(now);
-        let expected =
-            [(20, 1_600), (50, 4_000), (100, 8_000), (250, 20_000), (320, 20_000), (640, 10_000)];
+        let expected = [
+            (20, 1_600),
+            (50, 4_000),
+            (100, 8_000),
+            (250, 20_000),
+            (320, 20_000),
+            (640, 10_000),
+            (3_200, 2_000),
+        ];
         for (seen, us) in expected {
             (0..seen).for_each(|_| pace.saw());
             now += WINDOW;

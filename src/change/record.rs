@@ -172,9 +172,9 @@ fn check_shape(change: &TableChange) -> Result<(), RecordError> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use std::sync::Arc;
+
+    use proptest::prelude::*;
 
     use super::*;
 

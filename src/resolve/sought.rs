@@ -121,9 +121,9 @@ impl Sought {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::Arc;
 
+    use super::*;
     use crate::change::{
         Column, ColumnType, Kind, Position, RecordBody, TableChange, Transaction, Value, Vector,
     };

@@ -51,7 +51,7 @@ async fn bounded_by<T>(
 ) -> Result<T, VerifyError> {
     match tokio::time::timeout(patience, work).await {
         Ok(done) => done.map_err(|error| VerifyError::from_driver(region, error)),
-        Err(_) => Err(VerifyError::Silent(region.to_owned())),
+        Err(_) => Err(VerifyError::Silent(region.to_owned(), patience)),
     }
 }
 
@@ -328,6 +328,6 @@ mod tests {
         let login = Login { user: "u".to_owned(), password: None, tls: false };
         let asked = tokio::time::timeout(2 * LOGIN_MAX, Peer::connect(&region, &login)).await;
         let Err(VerifyError::Writable { why, .. }) = asked.unwrap() else { panic!("let in") };
-        assert!(why.contains(&address) && why.contains("does not answer"), "{why}");
+        assert!(why.contains(&address) && why.contains("does not answer within 10 s"), "{why}");
     }
 }

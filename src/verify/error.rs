@@ -1,5 +1,7 @@
 //! Why a comparison can't go on.
 
+use std::time::Duration;
+
 /// Each passes by itself or is the operator's to mend; the comparison is begun again
 /// either way, from its state file.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +23,9 @@ pub enum VerifyError {
         #[source]
         source: mysql_async::Error,
     },
-    /// No answer in time.
-    #[error("the database of {0} does not answer")]
-    Silent(String),
+    /// No answer of the region's database in that time.
+    #[error("the database of {0} does not answer within {after} s", after = .1.as_secs())]
+    Silent(String, Duration),
     /// The server refused a statement.
     #[error("the database of {region} refused: error {code}: {message}")]
     Refused {

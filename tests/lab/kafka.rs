@@ -90,7 +90,7 @@ impl Kafka {
         Self::begin_with(name, doors, Access::Open, Run::Lean)
     }
 
-    /// The same, with access control, and as in the field.
+    /// The same, with access control, or as in the field.
     pub fn begin_with(name: &str, doors: &[PeerDoor], access: Access, run: Run) -> Self {
         let folder = Folder::new(&format!("kafka-{name}"));
         let data = folder.path().join("data");

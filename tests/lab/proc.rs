@@ -117,8 +117,8 @@ fn spawn_apart(command: &mut Command) -> Child {
 pub enum Run {
     /// For tests: soon, and small.
     Lean,
-    /// As in the field, beside a database that goes first: with a third of its weight, as
-    /// conf/causeway.service has it.
+    /// As in the field, beside a database that goes first: each thread has a third of the
+    /// weight of a database's. (conf/causeway.service gives the agent that as a whole.)
     Field,
 }
 

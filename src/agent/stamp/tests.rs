@@ -123,13 +123,7 @@ fn what_a_later_part_took_away_references_nothing() {
         let CaptureEvent::Changes { gtid, commit, part, last, mut changes, after } = event else {
             unreachable!()
         };
-        Arc::make_mut(&mut changes[0].table).foreign_keys = vec![ForeignKey {
-            columns: vec![0],
-            schema: "s".into(),
-            table: "p".into(),
-            referenced: vec!["id".into()],
-            unique: false,
-        }];
+        Arc::make_mut(&mut changes[0].table).foreign_keys = vec![ForeignKey::to("p", 0)];
         CaptureEvent::Changes { gtid, commit, part, last, changes, after }
     };
     let CaptureEvent::Changes { changes: made, .. } = with_key(changes(0, false, 1)) else {

@@ -256,12 +256,7 @@ fn what_has_become_stable_meanwhile_does_not_make_the_plan_stale() {
 fn regions_with_other_foreign_keys_share_a_batch() {
     let mut other = Txn::new(dot(3, 1), 11, &[], vec![(None, Some(row(2, 1)))]);
     let table = Arc::make_mut(&mut other.3[0].table);
-    table.foreign_keys.push(crate::change::ForeignKey {
-        columns: vec![1],
-        schema: "s".into(),
-        table: "parent".into(),
-        ..Default::default()
-    });
+    table.foreign_keys.push(crate::change::ForeignKey::to("parent", 1));
     let first = Txn::new(dot(2, 1), 10, &[], vec![(None, Some(row(1, 1)))]);
     let plan = plan(&Index::default(), &[first, other]);
     assert_eq!(plan.tables.len(), 1);

@@ -18,19 +18,12 @@ fn row(id: i64, to: Option<i64>) -> Row {
 
 fn change(name: &str, rows: Rows) -> TableChange {
     let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
-    let key = ForeignKey {
-        columns: vec![1],
-        schema: "s".into(),
-        table: "parent".into(),
-        referenced: vec!["id".into()],
-        unique: false,
-    };
     let table = Table {
         schema: "s".into(),
         name: name.into(),
         columns: vec![column("id", 1), column("to", 0)],
         unique_keys: vec![],
-        foreign_keys: if name == "child" { vec![key] } else { vec![] },
+        foreign_keys: if name == "child" { vec![ForeignKey::to("parent", 1)] } else { vec![] },
     };
     let rows = rows.into_iter().map(|(before, after)| RowChange { before, after });
     TableChange { table: Arc::new(table), rows: rows.collect() }
