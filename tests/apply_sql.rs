@@ -376,9 +376,9 @@ async fn marker_first(flavour: Flavour) {
         b.db.rows("SHOW BINLOG EVENTS IN 'bin.000001'").await;
     let mut maps: Vec<&str> = Vec::new();
     for event in &events {
-        let begins = event.5.starts_with("BEGIN");
         match &*event.2 {
-            "Gtid" | "Query" if begins => maps.push("begin"),
+            "Gtid" | "Query" if event.5.starts_with("BEGIN") => maps.push("begin"),
+            "Annotate_rows" => maps.push("statement"),
             "Table_map" if event.5.contains("causeway.applied") => maps.push("marker"),
             "Table_map" if event.5.contains("(s.t)") => maps.push("row"),
             _ => {}

@@ -81,7 +81,7 @@ impl Session {
     /// [`ApplyError::Away`] and the server's refusals.
     pub async fn connect(opts: &Opts, flavor: Flavor, epoch: u64) -> Result<Self, ApplyError> {
         let opts = options(opts, flavor);
-        let conn = connect(&opts).await?;
+        let conn = connect(&opts, flavor).await?;
         let mut session = Self {
             conn,
             opts,
@@ -354,7 +354,7 @@ impl Session {
 
     async fn reconnect(&mut self) -> Result<(), ApplyError> {
         let old = u64::from(self.conn.id());
-        self.conn = connect(&self.opts).await?;
+        self.conn = connect(&self.opts, self.flavor).await?;
         bootstrap::end_own(&mut self.conn, old).await?;
         bootstrap::enlist(&mut self.conn).await;
         self.mappings.clear();
@@ -404,11 +404,23 @@ impl Session {
     }
 }
 
-async fn connect(opts: &Opts) -> Result<Conn, ApplyError> {
+async fn connect(opts: &Opts, flavor: Flavor) -> Result<Conn, ApplyError> {
     let connecting = Box::pin(Conn::new(opts.clone()));
-    match tokio::time::timeout(Duration::from_secs(5), connecting).await {
-        Ok(Ok(conn)) => Ok(conn),
-        Ok(Err(error)) => Err(ApplyError::from_driver(&error, "the connection")),
-        Err(_) => Err(ApplyError::Away("it does not answer in 5 s".to_owned())),
+    let mut conn = match tokio::time::timeout(Duration::from_secs(5), connecting).await {
+        Ok(Ok(conn)) => conn,
+        Ok(Err(error)) => return Err(ApplyError::from_driver(&error, "the connection")),
+        Err(_) => return Err(ApplyError::Away("it does not answer in 5 s".to_owned())),
+    };
+    if flavor == Flavor::MariaDb {
+        leave_texts_out(&mut conn).await;
+    }
+    Ok(conn)
+}
+
+/// Else MariaDB writes the text of each statement into its binlog, beside the rows. It asks
+/// for BINLOG ADMIN, without which nothing but room and time is lost.
+async fn leave_texts_out(conn: &mut Conn) {
+    if let Err(error) = conn.query_drop("SET binlog_annotate_row_events = OFF").await {
+        tracing::debug!(%error, "statements are written into the binlog beside their rows");
     }
 }

@@ -12,6 +12,30 @@ const OWN: &[&str] = &["SELECT", "INSERT", "UPDATE", "DELETE", "CREATE", "ALTER"
 const OWN_SCHEMA: &str = "causeway";
 
 pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
+    let mut findings = needed(database);
+    findings.extend(annotations(database));
+    findings
+}
+
+/// Without the right nothing but room and time is lost, so it is no warning.
+fn annotations(database: &DatabaseFacts) -> Option<Finding> {
+    const CHECK: &str = "binlog_annotate_row_events";
+    const WHY: &str = "the binlog then holds what the agent applies twice: as rows, and as the \
+                       text of its statements";
+    let value = database.variables.get(CHECK)?;
+    let account = &database.account;
+    let found = if matches!(value.as_str(), "OFF" | "0") {
+        format!("{CHECK} is {value}")
+    } else if ["BINLOG ADMIN", "SUPER"].iter().any(|name| holds(account, name, None)) {
+        format!("{CHECK} is {value}, and the agent leaves its own statements out")
+    } else {
+        let name = &account.name;
+        format!("{CHECK} is {value}; to leave its own statements out {name} lacks BINLOG ADMIN")
+    };
+    Some(Finding::pass(CHECK, WHY, found))
+}
+
+fn needed(database: &DatabaseFacts) -> Vec<Finding> {
     let account = &database.account;
     let mut missing: Vec<Finding> = global(database).into_iter().collect();
     let own = TableName { schema: OWN_SCHEMA.to_owned(), name: String::new() };
@@ -97,5 +121,30 @@ fn like(pattern: &[u8], text: &[u8]) -> bool {
         [literal, rest @ ..] => {
             text.split_first().is_some_and(|(first, text)| first == literal && like(rest, text))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{good, grant};
+    use super::*;
+    use crate::doctor::{Report, Severity};
+
+    #[track_caller]
+    fn check(value: &str, held: &str, expected: &str) {
+        let mut facts = good();
+        let db = facts.database.as_mut().unwrap();
+        db.variables.insert("binlog_annotate_row_events".to_owned(), value.to_owned());
+        db.account.grants.push(grant(&[held], Scope::Global));
+        let told = |f: &Finding| f.severity == Severity::Pass && f.found.ends_with(expected);
+        assert!(Report::new(&facts).findings.iter().any(told));
+    }
+
+    #[test]
+    fn who_writes_statements_into_the_binlog_is_told_how_not_to() {
+        check("OFF", "PROCESS", "_events is OFF");
+        check("ON", "BINLOG ADMIN", "leaves its own statements out");
+        check("ON", "SUPER", "leaves its own statements out");
+        check("ON", "PROCESS", "'causeway'@'%' lacks BINLOG ADMIN");
     }
 }

@@ -35,7 +35,7 @@ fn orders() -> TableFacts {
     }
 }
 
-fn grant(privileges: &[&str], scope: Scope) -> Grant {
+pub(super) fn grant(privileges: &[&str], scope: Scope) -> Grant {
     Grant { privileges: privileges.iter().map(|p| (*p).to_owned()).collect(), scope }
 }
 
@@ -103,7 +103,7 @@ fn newest(age_s: Option<u64>) -> Result<Newest, String> {
 }
 
 /// A region in which everything is as it should be.
-fn good() -> Facts {
+pub(super) fn good() -> Facts {
     let kafka = KafkaFacts {
         bootstrap: "kafka:9092".to_owned(),
         brokers: 3,
