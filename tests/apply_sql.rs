@@ -8,6 +8,8 @@ mod lab;
 
 #[path = "apply_sql/gate.rs"]
 mod gate;
+#[path = "apply_sql/session.rs"]
+mod session;
 #[path = "apply_sql/zoo.rs"]
 mod zoo;
 
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use causeway::apply::{
     ApplyError, DroppedRecords, ErrorKind, Mark, Session, applied, bootstrap, dropped, fences,
-    find_writable, still_owns, take_epoch,
+    find_writable, take_epoch,
 };
 use causeway::change::{
     Column, ColumnType, Dot, Dropped, Kind, Place, RegionId, Row, Seq, Table, Value,
@@ -479,22 +481,4 @@ async fn packets(flavour: Flavour) {
     assert_eq!(error.kind(), ErrorKind::Row, "{error}");
     assert!(error.advice().contains("max_allowed_packet"), "{error}");
     b.apply(&[puts(&shape, vec![row(vec![int(1), bytes(b"x")])])]).await.unwrap();
-}
-
-/// A network that was cut without a word leaves the batch's locks with the server.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_holds_no_one_up() {
-    let lost = |flavour: Flavour| async move {
-        let mut bench = Bench::start(flavour, &[]).await;
-        bench.begin(&[]).await.unwrap();
-        let mut bystander = bench.db.conn().await;
-        let mut conn = bench.db.conn().await;
-        let epoch = take_epoch(&mut conn, ME, 0).await.unwrap();
-        assert_eq!(epoch, 2, "the connection of the older agent, with its locks, was ended");
-        assert!(bench.session.commit().await.is_err());
-        bystander.ping().await.unwrap();
-        still_owns(&mut conn, 2).await.unwrap();
-        assert_eq!(still_owns(&mut conn, 1).await, Err(ApplyError::Fenced(1)));
-    };
-    tokio::join!(lost(Flavour::MariaDb), lost(Flavour::MySql56));
 }

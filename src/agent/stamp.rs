@@ -110,6 +110,13 @@ impl Stamper {
         });
         let mut open = open;
         let changes = open.parts.take(&self.book, &part.changes, part.last)?;
+        if let Some(bytes) = open.parts.grown() {
+            tracing::warn!(
+                gtid = part.gtid,
+                bytes,
+                "rows of a large transaction are held in memory"
+            );
+        }
         let incoming = Incoming {
             dot: Dot { origin: self.region, seq: open.seq },
             hlc: open.hlc,
@@ -121,6 +128,8 @@ impl Stamper {
         let refused = touched.iter().find(|one| one.is_refused());
         self.refused = refused.map(|one| one.table.full_name().to_string());
         open.writes.extend(touched.into_iter().map(|one| one.write));
+        // Before the index takes the writes in, which is as much again.
+        drop(changes);
         if part.last {
             self.position = part.after.position;
             self.seq = open.seq;

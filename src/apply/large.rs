@@ -46,6 +46,9 @@ fn hold(parts: &mut Parts, book: &Rulebook, part: &mut Item) -> Result<(), PlanE
     if let Cow::Owned(judged) = parts.take(book, changes, *last)? {
         *changes = judged;
     }
+    if let Some(bytes) = parts.grown() {
+        tracing::warn!(gtid = part.gtid, bytes, "rows of a large transaction are held in memory");
+    }
     Ok(())
 }
 

@@ -34,7 +34,7 @@ pub struct Session {
     opts: Opts,
     flavor: Flavor,
     epoch: u64,
-    pub(super) mappings: HashMap<(String, String), (Instant, Mapping)>,
+    pub(super) mappings: HashMap<(String, String), (Instant, Arc<Mapping>)>,
     /// Statements not sent yet: a small batch is one round trip.
     pending: Script,
     /// The name of the marker's table, as errors give it.
@@ -49,6 +49,9 @@ pub struct Session {
 /// Bytes of one INSERT, and of what is sent at once: beyond it nothing gets faster,
 /// and it is well below `max_allowed_packet` (4 MiB in MySQL 5.6, 16 MiB in MariaDB).
 const PACKET_BYTES_MAX: usize = 1 << 20;
+
+/// What is written before it is sent: a large plan is never there as a whole.
+const PENDING_BYTES_MAX: usize = 4 * PACKET_BYTES_MAX;
 
 /// How old the knowledge of a table here may be: a unique key that someone adds is
 /// seen by then. Reading it anew costs two queries.
@@ -155,16 +158,13 @@ impl Session {
     /// The batch must be rolled back.
     pub(super) async fn take_back(&mut self) -> Result<(), ApplyError> {
         self.pending.push("ROLLBACK TO SAVEPOINT marked", &self.marker);
-        self.flush().await
+        self.flush().await.map(drop)
     }
 
-    /// Sends what is pending: the fence and the marker rows hold from here on.
-    pub(super) async fn flush(&mut self) -> Result<(), ApplyError> {
-        let script = std::mem::take(&mut self.pending);
-        let answer = self.send_all(&script).await;
-        self.pending = script;
-        self.pending.clear();
-        answer.map(drop)
+    /// Sends what is pending: the fence and the marker rows hold from here on. Says whether
+    /// each statement found what it expects.
+    pub(super) async fn flush(&mut self) -> Result<bool, ApplyError> {
+        self.send().await.map(|(_, found)| found)
     }
 
     /// Writes a plan and reads the end of the binlog under the locks.
@@ -187,11 +187,13 @@ impl Session {
         tables: &[TablePlan],
     ) -> Result<(BinlogPoint, bool), ApplyError> {
         let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
+        let mut all = true;
         for plan in tables {
             // A batch may hold one table in two shapes: each is mapped when it is written.
             self.ensure_mapping(&plan.table).await?;
             let (_, mapping) =
                 &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
+            let mapping = Arc::clone(mapping);
             if mapping.unique && !plan.merges.is_empty() {
                 return Err(ApplyError::Differs {
                     table: plan.table.full_name().to_string(),
@@ -200,7 +202,12 @@ impl Session {
                 });
             }
             mapping.takes(plan)?;
-            sql::table(&mut self.pending, dialect, mapping, plan);
+            for piece in sql::pieces(&mapping, plan) {
+                piece.write(&mut self.pending, dialect, &mapping);
+                if self.pending.text.len() >= PENDING_BYTES_MAX {
+                    all &= self.flush().await?;
+                }
+            }
         }
         let point = match self.flavor {
             Flavor::MariaDb => "SELECT @@global.gtid_binlog_pos, 0",
@@ -208,16 +215,7 @@ impl Session {
             Flavor::MySql(..) => "SHOW MASTER STATUS",
         };
         self.pending.push(point, &self.marker);
-        self.send().await
-    }
-
-    /// Sends what is pending; the last statement gives the point.
-    async fn send(&mut self) -> Result<(BinlogPoint, bool), ApplyError> {
-        let script = std::mem::take(&mut self.pending);
-        let answer = self.send_all(&script).await;
-        self.pending = script;
-        self.pending.clear();
-        let (row, found) = answer?;
+        let (row, found) = self.send().await?;
         let row = row.ok_or_else(|| ApplyError::Away("the binlog is off".to_owned()))?;
         let name = row.get_opt::<String, _>(0).and_then(Result::ok).unwrap_or_default();
         let point = match self.flavor {
@@ -228,7 +226,17 @@ impl Session {
             }
         };
         let unread = || ApplyError::Away("the binlog's position is not readable".to_owned());
-        Ok((point.ok_or_else(unread)?, found))
+        Ok((point.ok_or_else(unread)?, all && found))
+    }
+
+    /// Sends what is pending; gives the last row, and whether each statement found what it
+    /// expects.
+    async fn send(&mut self) -> Result<(Option<Row>, bool), ApplyError> {
+        let script = std::mem::take(&mut self.pending);
+        let answer = self.send_all(&script).await;
+        self.pending = script;
+        self.pending.clear();
+        answer
     }
 
     /// As many statements at once as a packet takes; gives the last row of all, and
@@ -364,7 +372,7 @@ impl Session {
 
     pub(super) async fn ensure_mapping(&mut self, table: &Table) -> Result<(), ApplyError> {
         let key = (table.schema.clone(), table.name.clone());
-        let fresh = |(read, held): &(Instant, Mapping)| {
+        let fresh = |(read, held): &(Instant, Arc<Mapping>)| {
             held.origin.same_shape(table) && read.elapsed() < MAPPING_AGE_MAX
         };
         if self.mappings.get(&key).is_some_and(fresh) {
@@ -377,7 +385,7 @@ impl Session {
                 return Err(error);
             }
         };
-        self.mappings.insert(key, (Instant::now(), mapping));
+        self.mappings.insert(key, (Instant::now(), Arc::new(mapping)));
         Ok(())
     }
 

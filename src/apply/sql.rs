@@ -12,7 +12,7 @@ use super::bootstrap::Flavor;
 use super::schema::{Form, Mapping, Target};
 use crate::change::{Kind, Row, Value};
 use crate::database::quoted;
-use crate::resolve::TablePlan;
+use crate::resolve::{MergeRow, TablePlan};
 
 /// Rows of one INSERT.
 const INSERT_ROWS_MAX: usize = 1_000;
@@ -22,6 +22,9 @@ const DELETE_ROWS_MAX: usize = 500;
 /// The same for keys of several columns: the range optimizer's memory per predicate
 /// is larger (`range_optimizer_max_mem_size`).
 const COMPOSITE_ROWS_MAX: usize = 200;
+
+/// Rows of a piece: those of whole statements.
+const PIECE_ROWS: usize = INSERT_ROWS_MAX;
 
 /// Statements to send, in order.
 #[derive(Debug, Default)]
@@ -102,28 +105,62 @@ pub(super) struct Dialect {
     pub(super) statement_bytes_max: usize,
 }
 
-/// Appends the statements that make a plan's removes go, its puts stand and its
-/// merges change what is there.
+/// Some rows of a plan, and what is done with them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    rows: Rows<'a>,
+    /// Whether they have to be there.
+    found: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rows<'a> {
+    Delete(&'a [Row]),
+    Insert(&'a [Row]),
+    Merge(&'a [MergeRow]),
+}
+
+/// In their order the pieces that make a plan's removes go, its puts stand and its merges
+/// change what is there.
 ///
 /// With further unique keys an upsert could hit the wrong row, so the rows are
 /// deleted by primary key first and inserted anew: a swap of unique values applies,
 /// and a collision with a row outside is an error, never an overwrite.
-pub(super) fn table(out: &mut Script, dialect: Dialect, mapping: &Mapping, plan: &TablePlan) {
-    let (found, other) = plan.removes.split_at(plan.found.removes);
-    delete(out, dialect, mapping, (found, true));
-    delete(out, dialect, mapping, (other, false));
-    let (found, other) = plan.puts.split_at(plan.found.puts);
+pub(super) fn pieces<'a>(mapping: &Mapping, plan: &'a TablePlan) -> Vec<Piece<'a>> {
+    let deletes = |half| cut(half, Rows::Delete);
+    let removes = halves(&plan.removes, plan.found.removes).into_iter().flat_map(deletes);
+    let puts = halves(&plan.puts, plan.found.puts).into_iter();
+    let merges = halves(&plan.merges, plan.found.merges).into_iter();
+    let merges = merges.flat_map(|half| cut(half, Rows::Merge));
     if mapping.unique {
-        delete(out, dialect, mapping, (found, true));
-        delete(out, dialect, mapping, (other, false));
-        insert(out, dialect, mapping, (&plan.puts, false));
-    } else {
-        insert(out, dialect, mapping, (found, true));
-        insert(out, dialect, mapping, (other, false));
+        let inserts = cut((&plan.puts, false), Rows::Insert);
+        return removes.chain(puts.flat_map(deletes)).chain(inserts).chain(merges).collect();
     }
-    let (found, other) = plan.merges.split_at(plan.found.merges);
-    merge::merge(out, mapping, (found, true));
-    merge::merge(out, mapping, (other, false));
+    removes.chain(puts.flat_map(|half| cut(half, Rows::Insert))).chain(merges).collect()
+}
+
+/// The first so many, which have to be there, and the others.
+fn halves<T>(rows: &[T], found: usize) -> [(&[T], bool); 2] {
+    let (found, other) = rows.split_at(found);
+    [(found, true), (other, false)]
+}
+
+fn cut<'a, T>(
+    (rows, found): (&'a [T], bool),
+    of: fn(&'a [T]) -> Rows<'a>,
+) -> impl Iterator<Item = Piece<'a>> {
+    rows.chunks(PIECE_ROWS).map(move |rows| Piece { rows: of(rows), found })
+}
+
+impl Piece<'_> {
+    /// Appends its statements.
+    pub(super) fn write(self, out: &mut Script, dialect: Dialect, mapping: &Mapping) {
+        match self.rows {
+            Rows::Delete(rows) => delete(out, dialect, mapping, (rows, self.found)),
+            Rows::Insert(rows) => insert(out, dialect, mapping, (rows, self.found)),
+            Rows::Merge(rows) => merge::merge(out, mapping, (rows, self.found)),
+        }
+    }
 }
 
 /// By primary key. The index is forced, so that no plan ever scans, and locks, the

@@ -25,7 +25,12 @@ pub struct Parts {
     /// Rows of tables whose writes are not kept, that changed their keys.
     moved: HashSet<RowKey>,
     bytes: usize,
+    /// As much as has been told of.
+    told: usize,
 }
+
+/// Less than this is not told of: at its end the applier takes some eight times as much.
+const TOLD_MIN: usize = 16 << 20;
 
 impl Parts {
     /// Takes the next part's changes, and gives those to judge now: with the last part all
@@ -59,6 +64,15 @@ impl Parts {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The same, each time that it has doubled and is worth telling an operator.
+    pub fn grown(&mut self) -> Option<usize> {
+        if self.bytes < TOLD_MIN.max(2 * self.told) {
+            return None;
+        }
+        self.told = self.bytes;
+        Some(self.bytes)
     }
 
     /// To be called with the writes of all parts, in their order. Of a row that several parts
@@ -123,4 +137,20 @@ fn stands_alone(book: &Rulebook, change: &TableChange) -> bool {
     let key = table.key_columns();
     let moved = || policy.groups() && change.rows.iter().any(|row| moves(&key, row));
     !policy.keeps(table) && !moved()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_told_of_when_it_has_doubled() {
+        let mut parts = Parts::default();
+        let told = [1, 15, 16, 17, 31, 32, 50, 100].map(|mib| {
+            parts.bytes = mib << 20;
+            parts.grown().map(|bytes| bytes >> 20)
+        });
+        let expected = [None, None, Some(16), None, None, Some(32), None, Some(100)];
+        assert_eq!(told, expected);
+    }
 }

@@ -28,6 +28,27 @@ struct Op {
     found: bool,
 }
 
+impl TablePlan {
+    /// Those that find their row come before the others.
+    fn push(&mut self, effect: Effect, found: bool) {
+        let count = usize::from(found);
+        match effect {
+            Effect::Put(row) => {
+                self.puts.push(row);
+                self.found.puts += count;
+            }
+            Effect::Remove(row) => {
+                self.removes.push(row);
+                self.found.removes += count;
+            }
+            Effect::Merge(row) => {
+                self.merges.push(row);
+                self.found.merges += count;
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct TableOps {
     table: Arc<Table>,
@@ -191,26 +212,13 @@ impl<'a> Planner<'a> {
         if let Some((earlier, true)) = self.part {
             self.left(self.plan.without_again(earlier.orphans.clone()));
         }
-        for TableOps { table, ops } in self.tables {
+        for TableOps { table, mut ops } in self.tables {
             let mut plan = TablePlan::new(Table::clone(&table));
-            let ops: Vec<Op> = ops.into_iter().flatten().collect();
-            let (found, other): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(|op| op.found);
-            for Op { effect, found } in found.into_iter().chain(other) {
-                let count = usize::from(found);
-                match effect {
-                    Effect::Put(row) => {
-                        plan.puts.push(row);
-                        plan.found.puts += count;
-                    }
-                    Effect::Remove(row) => {
-                        plan.removes.push(row);
-                        plan.found.removes += count;
-                    }
-                    Effect::Merge(row) => {
-                        plan.merges.push(row);
-                        plan.found.merges += count;
-                    }
-                }
+            // What finds its row first. Each is taken out where it stands: of a large
+            // transaction they are many.
+            for found in [true, false] {
+                let taken = ops.iter_mut().filter_map(|op| op.take_if(|op| op.found == found));
+                taken.for_each(|op| plan.push(op.effect, found));
             }
             if plan.puts.len() + plan.removes.len() + plan.merges.len() > 0 {
                 self.plan.tables.push(plan);

@@ -51,7 +51,13 @@ impl Seen {
             // A row that an earlier part of its transaction had only changed, or the same again.
             match self.history.iter_mut().rfind(|held| same(held)) {
                 Some(held) => held.clone_from(write),
-                None => self.history.push(write.clone()),
+                None => {
+                    // Most places hold one: a vector grown by pushing has room for four.
+                    if self.history.is_empty() {
+                        self.history.reserve_exact(1);
+                    }
+                    self.history.push(write.clone());
+                }
             }
         }
         if own {
@@ -269,7 +275,7 @@ impl Index {
         for write in writes {
             self.register.enter(&write, Some(id));
             for place in write.places() {
-                // Nearly all have one: a vector grown by pushing has room for four.
+                // As in [`Seen::enter`].
                 let pending = self.overlay.entry(place).or_insert_with(|| Vec::with_capacity(1));
                 pending.push((id, write.clone()));
             }

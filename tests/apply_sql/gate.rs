@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::ME;
 use causeway::apply::{
-    ApplyConfig, ApplyInputs, Arrival, BatchLimits, Flavor, Gone, Report, Session, bootstrap, run,
+    ApplyConfig, ApplyInputs, Arrival, BatchLimits, Flavor, Gone, Report, bootstrap, run,
     take_epoch,
 };
 use causeway::change::{
@@ -247,29 +247,4 @@ async fn capture_is_told_as_long_as_a_batch_waits_for_it() {
     applier.until(10).await;
     assert_eq!(*applier.awaited.borrow(), 0);
     applier.stop().await;
-}
-
-/// What it may do beyond need only spares the binlog text.
-#[tokio::test]
-async fn an_account_without_admin_rights_applies() {
-    let mut b = super::Bench::start(Flavour::MariaDb, &[]).await;
-    b.db.exec(
-        "CREATE TABLE s.t (id INT PRIMARY KEY);\n\
-         CREATE USER plain@'%' IDENTIFIED BY 'pw';\n\
-         GRANT BINLOG MONITOR ON *.* TO plain@'%';\n\
-         GRANT ALL PRIVILEGES ON causeway.* TO plain@'%';\n\
-         GRANT SELECT, INSERT, UPDATE, DELETE ON s.* TO plain@'%'",
-    )
-    .await;
-    let epoch = take_epoch(&mut b.db.conn().await, ME, 0).await.unwrap();
-    let opts = mysql_async::OptsBuilder::from_opts(b.db.opts());
-    let opts = opts.user(Some("plain")).pass(Some("pw")).into();
-    b.session = Session::connect(&opts, Flavor::MariaDb, epoch).await.unwrap();
-    let shape = super::table("t", vec![column("id", ColumnType::Int, 1)]);
-    b.apply(&[super::puts(&shape, vec![super::row(vec![super::int(1)])])]).await.unwrap();
-    assert_eq!(b.db.number("SELECT COUNT(*) FROM s.t").await, 1);
-    let texts: Vec<(String, u64, String, u64, u64, String)> =
-        b.db.rows("SHOW BINLOG EVENTS IN 'bin.000001'").await;
-    let upserts = texts.iter().filter(|event| event.5.contains("INSERT INTO `s`.`t`"));
-    assert_eq!(upserts.count(), 1, "the server writes the text for whom it does not let choose");
 }
