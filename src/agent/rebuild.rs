@@ -192,6 +192,10 @@ fn enter(
         *open = Open::default();
     }
     let changes = open.parts.take(book, &txn.changes, txn.last)?;
+    if let Some(bytes) = open.parts.grown() {
+        let gtid = &record.gtid;
+        tracing::warn!(gtid, bytes, "rows of a large transaction are held in memory");
+    }
     let incoming = Incoming {
         dot: Dot { origin: record.origin, seq: record.seq },
         hlc: record.hlc,

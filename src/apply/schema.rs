@@ -96,6 +96,31 @@ impl Mapping {
     }
 }
 
+#[cfg(test)]
+impl Mapping {
+    /// Of a table that is here as it is there.
+    pub(super) fn same(origin: &Table, unique: bool) -> Self {
+        let target = |(at, column): (usize, &crate::change::Column)| Target {
+            at,
+            name: quote(&column.name),
+            form: Form::Plain,
+            key_form: Form::Plain,
+            zero_filled: None,
+        };
+        Self {
+            name: quote(&origin.name),
+            full: origin.name.as_str().into(),
+            columns: origin.columns.iter().enumerate().map(target).collect(),
+            key: origin.key_columns(),
+            unique,
+            absent: Vec::new(),
+            own: Vec::new(),
+            renewed: Vec::new(),
+            origin: origin.clone(),
+        }
+    }
+}
+
 fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }

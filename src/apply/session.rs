@@ -50,7 +50,8 @@ pub struct Session {
 /// and it is well below `max_allowed_packet` (4 MiB in MySQL 5.6, 16 MiB in MariaDB).
 const PACKET_BYTES_MAX: usize = 1 << 20;
 
-/// What is written before it is sent: a large plan is never there as a whole.
+/// What is written before it is sent, but for its last statement: the text of a large plan is
+/// never there as a whole.
 const PENDING_BYTES_MAX: usize = 4 * PACKET_BYTES_MAX;
 
 /// How old the knowledge of a table here may be: a unique key that someone adds is
@@ -158,13 +159,12 @@ impl Session {
     /// The batch must be rolled back.
     pub(super) async fn take_back(&mut self) -> Result<(), ApplyError> {
         self.pending.push("ROLLBACK TO SAVEPOINT marked", &self.marker);
-        self.flush().await.map(drop)
+        self.flush().await
     }
 
-    /// Sends what is pending: the fence and the marker rows hold from here on. Says whether
-    /// each statement found what it expects.
-    pub(super) async fn flush(&mut self) -> Result<bool, ApplyError> {
-        self.send().await.map(|(_, found)| found)
+    /// Sends what is pending: the fence and the marker rows hold from here on.
+    pub(super) async fn flush(&mut self) -> Result<(), ApplyError> {
+        self.send().await.map(drop)
     }
 
     /// Writes a plan and reads the end of the binlog under the locks.
@@ -187,9 +187,9 @@ impl Session {
         tables: &[TablePlan],
     ) -> Result<(BinlogPoint, bool), ApplyError> {
         let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
-        let mut all = true;
+        let mut mappings = Vec::new();
         for plan in tables {
-            // A batch may hold one table in two shapes: each is mapped when it is written.
+            // A batch may hold one table in two shapes.
             self.ensure_mapping(&plan.table).await?;
             let (_, mapping) =
                 &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
@@ -202,10 +202,16 @@ impl Session {
                 });
             }
             mapping.takes(plan)?;
-            for piece in sql::pieces(&mapping, plan) {
-                piece.write(&mut self.pending, dialect, &mapping);
-                if self.pending.text.len() >= PENDING_BYTES_MAX {
-                    all &= self.flush().await?;
+            mappings.push(mapping);
+        }
+        let mut all = true;
+        for (plan, mapping) in tables.iter().zip(mappings) {
+            for mut piece in sql::pieces(&mapping, plan) {
+                while let Some(rest) = piece.write(&mut self.pending, dialect, &mapping) {
+                    piece = rest;
+                    if self.pending.text.len() >= PENDING_BYTES_MAX {
+                        all &= self.send().await?.1;
+                    }
                 }
             }
         }
@@ -413,22 +419,28 @@ impl Session {
 }
 
 async fn connect(opts: &Opts, flavor: Flavor) -> Result<Conn, ApplyError> {
-    let connecting = Box::pin(Conn::new(opts.clone()));
-    let mut conn = match tokio::time::timeout(Duration::from_secs(5), connecting).await {
-        Ok(Ok(conn)) => conn,
-        Ok(Err(error)) => return Err(ApplyError::from_driver(&error, "the connection")),
-        Err(_) => return Err(ApplyError::Away("it does not answer in 5 s".to_owned())),
-    };
-    if flavor == Flavor::MariaDb {
-        leave_texts_out(&mut conn).await;
+    let connecting = Box::pin(async {
+        let mut conn = Conn::new(opts.clone()).await?;
+        if flavor == Flavor::MariaDb {
+            leave_texts_out(&mut conn).await?;
+        }
+        Ok(conn)
+    });
+    match tokio::time::timeout(Duration::from_secs(5), connecting).await {
+        Ok(Ok(conn)) => Ok(conn),
+        Ok(Err(error)) => Err(ApplyError::from_driver(&error, "the connection")),
+        Err(_) => Err(ApplyError::Away("it does not answer in 5 s".to_owned())),
     }
-    Ok(conn)
 }
 
 /// Else MariaDB writes the text of each statement into its binlog, beside the rows. It asks
 /// for BINLOG ADMIN, without which nothing but room and time is lost.
-async fn leave_texts_out(conn: &mut Conn) {
-    if let Err(error) = conn.query_drop("SET binlog_annotate_row_events = OFF").await {
-        tracing::debug!(%error, "statements are written into the binlog beside their rows");
+async fn leave_texts_out(conn: &mut Conn) -> Result<(), mysql_async::Error> {
+    match conn.query_drop("SET binlog_annotate_row_events = OFF").await {
+        Err(mysql_async::Error::Server(error)) => {
+            tracing::debug!(%error, "statements are written into the binlog beside their rows");
+            Ok(())
+        }
+        other => other,
     }
 }

@@ -23,9 +23,6 @@ const DELETE_ROWS_MAX: usize = 500;
 /// is larger (`range_optimizer_max_mem_size`).
 const COMPOSITE_ROWS_MAX: usize = 200;
 
-/// Rows of a piece: those of whole statements.
-const PIECE_ROWS: usize = INSERT_ROWS_MAX;
-
 /// Statements to send, in order.
 #[derive(Debug, Default)]
 pub(super) struct Script {
@@ -105,7 +102,7 @@ pub(super) struct Dialect {
     pub(super) statement_bytes_max: usize,
 }
 
-/// Some rows of a plan, and what is done with them.
+/// Rows of a plan with which the same is done.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece<'a> {
     rows: Rows<'a>,
@@ -126,87 +123,95 @@ enum Rows<'a> {
 /// With further unique keys an upsert could hit the wrong row, so the rows are
 /// deleted by primary key first and inserted anew: a swap of unique values applies,
 /// and a collision with a row outside is an error, never an overwrite.
-pub(super) fn pieces<'a>(mapping: &Mapping, plan: &'a TablePlan) -> Vec<Piece<'a>> {
-    let deletes = |half| cut(half, Rows::Delete);
-    let removes = halves(&plan.removes, plan.found.removes).into_iter().flat_map(deletes);
-    let puts = halves(&plan.puts, plan.found.puts).into_iter();
-    let merges = halves(&plan.merges, plan.found.merges).into_iter();
-    let merges = merges.flat_map(|half| cut(half, Rows::Merge));
-    if mapping.unique {
-        let inserts = cut((&plan.puts, false), Rows::Insert);
-        return removes.chain(puts.flat_map(deletes)).chain(inserts).chain(merges).collect();
-    }
-    removes.chain(puts.flat_map(|half| cut(half, Rows::Insert))).chain(merges).collect()
-}
-
-/// The first so many, which have to be there, and the others.
-fn halves<T>(rows: &[T], found: usize) -> [(&[T], bool); 2] {
-    let (found, other) = rows.split_at(found);
-    [(found, true), (other, false)]
-}
-
-fn cut<'a, T>(
-    (rows, found): (&'a [T], bool),
-    of: fn(&'a [T]) -> Rows<'a>,
+pub(super) fn pieces<'a>(
+    mapping: &Mapping,
+    plan: &'a TablePlan,
 ) -> impl Iterator<Item = Piece<'a>> {
-    rows.chunks(PIECE_ROWS).map(move |rows| Piece { rows: of(rows), found })
+    let halves = |rows: &'a [Row], found: usize, of: fn(&'a [Row]) -> Rows<'a>| {
+        let (found, other) = rows.split_at(found);
+        [Piece { rows: of(found), found: true }, Piece { rows: of(other), found: false }]
+    };
+    let put = if mapping.unique { Rows::Delete } else { Rows::Insert };
+    let removes = halves(&plan.removes, plan.found.removes, Rows::Delete);
+    let puts = halves(&plan.puts, plan.found.puts, put);
+    let anew = mapping.unique.then_some(Piece { rows: Rows::Insert(&plan.puts), found: false });
+    let (found, other) = plan.merges.split_at(plan.found.merges);
+    let merges = [(found, true), (other, false)];
+    let merges = merges.map(|(rows, found)| Piece { rows: Rows::Merge(rows), found });
+    removes.into_iter().chain(puts).chain(anew).chain(merges)
 }
 
 impl Piece<'_> {
-    /// Appends its statements.
-    pub(super) fn write(self, out: &mut Script, dialect: Dialect, mapping: &Mapping) {
-        match self.rows {
-            Rows::Delete(rows) => delete(out, dialect, mapping, (rows, self.found)),
-            Rows::Insert(rows) => insert(out, dialect, mapping, (rows, self.found)),
-            Rows::Merge(rows) => merge::merge(out, mapping, (rows, self.found)),
-        }
+    /// Appends the next of its statements, and gives what is left; `None` when nothing was.
+    pub(super) fn write(
+        self,
+        out: &mut Script,
+        dialect: Dialect,
+        mapping: &Mapping,
+    ) -> Option<Self> {
+        let found = self.found;
+        let rows = match self.rows {
+            Rows::Delete([]) | Rows::Insert([]) | Rows::Merge([]) => return None,
+            Rows::Delete(rows) => Rows::Delete(delete(out, dialect, mapping, (rows, found))),
+            Rows::Insert(rows) => Rows::Insert(insert(out, dialect, mapping, (rows, found))),
+            Rows::Merge([row, rest @ ..]) => {
+                merge::merge(out, mapping, (row, found));
+                Rows::Merge(rest)
+            }
+        };
+        Some(Self { rows, found })
     }
 }
 
-/// By primary key. The index is forced, so that no plan ever scans, and locks, the
-/// whole table.
-fn delete(out: &mut Script, dialect: Dialect, mapping: &Mapping, (rows, found): (&[Row], bool)) {
+/// By primary key; gives the rows that are left. The index is forced, so that no plan
+/// ever scans, and locks, the whole table.
+fn delete<'a>(
+    out: &mut Script,
+    dialect: Dialect,
+    mapping: &Mapping,
+    (rows, found): (&'a [Row], bool),
+) -> &'a [Row] {
     let single = mapping.key.len() == 1;
     let rows_max = if single { DELETE_ROWS_MAX } else { COMPOSITE_ROWS_MAX };
-    let mut rows = rows.iter().peekable();
-    while rows.peek().is_some() {
-        let start = out.text.len();
-        out.add("DELETE FROM ");
-        out.add(&mapping.name);
-        out.add(" USING ");
-        out.add(&mapping.name);
-        out.add(" FORCE INDEX (PRIMARY) WHERE ");
-        let mut written = 0;
-        while written < rows_max && out.text.len() - start < dialect.statement_bytes_max {
-            let Some(row) = rows.next() else { break };
-            if single {
-                let key = &mapping.columns[mapping.key[0]];
-                if written == 0 {
-                    out.add(&key.name);
-                    out.add(" IN (");
-                } else {
-                    out.add(",");
-                }
-                key_value(&mut out.text, key, row);
-            } else {
-                out.add(if written == 0 { "(" } else { " OR (" });
-                for (n, &place) in mapping.key.iter().enumerate() {
-                    let key = &mapping.columns[place];
-                    out.add(if n == 0 { "" } else { " AND " });
-                    out.add(&key.name);
-                    out.add("=");
-                    key_value(&mut out.text, key, row);
-                }
-                out.add(")");
-            }
-            written += 1;
-        }
+    let start = out.text.len();
+    out.add("DELETE FROM ");
+    out.add(&mapping.name);
+    out.add(" USING ");
+    out.add(&mapping.name);
+    out.add(" FORCE INDEX (PRIMARY) WHERE ");
+    let mut written = 0;
+    for row in rows.iter().take(rows_max) {
         if single {
+            let key = &mapping.columns[mapping.key[0]];
+            if written == 0 {
+                out.add(&key.name);
+                out.add(" IN (");
+            } else {
+                out.add(",");
+            }
+            key_value(&mut out.text, key, row);
+        } else {
+            out.add(if written == 0 { "(" } else { " OR (" });
+            for (n, &place) in mapping.key.iter().enumerate() {
+                let key = &mapping.columns[place];
+                out.add(if n == 0 { "" } else { " AND " });
+                out.add(&key.name);
+                out.add("=");
+                key_value(&mut out.text, key, row);
+            }
             out.add(")");
         }
-        let expects = if found { Expects::Deletes(written as u64) } else { Expects::Nothing };
-        out.end(&mapping.full, expects);
+        written += 1;
+        if out.text.len() - start >= dialect.statement_bytes_max {
+            break;
+        }
     }
+    if single {
+        out.add(")");
+    }
+    let expects = if found { Expects::Deletes(written as u64) } else { Expects::Nothing };
+    out.end(&mapping.full, expects);
+    &rows[written..]
 }
 
 /// The row here that has the key of `row`, locked.
@@ -245,35 +250,41 @@ fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
     }
 }
 
-fn insert(out: &mut Script, dialect: Dialect, mapping: &Mapping, (rows, found): (&[Row], bool)) {
-    let mut rows = rows.iter().peekable();
-    while rows.peek().is_some() {
-        let start = out.text.len();
-        out.add("INSERT INTO ");
-        out.add(&mapping.name);
-        for (n, column) in mapping.columns.iter().enumerate() {
-            out.add(if n == 0 { "(" } else { "," });
-            out.add(&column.name);
-        }
-        out.add(")VALUES");
-        let mut written = 0;
-        while written < INSERT_ROWS_MAX && out.text.len() - start < dialect.statement_bytes_max {
-            let Some(row) = rows.next() else { break };
-            out.add(if written == 0 { "(" } else { ",(" });
-            for (n, column) in mapping.columns.iter().enumerate() {
-                if n > 0 {
-                    out.text.push(b',');
-                }
-                value(&mut out.text, &column.form, &row.values[column.at]);
-            }
-            out.text.push(b')');
-            written += 1;
-        }
-        if !mapping.unique {
-            on_duplicate(out, dialect.flavor, mapping);
-        }
-        out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
+/// Gives the rows that are left.
+fn insert<'a>(
+    out: &mut Script,
+    dialect: Dialect,
+    mapping: &Mapping,
+    (rows, found): (&'a [Row], bool),
+) -> &'a [Row] {
+    let start = out.text.len();
+    out.add("INSERT INTO ");
+    out.add(&mapping.name);
+    for (n, column) in mapping.columns.iter().enumerate() {
+        out.add(if n == 0 { "(" } else { "," });
+        out.add(&column.name);
     }
+    out.add(")VALUES");
+    let mut written = 0;
+    for row in rows.iter().take(INSERT_ROWS_MAX) {
+        out.add(if written == 0 { "(" } else { ",(" });
+        for (n, column) in mapping.columns.iter().enumerate() {
+            if n > 0 {
+                out.text.push(b',');
+            }
+            value(&mut out.text, &column.form, &row.values[column.at]);
+        }
+        out.text.push(b')');
+        written += 1;
+        if out.text.len() - start >= dialect.statement_bytes_max {
+            break;
+        }
+    }
+    if !mapping.unique {
+        on_duplicate(out, dialect.flavor, mapping);
+    }
+    out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
+    &rows[written..]
 }
 
 fn on_duplicate(out: &mut Script, flavor: Flavor, mapping: &Mapping) {
@@ -347,6 +358,7 @@ fn is_number(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::{Column, Table};
 
     #[track_caller]
     fn check(form: &Form, kind: Kind, expected: &[u8]) {
@@ -378,5 +390,31 @@ mod tests {
         check(&Form::Number, Kind::Literal(b"1);DROP".to_vec().into()), b"'1);DROP'");
         check(&Form::Number, Kind::Literal(b"--1".to_vec().into()), b"'--1'");
         check(&Form::Plain, Kind::Literal(b"2024-01-01".to_vec().into()), b"'2024-01-01'");
+    }
+
+    /// However large the rows are, what is there at once is a statement.
+    #[test]
+    fn a_large_plan_is_written_statement_by_statement() {
+        const BYTES_MAX: usize = 1 << 20;
+        let column = |name: &str, key| Column { name: name.into(), key, ..Column::default() };
+        let columns = vec![column("id", 1), column("c", 0)];
+        let table = Table { schema: "s".into(), name: "t".into(), columns, ..Table::default() };
+        let wide: Value = Value::new(Kind::Bytes(vec![b'x'; 100_000].into()));
+        let row = |id| Row { values: vec![Value::new(Kind::Int(id)), wide.clone()] };
+        let plan = TablePlan { puts: (0..900).map(row).collect(), ..TablePlan::new(table.clone()) };
+        let dialect = Dialect { flavor: Flavor::MariaDb, statement_bytes_max: BYTES_MAX };
+        for (unique, statements) in [(false, 82), (true, 84)] {
+            let (mapping, mut written) = (Mapping::same(&table, unique), 0);
+            for mut piece in pieces(&mapping, &plan) {
+                let mut out = Script::default();
+                while let Some(rest) = piece.write(&mut out, dialect, &mapping) {
+                    assert!(out.text.len() < BYTES_MAX + 200_000, "{}", out.text.len());
+                    piece = rest;
+                    written += out.statements.len();
+                    out.clear();
+                }
+            }
+            assert_eq!(written, statements);
+        }
     }
 }

@@ -29,7 +29,7 @@ pub struct Parts {
     told: usize,
 }
 
-/// Less than this is not told of: at its end the applier takes some eight times as much.
+/// Less than this is not told of: at its end the applier takes about ten times as much.
 const TOLD_MIN: usize = 16 << 20;
 
 impl Parts {

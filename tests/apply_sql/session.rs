@@ -1,6 +1,6 @@
 //! What one connection of the applier does, on the servers where it matters.
 
-use causeway::apply::{ApplyError, Flavor, Session, still_owns, take_epoch};
+use causeway::apply::{ApplyError, ErrorKind, Flavor, Session, still_owns, take_epoch};
 use causeway::change::{ColumnType, Row};
 use causeway::resolve::{Found, TablePlan};
 use mysql_async::prelude::Queryable as _;
@@ -57,6 +57,31 @@ async fn a_row_that_is_missing_shows_in_a_plan_of_many_packets() {
         b.session.commit().await.unwrap();
         let written = "SELECT COUNT(*) FROM s.t WHERE c = REPEAT('b', 3000)";
         assert_eq!(b.db.number(written).await, ROWS);
+    }
+}
+
+/// What was sent before is taken back, and nothing of it is left in the connection.
+#[tokio::test]
+async fn a_plan_that_collides_at_its_end_leaves_nothing() {
+    const ROWS: i64 = 3_000;
+    let mut b = Bench::start(Flavour::MariaDb, &[]).await;
+    b.db.exec(
+        "CREATE TABLE s.t (id INT PRIMARY KEY, u INT UNIQUE, c LONGBLOB);\n\
+         INSERT INTO s.t VALUES (0, 3000, 'outside')",
+    )
+    .await;
+    let unique = column("u", ColumnType::Int, 0);
+    let blob = column("c", ColumnType::Blob, 0);
+    let shape = table("t", vec![column("id", ColumnType::Int, 1), unique, blob]);
+    let rows = (1..=ROWS).map(|id| row(vec![int(id), int(id), bytes(&[b'x'; 3_000])]));
+    let plan = [puts(&shape, rows.collect())];
+    let error = b.apply(&plan).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Row, "{error}");
+    assert_eq!(b.db.number("SELECT COUNT(*) FROM s.t").await, 1);
+    b.db.exec("UPDATE s.t SET u = 0").await;
+    for _ in 0..2 {
+        b.apply(&plan).await.unwrap();
+        assert_eq!(b.db.number("SELECT COUNT(*) FROM s.t").await, ROWS + 1);
     }
 }
 

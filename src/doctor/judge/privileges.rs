@@ -26,13 +26,19 @@ fn annotations(database: &DatabaseFacts) -> Option<Finding> {
     let account = &database.account;
     let found = if matches!(value.as_str(), "OFF" | "0") {
         format!("{CHECK} is {value}")
-    } else if ["BINLOG ADMIN", "SUPER"].iter().any(|name| holds(account, name, None)) {
+    } else if may_choose(database) {
         format!("{CHECK} is {value}, and the agent leaves its own statements out")
     } else {
         let name = &account.name;
         format!("{CHECK} is {value}; to leave its own statements out {name} lacks BINLOG ADMIN")
     };
     Some(Finding::pass(CHECK, WHY, found))
+}
+
+/// From 11.0 on SUPER no longer holds BINLOG ADMIN.
+fn may_choose(database: &DatabaseFacts) -> bool {
+    let holds = |name| holds(&database.account, name, None);
+    holds("BINLOG ADMIN") || database.version < (11, 0, 0) && holds("SUPER")
 }
 
 fn needed(database: &DatabaseFacts) -> Vec<Finding> {
@@ -131,9 +137,10 @@ mod tests {
     use crate::doctor::{Report, Severity};
 
     #[track_caller]
-    fn check(value: &str, held: &str, expected: &str) {
+    fn check(value: &str, (held, major): (&str, u32), expected: &str) {
         let mut facts = good();
         let db = facts.database.as_mut().unwrap();
+        db.version = (major, 4, 0);
         db.variables.insert("binlog_annotate_row_events".to_owned(), value.to_owned());
         db.account.grants.push(grant(&[held], Scope::Global));
         let told = |f: &Finding| f.severity == Severity::Pass && f.found.ends_with(expected);
@@ -142,9 +149,9 @@ mod tests {
 
     #[test]
     fn who_writes_statements_into_the_binlog_is_told_how_not_to() {
-        check("OFF", "PROCESS", "_events is OFF");
-        check("ON", "BINLOG ADMIN", "leaves its own statements out");
-        check("ON", "SUPER", "leaves its own statements out");
-        check("ON", "PROCESS", "'causeway'@'%' lacks BINLOG ADMIN");
+        check("OFF", ("PROCESS", 11), "_events is OFF");
+        check("ON", ("BINLOG ADMIN", 11), "leaves its own statements out");
+        check("ON", ("SUPER", 10), "leaves its own statements out");
+        check("ON", ("SUPER", 11), "'causeway'@'%' lacks BINLOG ADMIN");
     }
 }
