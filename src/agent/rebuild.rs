@@ -194,7 +194,7 @@ fn enter(
     let changes = open.parts.take(book, &txn.changes, txn.last)?;
     if let Some(bytes) = open.parts.grown() {
         let gtid = &record.gtid;
-        tracing::warn!(gtid, bytes, "rows of a large transaction are held in memory");
+        tracing::info!(gtid, bytes, "rows of a large transaction are held in memory");
     }
     let incoming = Incoming {
         dot: Dot { origin: record.origin, seq: record.seq },
