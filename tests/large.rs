@@ -30,9 +30,12 @@ CREATE TABLE shop.pair_a LIKE shop.plain;
 CREATE TABLE shop.pair_b LIKE shop.plain;
 CREATE TABLE shop.named (id INT NOT NULL PRIMARY KEY, v VARCHAR(60) NOT NULL,
   name INT NOT NULL, UNIQUE KEY (name)) ENGINE=InnoDB;
+CREATE TABLE shop.wide (id INT NOT NULL PRIMARY KEY, name INT NOT NULL, v MEDIUMTEXT NOT NULL,
+  UNIQUE KEY (name)) ENGINE=InnoDB;
 ";
 
-const TABLES: [&str; 5] = ["shop.stock", "shop.plain", "shop.pair_a", "shop.pair_b", "shop.named"];
+const TABLES: [&str; 6] =
+    ["shop.stock", "shop.plain", "shop.pair_a", "shop.pair_b", "shop.named", "shop.wide"];
 
 /// In one transaction.
 async fn together(lab: &Lab, region: usize, statements: &[&str]) {
@@ -120,6 +123,19 @@ async fn parts_stand_or_fall_as_one(lab: &Lab) {
     assert_eq!(db.rows::<i64>(names).await, [2, 5_000, 1]);
 }
 
+/// 20 MB of rows that have to be judged as a whole: who captures them and who applies them
+/// say so.
+async fn much_that_is_held_is_told(lab: &mut Lab) {
+    let rows = "SELECT seq, seq, REPEAT('x', 100000) FROM shop.seq_1_to_200";
+    lab.regions[0].db.write(&format!("INSERT INTO shop.wide {rows}")).await;
+    lab.converge(&TABLES, PATIENCE).await;
+    for region in &mut lab.regions {
+        let told = region.agent().proc.tail();
+        let held = |line: &str| line.contains("held in memory") && line.contains("gtid=");
+        assert!(told.lines().any(held), "{told}");
+    }
+}
+
 /// Who ships it stops between two parts, and dies: clients elsewhere are not kept from its
 /// rows.
 async fn nobody_waits_for_a_part(lab: &mut Lab) {
@@ -172,5 +188,6 @@ async fn parts_of_a_transaction_count_as_one_and_hold_no_lock_before_the_last_is
     lab.converge(&TABLES, PATIENCE).await;
     parts_are_one_write(&lab).await;
     parts_stand_or_fall_as_one(&lab).await;
+    much_that_is_held_is_told(&mut lab).await;
     nobody_waits_for_a_part(&mut lab).await;
 }

@@ -9,7 +9,7 @@ use mysql_async::{Conn, Opts, OptsBuilder, Row};
 
 use super::bootstrap::{self, Flavor};
 use super::schema::{self, Mapping};
-use super::sql::{self, Dialect, Expects, Script, Statement};
+use super::sql::{Dialect, Expects, Script, Statement, Statements};
 use super::{ApplyError, ErrorKind};
 use crate::change::{BinlogPoint, Dot, Table};
 use crate::clock::Hlc;
@@ -189,7 +189,7 @@ impl Session {
         let dialect = Dialect { flavor: self.flavor, statement_bytes_max: self.packet_bytes_max };
         let mut mappings = Vec::new();
         for plan in tables {
-            // A batch may hold one table in two shapes.
+            // Each has a mapping of its own: a batch may hold one table in two shapes.
             self.ensure_mapping(&plan.table).await?;
             let (_, mapping) =
                 &self.mappings[&(plan.table.schema.clone(), plan.table.name.clone())];
@@ -206,13 +206,9 @@ impl Session {
         }
         let mut all = true;
         for (plan, mapping) in tables.iter().zip(mappings) {
-            for mut piece in sql::pieces(&mapping, plan) {
-                while let Some(rest) = piece.write(&mut self.pending, dialect, &mapping) {
-                    piece = rest;
-                    if self.pending.text.len() >= PENDING_BYTES_MAX {
-                        all &= self.send().await?.1;
-                    }
-                }
+            let mut statements = Statements::new(dialect, &mapping, plan);
+            while statements.fill(&mut self.pending, PENDING_BYTES_MAX) {
+                all &= self.send().await?.1;
             }
         }
         let point = match self.flavor {

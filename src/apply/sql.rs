@@ -5,6 +5,7 @@
 
 mod merge;
 
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -102,116 +103,135 @@ pub(super) struct Dialect {
     pub(super) statement_bytes_max: usize,
 }
 
+/// The statements of a plan that are not written yet, in their order.
+pub(super) struct Statements<'a> {
+    dialect: Dialect,
+    mapping: &'a Mapping,
+    pieces: VecDeque<Piece<'a>>,
+}
+
 /// Rows of a plan with which the same is done.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece<'a> {
+struct Piece<'a> {
     rows: Rows<'a>,
     /// Whether they have to be there.
     found: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
 enum Rows<'a> {
     Delete(&'a [Row]),
     Insert(&'a [Row]),
     Merge(&'a [MergeRow]),
 }
 
-/// In their order the pieces that make a plan's removes go, its puts stand and its merges
-/// change what is there.
-///
-/// With further unique keys an upsert could hit the wrong row, so the rows are
-/// deleted by primary key first and inserted anew: a swap of unique values applies,
-/// and a collision with a row outside is an error, never an overwrite.
-pub(super) fn pieces<'a>(
-    mapping: &Mapping,
-    plan: &'a TablePlan,
-) -> impl Iterator<Item = Piece<'a>> {
-    let halves = |rows: &'a [Row], found: usize, of: fn(&'a [Row]) -> Rows<'a>| {
-        let (found, other) = rows.split_at(found);
-        [Piece { rows: of(found), found: true }, Piece { rows: of(other), found: false }]
-    };
-    let put = if mapping.unique { Rows::Delete } else { Rows::Insert };
-    let removes = halves(&plan.removes, plan.found.removes, Rows::Delete);
-    let puts = halves(&plan.puts, plan.found.puts, put);
-    let anew = mapping.unique.then_some(Piece { rows: Rows::Insert(&plan.puts), found: false });
-    let (found, other) = plan.merges.split_at(plan.found.merges);
-    let merges = [(found, true), (other, false)];
-    let merges = merges.map(|(rows, found)| Piece { rows: Rows::Merge(rows), found });
-    removes.into_iter().chain(puts).chain(anew).chain(merges)
+impl<'a> Statements<'a> {
+    /// Those that make a plan's removes go, its puts stand and its merges change what is
+    /// there.
+    ///
+    /// With further unique keys an upsert could hit the wrong row, so the rows are
+    /// deleted by primary key first and inserted anew: a swap of unique values applies,
+    /// and a collision with a row outside is an error, never an overwrite.
+    pub(super) fn new(dialect: Dialect, mapping: &'a Mapping, plan: &'a TablePlan) -> Self {
+        let put = if mapping.unique { Rows::Delete } else { Rows::Insert };
+        let removes = halves(&plan.removes, plan.found.removes, Rows::Delete);
+        let puts = halves(&plan.puts, plan.found.puts, put);
+        let anew = mapping.unique.then_some(Piece { rows: Rows::Insert(&plan.puts), found: false });
+        let merges = halves(&plan.merges, plan.found.merges, Rows::Merge);
+        let pieces = removes.into_iter().chain(puts).chain(anew).chain(merges).collect();
+        Self { dialect, mapping, pieces }
+    }
+
+    /// Appends statements until `out` holds that many bytes; says whether it does, so that
+    /// there may be more.
+    pub(super) fn fill(&mut self, out: &mut Script, bytes: usize) -> bool {
+        while out.text.len() < bytes {
+            let Some(piece) = self.pieces.front_mut() else { return false };
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            } else {
+                piece.write(out, self.dialect, self.mapping);
+            }
+        }
+        true
+    }
+}
+
+/// The first so many rows, which have to be there, and the others.
+fn halves<'a, T>(rows: &'a [T], found: usize, of: fn(&'a [T]) -> Rows<'a>) -> [Piece<'a>; 2] {
+    let (found, other) = rows.split_at(found);
+    [Piece { rows: of(found), found: true }, Piece { rows: of(other), found: false }]
 }
 
 impl Piece<'_> {
-    /// Appends the next of its statements, and gives what is left; `None` when nothing was.
-    pub(super) fn write(
-        self,
-        out: &mut Script,
-        dialect: Dialect,
-        mapping: &Mapping,
-    ) -> Option<Self> {
+    const fn is_empty(&self) -> bool {
+        matches!(self.rows, Rows::Delete([]) | Rows::Insert([]) | Rows::Merge([]))
+    }
+
+    /// Appends a statement of its first rows, and is left with the others.
+    fn write(&mut self, out: &mut Script, dialect: Dialect, mapping: &Mapping) {
         let found = self.found;
-        let rows = match self.rows {
-            Rows::Delete([]) | Rows::Insert([]) | Rows::Merge([]) => return None,
-            Rows::Delete(rows) => Rows::Delete(delete(out, dialect, mapping, (rows, found))),
-            Rows::Insert(rows) => Rows::Insert(insert(out, dialect, mapping, (rows, found))),
-            Rows::Merge([row, rest @ ..]) => {
+        match &mut self.rows {
+            Rows::Delete(rows) => *rows = &rows[delete(out, dialect, mapping, (rows, found))..],
+            Rows::Insert(rows) => *rows = &rows[insert(out, dialect, mapping, (rows, found))..],
+            Rows::Merge(rows) => {
+                let Some(row) = rows.split_off_first() else { return };
                 merge::merge(out, mapping, (row, found));
-                Rows::Merge(rest)
             }
-        };
-        Some(Self { rows, found })
+        }
     }
 }
 
-/// By primary key; gives the rows that are left. The index is forced, so that no plan
-/// ever scans, and locks, the whole table.
-fn delete<'a>(
+/// Appends rows of one statement: no more than it may have, and none behind the one with
+/// which the text has so many bytes. Gives how many.
+fn add_rows(
     out: &mut Script,
-    dialect: Dialect,
-    mapping: &Mapping,
-    (rows, found): (&'a [Row], bool),
-) -> &'a [Row] {
-    let single = mapping.key.len() == 1;
-    let rows_max = if single { DELETE_ROWS_MAX } else { COMPOSITE_ROWS_MAX };
-    let start = out.text.len();
-    out.add("DELETE FROM ");
-    out.add(&mapping.name);
-    out.add(" USING ");
-    out.add(&mapping.name);
-    out.add(" FORCE INDEX (PRIMARY) WHERE ");
-    let mut written = 0;
+    (rows, rows_max): (&[Row], usize),
+    bytes: usize,
+    add: impl Fn(&mut Script, usize, &Row),
+) -> usize {
+    let mut added = 0;
     for row in rows.iter().take(rows_max) {
-        if single {
-            let key = &mapping.columns[mapping.key[0]];
-            if written == 0 {
-                out.add(&key.name);
-                out.add(" IN (");
-            } else {
-                out.add(",");
-            }
-            key_value(&mut out.text, key, row);
-        } else {
-            out.add(if written == 0 { "(" } else { " OR (" });
-            for (n, &place) in mapping.key.iter().enumerate() {
-                let key = &mapping.columns[place];
-                out.add(if n == 0 { "" } else { " AND " });
-                out.add(&key.name);
-                out.add("=");
-                key_value(&mut out.text, key, row);
-            }
-            out.add(")");
-        }
-        written += 1;
-        if out.text.len() - start >= dialect.statement_bytes_max {
+        add(out, added, row);
+        added += 1;
+        if out.text.len() >= bytes {
             break;
         }
     }
-    if single {
-        out.add(")");
+    added
+}
+
+/// By primary key; gives how many of the rows. The index is forced, so that no plan ever
+/// scans, and locks, the whole table.
+fn delete(
+    out: &mut Script,
+    dialect: Dialect,
+    mapping: &Mapping,
+    (rows, found): (&[Row], bool),
+) -> usize {
+    let bytes = out.text.len() + dialect.statement_bytes_max;
+    for text in ["DELETE FROM ", &mapping.name, " USING ", &mapping.name] {
+        out.add(text);
     }
-    let expects = if found { Expects::Deletes(written as u64) } else { Expects::Nothing };
+    out.add(" FORCE INDEX (PRIMARY) WHERE ");
+    let deleted = if let [place] = mapping.key[..] {
+        let key = &mapping.columns[place];
+        out.add(&key.name);
+        let rows = (rows, DELETE_ROWS_MAX);
+        let deleted = add_rows(out, rows, bytes, |out, n, row| {
+            out.add(if n == 0 { " IN (" } else { "," });
+            key_value(&mut out.text, key, row);
+        });
+        out.add(")");
+        deleted
+    } else {
+        add_rows(out, (rows, COMPOSITE_ROWS_MAX), bytes, |out, n, row| {
+            out.add(if n == 0 { "(" } else { " OR (" });
+            has_key(&mut out.text, mapping, row);
+            out.add(")");
+        })
+    };
+    let expects = if found { Expects::Deletes(deleted as u64) } else { Expects::Nothing };
     out.end(&mapping.full, expects);
-    &rows[written..]
+    deleted
 }
 
 /// The row here that has the key of `row`, locked.
@@ -223,14 +243,20 @@ pub(super) fn select(mapping: &Mapping, row: &Row) -> Vec<u8> {
     }
     out.extend_from_slice(b" FROM ");
     out.extend_from_slice(mapping.name.as_bytes());
+    out.extend_from_slice(b" WHERE ");
+    has_key(&mut out, mapping, row);
+    out
+}
+
+/// That a row has the key of `row`.
+fn has_key(out: &mut Vec<u8>, mapping: &Mapping, row: &Row) {
     for (n, &place) in mapping.key.iter().enumerate() {
         let key = &mapping.columns[place];
-        out.extend_from_slice(if n == 0 { &b" WHERE "[..] } else { b" AND " });
+        out.extend_from_slice(if n == 0 { b"" } else { b" AND " });
         out.extend_from_slice(key.name.as_bytes());
         out.push(b'=');
-        key_value(&mut out, key, row);
+        key_value(out, key, row);
     }
-    out
 }
 
 fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
@@ -250,14 +276,28 @@ fn key_value(out: &mut Vec<u8>, target: &Target, row: &Row) {
     }
 }
 
-/// Gives the rows that are left.
-fn insert<'a>(
+/// Gives how many of the rows.
+fn insert(
     out: &mut Script,
     dialect: Dialect,
     mapping: &Mapping,
-    (rows, found): (&'a [Row], bool),
-) -> &'a [Row] {
-    let start = out.text.len();
+    (rows, found): (&[Row], bool),
+) -> usize {
+    let bytes = out.text.len() + dialect.statement_bytes_max;
+    insert_into(out, mapping);
+    let inserted = add_rows(out, (rows, INSERT_ROWS_MAX), bytes, |out, n, row| {
+        out.add(if n == 0 { "" } else { "," });
+        values(out, mapping, row);
+    });
+    if !mapping.unique {
+        on_duplicate(out, dialect.flavor, mapping);
+    }
+    out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
+    inserted
+}
+
+/// What comes before the rows.
+fn insert_into(out: &mut Script, mapping: &Mapping) {
     out.add("INSERT INTO ");
     out.add(&mapping.name);
     for (n, column) in mapping.columns.iter().enumerate() {
@@ -265,26 +305,15 @@ fn insert<'a>(
         out.add(&column.name);
     }
     out.add(")VALUES");
-    let mut written = 0;
-    for row in rows.iter().take(INSERT_ROWS_MAX) {
-        out.add(if written == 0 { "(" } else { ",(" });
-        for (n, column) in mapping.columns.iter().enumerate() {
-            if n > 0 {
-                out.text.push(b',');
-            }
-            value(&mut out.text, &column.form, &row.values[column.at]);
-        }
-        out.text.push(b')');
-        written += 1;
-        if out.text.len() - start >= dialect.statement_bytes_max {
-            break;
-        }
+}
+
+/// One row.
+fn values(out: &mut Script, mapping: &Mapping, row: &Row) {
+    for (n, column) in mapping.columns.iter().enumerate() {
+        out.text.push(if n == 0 { b'(' } else { b',' });
+        value(&mut out.text, &column.form, &row.values[column.at]);
     }
-    if !mapping.unique {
-        on_duplicate(out, dialect.flavor, mapping);
-    }
-    out.end(&mapping.full, if found { Expects::NoInsert } else { Expects::Nothing });
-    &rows[written..]
+    out.text.push(b')');
 }
 
 fn on_duplicate(out: &mut Script, flavor: Flavor, mapping: &Mapping) {

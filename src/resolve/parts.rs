@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::Rulebook;
 use super::touch::moves;
-use crate::change::{Row, RowChange, Table, TableChange};
+use crate::change::{Row, RowChange, Table, TableChange, Value};
 use crate::mutant::{self, Mutant};
 use crate::version::{KeyError, RowKey, Write};
 
@@ -29,7 +29,7 @@ pub struct Parts {
     told: usize,
 }
 
-/// Less than this is not told of: at its end the applier takes about ten times as much.
+/// Less than this is not told of: at its end the applier takes several times as much.
 const TOLD_MIN: usize = 16 << 20;
 
 impl Parts {
@@ -60,7 +60,7 @@ impl Parts {
         Ok(Cow::Owned(now))
     }
 
-    /// About how much memory is held, as it would be in a record.
+    /// About how much memory is held.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -113,7 +113,7 @@ impl Parts {
                 false => rest.push(row.clone()),
             }
         }
-        self.bytes += held.iter().map(RowChange::encoded_len).sum::<usize>();
+        self.bytes += held.iter().map(memory).sum::<usize>();
         match self.held.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &shared)) {
             Some((_, rows)) => rows.append(&mut held),
             None if held.is_empty() => {}
@@ -122,6 +122,12 @@ impl Parts {
         let table = Arc::clone(table);
         Ok((!rest.is_empty()).then_some(TableChange { table, rows: rest }))
     }
+}
+
+/// Of a narrow row most is not its values' own.
+fn memory(row: &RowChange) -> usize {
+    let values = [&row.before, &row.after].into_iter().flatten().map(|row| row.values.len());
+    size_of::<RowChange>() + values.sum::<usize>() * size_of::<Value>() + row.encoded_len()
 }
 
 /// A row's change that holds nothing of the record that it came in.
@@ -142,6 +148,27 @@ fn stands_alone(book: &Rulebook, change: &TableChange) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::{Column, Kind};
+    use crate::resolve::{Order, Policy};
+
+    #[test]
+    fn narrow_rows_count_as_what_they_take() {
+        let column = Column { name: "id".into(), key: 1, ..Column::default() };
+        let table = Table { columns: vec![column], ..Table::default() };
+        let row = |n| Row { values: vec![Value::new(Kind::Int(n))] };
+        let rows = (0..1_000).map(|n| RowChange { before: None, after: Some(row(n)) }).collect();
+        let changes = [TableChange { table: Arc::new(table), rows }];
+        let order = Order::Priority(Vec::new());
+        let book = Rulebook::new(move |_| Policy { order: order.clone(), ..Policy::default() });
+        let mut parts = Parts::default();
+        assert!(parts.take(&book, &changes, false).unwrap().is_empty());
+        let least = size_of::<RowChange>() + size_of::<Value>();
+        assert!(
+            (1_000 * least..1_000 * (least + 32)).contains(&parts.bytes()),
+            "{}",
+            parts.bytes()
+        );
+    }
 
     #[test]
     fn what_is_held_is_told_of_when_it_has_doubled() {

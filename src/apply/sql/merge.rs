@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use super::{Expects, Script, value};
+use super::{Expects, Script, insert_into, value, values};
 use crate::apply::schema::{Mapping, Target};
 use crate::resolve::MergeRow;
 
@@ -12,18 +12,9 @@ pub(super) fn merge(out: &mut Script, mapping: &Mapping, (merge, found): (&Merge
     if !merge.writes() {
         return;
     }
-    out.add("INSERT INTO ");
-    out.add(&mapping.name);
-    for (n, column) in mapping.columns.iter().enumerate() {
-        out.add(if n == 0 { "(" } else { "," });
-        out.add(&column.name);
-    }
-    out.add(")VALUES");
-    for (n, column) in mapping.columns.iter().enumerate() {
-        out.add(if n == 0 { "(" } else { "," });
-        value(&mut out.text, &column.form, &merge.row.values[column.at]);
-    }
-    out.add(")ON DUPLICATE KEY UPDATE ");
+    insert_into(out, mapping);
+    values(out, mapping, &merge.row);
+    out.add("ON DUPLICATE KEY UPDATE ");
     let mut first = true;
     for column in &mapping.columns {
         let add = merge.add.iter().find(|(at, _)| *at == column.at);

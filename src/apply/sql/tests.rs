@@ -44,11 +44,7 @@ fn row(values: &[i64]) -> Row {
 fn written(plan: &TablePlan, unique: bool) -> Vec<(String, Expects)> {
     let dialect = Dialect { flavor: Flavor::MariaDb, statement_bytes_max: 1 << 20 };
     let (mapping, mut out) = (Mapping::same(&plan.table, unique), Script::default());
-    for mut piece in pieces(&mapping, plan) {
-        while let Some(rest) = piece.write(&mut out, dialect, &mapping) {
-            piece = rest;
-        }
-    }
+    assert!(!Statements::new(dialect, &mapping, plan).fill(&mut out, usize::MAX));
     let mut from = 0;
     let texts = out.statements.iter().map(|statement| {
         let text = &out.text[std::mem::replace(&mut from, statement.end)..statement.end];
@@ -105,26 +101,26 @@ fn many_rows_are_several_statements() {
     }
 }
 
-/// However large the rows are, what is there at once is a statement.
+/// However large a plan is, no more is there than is asked for, and a statement.
 #[test]
-fn a_large_plan_is_written_statement_by_statement() {
-    const BYTES_MAX: usize = 1 << 20;
+fn a_large_plan_is_written_by_and_by() {
+    const STATEMENT: usize = 1 << 20;
+    const BYTES: usize = 4 * STATEMENT;
     let table = table_of(1, &["id", "c"]);
     let wide: Value = Value::new(Kind::Bytes(vec![b'x'; 100_000].into()));
     let row = |id| Row { values: vec![Value::new(Kind::Int(id)), wide.clone()] };
     let plan = TablePlan { puts: (0..900).map(row).collect(), ..TablePlan::new(table.clone()) };
-    let dialect = Dialect { flavor: Flavor::MariaDb, statement_bytes_max: BYTES_MAX };
-    for (unique, statements) in [(false, 82), (true, 84)] {
-        let (mapping, mut written) = (Mapping::same(&table, unique), 0);
-        for mut piece in pieces(&mapping, &plan) {
-            let mut out = Script::default();
-            while let Some(rest) = piece.write(&mut out, dialect, &mapping) {
-                assert!(out.text.len() < BYTES_MAX + 200_000, "{}", out.text.len());
-                piece = rest;
-                written += out.statements.len();
-                out.clear();
-            }
+    let dialect = Dialect { flavor: Flavor::MariaDb, statement_bytes_max: STATEMENT };
+    for (unique, expected) in [(false, 82), (true, 84)] {
+        let mapping = Mapping::same(&table, unique);
+        let mut left = Statements::new(dialect, &mapping, &plan);
+        let (mut out, mut written) = (Script::default(), 0);
+        while left.fill(&mut out, BYTES) {
+            assert!((BYTES..BYTES + STATEMENT + 200_000).contains(&out.text.len()));
+            written += out.statements.len();
+            out.clear();
         }
-        assert_eq!(written, statements);
+        assert!(out.text.len() < BYTES);
+        assert_eq!(written + out.statements.len(), expected);
     }
 }

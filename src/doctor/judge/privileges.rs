@@ -20,8 +20,8 @@ pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
 /// Without the right nothing but room and time is lost, so it is no warning.
 fn annotations(database: &DatabaseFacts) -> Option<Finding> {
     const CHECK: &str = "binlog_annotate_row_events";
-    const WHY: &str = "the binlog then holds what the agent applies twice: as rows, and as the \
-                       text of its statements";
+    const WHY: &str = "where it is ON, the binlog holds what the agent applies twice: as rows, \
+                       and as the text of its statements";
     let value = database.variables.get(CHECK)?;
     let account = &database.account;
     let found = if matches!(value.as_str(), "OFF" | "0") {
