@@ -83,10 +83,11 @@ impl Outbox {
     /// The outbox is of no use afterwards.
     pub async fn send(&mut self, records: Vec<Record>) -> Result<(), ShipError> {
         let encode = |record| Encoded::new(record, &mut self.tables);
-        let encoded: Vec<Encoded> = records.into_iter().map(encode).collect();
+        let encoded: Vec<_> = records.into_iter().map(encode).collect();
         for record in encoded {
-            self.give(&record).await?;
-            if let Some(point) = record.failpoint {
+            let point = record.failpoint;
+            self.give(record).await?;
+            if let Some(point) = point {
                 failpoint::hit(point);
                 failpoint::pause(point).await;
             }
@@ -94,13 +95,12 @@ impl Outbox {
         Ok(())
     }
 
-    async fn give(&self, record: &Encoded) -> Result<(), ShipError> {
-        let header = Header { key: "traceparent", value: Some(&record.trace) };
+    async fn give(&self, record: Encoded) -> Result<(), ShipError> {
         let message = BaseRecord::with_opaque_to(&self.topic, Box::new(record.seq))
             .partition(0)
             .key(&record.key[..])
             .payload(&record.payload)
-            .headers(OwnedHeaders::new().insert(header));
+            .headers(record.headers);
         self.producer.give(message).await?;
         self.acks.sent();
         Ok(())
@@ -135,7 +135,7 @@ impl Outbox {
 /// A record as Kafka gets it.
 struct Encoded {
     key: [u8; 12],
-    trace: String,
+    headers: OwnedHeaders,
     payload: Vec<u8>,
     /// Durable once this is acknowledged.
     seq: Option<Seq>,
@@ -156,7 +156,9 @@ impl Encoded {
         key[..8].copy_from_slice(&record.seq.0.to_be_bytes());
         key[8..].copy_from_slice(&part.to_be_bytes());
         let trace = traceparent(&record);
-        Self { key, trace, payload: record.encode(tables), seq, failpoint }
+        let header = Header { key: "traceparent", value: Some(&trace) };
+        let headers = OwnedHeaders::new_with_capacity(1).insert(header);
+        Self { key, headers, payload: record.encode(tables), seq, failpoint }
     }
 }
 
