@@ -71,6 +71,7 @@ async fn measure(db: &Database, what: &str, file: Bytes) -> Value {
         server_id: 1,
         from: Position::default(),
         part_bytes: 1 << 20,
+        files: None,
         replicates: Arc::new(|_, _| true),
     };
     let mut best = f64::MAX;

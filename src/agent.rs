@@ -27,6 +27,7 @@ mod verify;
 pub use error::{AgentError, ErrorKind};
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct Setup {
     pub databases: Vec<mysql_async::Opts>,
     /// The id under which the binlog is read.
     pub server_id: u32,
+    /// Where the binlog's files can be read.
+    pub binlog_dir: Option<PathBuf>,
     /// The account that reads all regions' databases, for the topology's `verify`.
     pub verify: Login,
     /// librdkafka properties with their secrets.

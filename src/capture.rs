@@ -17,14 +17,18 @@ mod described;
 mod error;
 mod file;
 mod foreign;
+mod frame;
 mod gtid;
 mod json;
 mod keeps;
 mod pace;
 mod query;
+mod reader;
 mod rows;
+mod search;
 mod stream;
 mod table_map;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -35,7 +39,7 @@ pub use catalog::TableInfo;
 pub use error::{CaptureError, ErrorKind};
 pub use file::{read_file, read_file_alone};
 pub use query::ALL_TABLES;
-pub use stream::{CaptureConfig, Replicates, current, run};
+pub use stream::{CaptureConfig, Files, Replicates, current, run};
 
 use crate::change::{BinlogPoint, Position, RegionId, Seq, TableChange, TableName};
 use crate::clock::{CommitTime, Hlc};

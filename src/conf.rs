@@ -61,6 +61,11 @@ pub struct DatabaseConf {
     /// Ask for TLS.
     #[serde(default)]
     pub tls: bool,
+    /// Where the files of a MariaDB's binlog are, when the agent runs beside it and may read
+    /// them: with many commits a second they cost the database less than sending its binlog.
+    /// The server sends it when absent, and of a database that is elsewhere.
+    #[serde(default)]
+    pub binlog_dir: Option<PathBuf>,
 }
 
 /// An account that only reads.

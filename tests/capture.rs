@@ -14,6 +14,8 @@ mod lab;
 mod ddl;
 #[path = "capture/definitions.rs"]
 mod definitions;
+#[path = "capture/files.rs"]
+mod files;
 #[path = "capture/mysql.rs"]
 mod mysql;
 #[path = "capture/payload.rs"]
@@ -24,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway::capture::{
-    AppliedMark, CaptureConfig, CaptureError, CaptureEvent, Checkpoint, ErrorKind, current, run,
+    AppliedMark, CaptureConfig, CaptureError, CaptureEvent, Checkpoint, ErrorKind, Files, current,
+    run,
 };
 use causeway::change::{Column, ColumnType, Kind, Position, RegionId, Row, RowChange, Seq, Table};
 use causeway::clock::Hlc;
@@ -64,12 +67,17 @@ impl Follow {
     }
 
     fn begin(opts: Opts, from: Position, part_bytes: usize) -> Self {
+        Self::reading(None, opts, from, part_bytes)
+    }
+
+    fn reading(files: Option<Files>, opts: Opts, from: Position, part_bytes: usize) -> Self {
         let (sender, bursts) = mpsc::channel(64);
         let config = CaptureConfig {
             opts,
             server_id: 4711,
             from,
             part_bytes,
+            files,
             replicates: Arc::new(|schema, _| schema == "shop"),
         };
         let mut ended = JoinSet::new();

@@ -42,7 +42,10 @@ fn doctor(eu: &Database, us: &Database, kafka: &str, arguments: &[&str]) -> (i32
         eu.address(),
         us.address()
     );
-    let conf = "database:\n  user: causeway\n  password: { env: DOCTOR_PASSWORD }\n";
+    let conf = format!(
+        "database:\n  user: causeway\n  password: {{ env: DOCTOR_PASSWORD }}\n  binlog_dir: {}\n",
+        eu.data().display()
+    );
     std::fs::write(dir.path().join("topology.yaml"), topology).unwrap();
     std::fs::write(dir.path().join("agent.yaml"), conf).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_causeway"))
@@ -140,7 +143,8 @@ async fn a_good_mariadb_and_a_good_mysql_want_nothing_but_kafka() {
         let us = start(flavour, 2, &[]).await;
         us.exec(&format!("{ACCOUNT}{GOOD_TABLES}{ZONES}")).await;
         assert_eq!(troubles(&eu, &us, &kafka), ["kafka_reachable=fail"], "{flavour:?}");
-        assert_eq!(troubles(&us, &eu, &kafka), ["kafka_reachable=fail"], "{flavour:?}");
+        let of_mysql = ["binlog_dir=warn", "kafka_reachable=fail"];
+        assert_eq!(troubles(&us, &eu, &kafka), of_mysql, "{flavour:?}");
         let (code, text) = doctor(&eu, &us, &kafka, &[]);
         assert_eq!(code, 1);
         assert!(text.contains("the database clock of us is "), "{text}");
@@ -265,6 +269,7 @@ async fn a_mysql_without_gtids_is_told_so() {
     us.exec(&format!("{ACCOUNT}{BAD_TABLES}")).await;
     let expected = [
         "auto_increment=fail",
+        "binlog_dir=warn",
         "binlog_format=fail",
         "binlog_row_image=fail",
         "enforce_gtid_consistency=fail",

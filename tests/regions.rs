@@ -59,6 +59,13 @@ async fn a_row_written_everywhere_at_once_is_the_same_everywhere() {
         tokio::join!(r1.write(&one), r2.write(&two), r3.write(&three));
     }
     lab.converge(&TABLES, PATIENCE).await;
+    // Some read the binlog's files by now; the others are not told where they are.
+    for (n, wanted) in [(0, Some(true)), (1, None), (2, Some(true))] {
+        wait_until("the binlog is read as it was to be", PATIENCE, || async {
+            lab.regions[n].status().await.unwrap().capture.from_files == wanted
+        })
+        .await;
+    }
     // A later commit, that saw the others, wins everywhere.
     r2.write("UPDATE shop.item SET n = 1000 WHERE id = 1").await;
     for database in [r1, r3] {

@@ -2,10 +2,11 @@
 //! in turns; and beside them, what a replica that takes the binlog away by MariaDB's own
 //! replication costs.
 //!
-//! Three times: as fast as it goes with all on the same cores, where each processor
+//! Four times: as fast as it goes with all on the same cores, where each processor
 //! second of the agent and its Kafka is one that the writers lack; as fast as it goes
 //! with database and agent on a core of theirs, and Kafka and the writers on the others,
-//! as on other machines; and at a steady rate that leaves the cores idle at times, where
+//! as on other machines; the same with the database alone on its core, as where the agent
+//! has been given another; and at a steady rate that leaves the cores idle at times, where
 //! it is a longer wait, and no fewer transactions, that a writer would notice.
 
 use std::process::Command;
@@ -40,13 +41,15 @@ const READERS: [Reader; 3] = [Reader::Agent, Reader::Nobody, Reader::Replica];
 enum Setting {
     FullTogether,
     FullApart,
+    FullAlone,
     Steady,
 }
 
 /// With their names in the results.
-const SETTINGS: [(Setting, &str); 3] = [
+const SETTINGS: [(Setting, &str); 4] = [
     (Setting::FullTogether, "full_speed_on_the_same_cores"),
     (Setting::FullApart, "full_speed_database_and_agent_on_one_core"),
+    (Setting::FullAlone, "full_speed_database_alone_on_a_core"),
     (Setting::Steady, "steady"),
 ];
 
@@ -96,7 +99,9 @@ async fn turns(site: &mut Site, setting: Setting) -> Value {
     }
     let [agent, nobody, replica] = found.map(|turns| middle(&turns));
     let cost = |with: Turn| match setting {
-        Setting::FullTogether | Setting::FullApart => percent(1.0 - with.per_s / nobody.per_s),
+        Setting::FullTogether | Setting::FullApart | Setting::FullAlone => {
+            percent(1.0 - with.per_s / nobody.per_s)
+        }
         Setting::Steady => percent(with.mean_ms / nobody.mean_ms - 1.0),
     };
     say!("{setting:?}: the agent costs {} %, a replica {} %", cost(agent), cost(replica));
@@ -187,7 +192,7 @@ fn place(site: &mut Site, setting: Setting) {
     let all = format!("0-{}", cores() - 1);
     let (here, elsewhere) = match setting {
         Setting::FullTogether | Setting::Steady => (all.clone(), all),
-        Setting::FullApart => ("0".to_owned(), format!("1-{}", cores() - 1)),
+        Setting::FullApart | Setting::FullAlone => ("0".to_owned(), format!("1-{}", cores() - 1)),
     };
     let own = std::process::id();
     let (first, second) = site.lab.regions.split_first_mut().unwrap();
@@ -198,7 +203,7 @@ fn place(site: &mut Site, setting: Setting) {
     pin(first.db.proc.pid(), &here);
     let agent = first.agent();
     if agent.proc.alive() {
-        pin(agent.proc.pid(), &here);
+        pin(agent.proc.pid(), if setting == Setting::FullAlone { &elsewhere } else { &here });
     }
 }
 

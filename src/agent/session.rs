@@ -1,6 +1,7 @@
 //! One session: from taking the epoch to the first part that can't go on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::own::{Owned, own};
 use super::stamp::Stamper;
 use super::{AgentError, Shared, ddl, fit, guard, observe, pause, prune, readers, rebuild};
 use crate::apply::{self, ApplyConfig, ApplyInputs, BatchLimits, Flavor, Gone};
-use crate::capture::{self, CaptureConfig, CaptureEvent};
+use crate::capture::{self, CaptureConfig, CaptureEvent, Files};
 use crate::change::{BinlogPoint, Place, Record, RegionId, Seq, pb};
 use crate::clock::{Clock, Now, wall_us};
 use crate::failpoint;
@@ -116,12 +117,14 @@ fn start_capture(
     let limits = &setup.topology.limits;
     let (bursts_tx, bursts) = mpsc::channel(BURSTS_MAX);
     let topology = setup.topology.clone();
+    let files = setup.binlog_dir.clone().map(|dir| Files { dir, in_use: Arc::default() });
     let (awaited, waiting) = watch::channel(0);
     let capture = CaptureConfig {
         opts: owned.opts.clone(),
         server_id: setup.server_id,
         from: tail.position.clone(),
         part_bytes: limits.record_bytes.len(),
+        files: files.clone(),
         replicates: Arc::new(move |schema, table| match table {
             capture::ALL_TABLES => topology.replicates_of(schema),
             table => topology.replicates(schema, table),
@@ -155,6 +158,7 @@ fn start_capture(
         schema,
         opts: owned.opts.clone(),
         sent: tail.seq,
+        files,
     };
     parts.spawn(stamping.run(bursts, cancel.clone()));
 
@@ -287,6 +291,7 @@ pub(super) struct Stamping {
     schema: watch::Sender<u64>,
     pub(super) opts: mysql_async::Opts,
     sent: Seq,
+    files: Option<Files>,
 }
 
 impl Stamping {
@@ -440,6 +445,8 @@ impl Stamping {
             status.outbox.acked_seq = Some(acked);
             status.outbox.sent_seq = Some(self.sent.0);
             status.capture.gtid = Some(record.position.0.clone());
+            status.capture.from_files =
+                self.files.as_ref().map(|files| files.in_use.load(Ordering::Relaxed));
             status.index.keys = u64::try_from(keys).ok();
             status.index.writes = u64::try_from(writes).ok();
             status.clock.hlc_us = Some(self.stamper.hlc().0);

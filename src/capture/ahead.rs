@@ -210,6 +210,7 @@ mod tests {
             server_id: 1,
             from: Position(String::new()),
             part_bytes: 1,
+            files: None,
             replicates: std::sync::Arc::new(|_, _| true),
         };
         Ahead { altered: vec![altered], ..Ahead::new(config) }

@@ -120,6 +120,11 @@ impl Assembler {
         matches!(self.reached, Reached::MariaDb(_))
     }
 
+    /// Whether a transaction has begun and not ended.
+    pub(super) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     pub(super) fn is_map(event: u8) -> bool {
         event == event::TABLE_MAP
     }
@@ -176,10 +181,7 @@ impl Assembler {
                 let (schema, text) = query::parse(data, kind != event::QUERY)?;
                 self.statement(&schema, text)
             }
-            event::ROTATE => {
-                self.rotate(data)?;
-                Ok(None)
-            }
+            event::ROTATE => self.rotate(data),
             event::STOP => {
                 self.forget_tables();
                 Ok(None)
@@ -243,7 +245,7 @@ impl Assembler {
         told.then(|| CaptureEvent::Skipped { after: self.checkpoint() })
     }
 
-    fn rotate(&mut self, data: Bytes) -> Result<(), CaptureError> {
+    fn rotate(&mut self, data: Bytes) -> Result<Option<CaptureEvent>, CaptureError> {
         let mut at = Cursor::new(data);
         let position = at.u64()?;
         let name = String::from_utf8_lossy(&at.rest()).into_owned();
@@ -253,7 +255,7 @@ impl Assembler {
             *offset = position;
         }
         self.forget_tables();
-        Ok(())
+        Ok(None)
     }
 
     fn mariadb_gtid(

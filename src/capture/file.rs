@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bytes::Cursor;
 use super::catalog::{Catalog, TableInfo};
+use super::frame::{Cut, Frames, MAGIC};
 use super::stream::learn;
 use super::table_map;
 use super::{Assembler, CaptureConfig, CaptureError, CaptureEvent, Source};
@@ -53,38 +53,20 @@ async fn read(
     mut tables: Tables<'_>,
     each: &mut (dyn FnMut(CaptureEvent) + Send),
 ) -> Result<(), CaptureError> {
-    const MAGIC: &[u8] = b"\xfebin";
-    const HEADER: usize = 19;
-    const FORMAT: u8 = 15;
     let mut assembler = Assembler::new(source, part_bytes)
         .ok_or(CaptureError::Corrupt("the position can't be read"))?;
-    let mut at = Cursor::new(file);
-    if at.take(MAGIC.len())? != MAGIC {
+    if !file.starts_with(MAGIC) {
         return Err(CaptureError::Corrupt("the file is no binlog"));
     }
-    let mut summed = false;
-    while !at.is_empty() {
-        let mut header = at.clone();
-        let (timestamp, kind, server) = (header.u32()?, header.u8()?, header.u32()?);
-        let (size, log_pos) = (header.u32()?, header.u32()?);
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        let mut whole = at.take(size)?;
-        if kind == FORMAT {
-            // The algorithm stands before the format description's own checksum.
-            summed = size > HEADER + 5 && whole[size - 5] == 1;
-        }
-        if summed {
-            let sum = whole.split_off(size.saturating_sub(4));
-            if Cursor::new(sum).u32()? != crc32fast::hash(&whole) && kind != FORMAT {
-                return Err(CaptureError::Checksum);
-            }
-        }
-        let mut data = Cursor::new(whole);
-        data.take(HEADER)?;
-        let data = data.rest();
-        if Assembler::is_map(kind) {
-            tables.learn(&mut assembler, data).await?;
-        } else if let Some(said) = assembler.event(kind, (timestamp, server, log_pos), data)? {
+    let (mut rest, mut frames) = (file.slice(MAGIC.len()..), Frames::default());
+    while !rest.is_empty() {
+        let Cut::Event(event) = frames.cut(&mut rest)? else {
+            return Err(CaptureError::Corrupt("an event ends too early"));
+        };
+        let place = event.place();
+        if Assembler::is_map(event.kind) {
+            tables.learn(&mut assembler, event.data).await?;
+        } else if let Some(said) = assembler.event(event.kind, place, event.data)? {
             each(tables.settle(said, &assembler).await?);
         }
     }

@@ -1,14 +1,12 @@
 //! The binlog connection.
 
 use std::fmt;
-use std::pin::pin;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::{Context, Wake};
-use std::thread::{self, Thread};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _};
 use mysql_async::binlog::events::Event;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{BinlogStream, BinlogStreamRequest, Conn, Opts, OptsBuilder};
@@ -17,8 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
+use super::frame::RawEvent;
 use super::gtid::GtidSet;
-use super::pace::Pace;
+use super::reader::{Burst, Reader};
 use super::table_map;
 use super::{Assembler, CaptureError, CaptureEvent, Checkpoint, Source};
 use crate::change::{BinlogPoint, Position, TableName};
@@ -36,14 +35,18 @@ const EXECUTED_EVERY: Duration = Duration::from_millis(20);
 /// holds a row twice; this is the protocol's own limit.
 const PACKET_MAX: usize = 1 << 30;
 
-/// What one burst holds at most, but for its last event.
-const BURST_EVENTS_MAX: usize = 64;
-/// The same in bytes of the binlog.
-const BURST_BYTES_MAX: usize = 256 << 10;
-
 /// Whether a table, by schema and name, is replicated; [`super::ALL_TABLES`] as its name
 /// asks whether any of the schema is.
 pub type Replicates = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
+
+/// The files of a MariaDB's binlog, on the machine of the database.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Where they are.
+    pub dir: PathBuf,
+    /// Whether they are read, and not what the server sends. Set by [`run`].
+    pub in_use: Arc<AtomicBool>,
+}
 
 /// What capture follows.
 #[derive(Clone)]
@@ -56,6 +59,8 @@ pub struct CaptureConfig {
     pub from: Position,
     /// Larger transactions come in parts of about this many bytes.
     pub part_bytes: usize,
+    /// The binlog's files, when they can be read here.
+    pub files: Option<Files>,
     /// Which tables are replicated.
     pub replicates: Replicates,
 }
@@ -162,7 +167,7 @@ async fn until_cancelled(
     bursts: mpsc::Sender<Vec<CaptureEvent>>,
     cancel: &CancellationToken,
 ) -> Result<(), CaptureError> {
-    let mut burst = Burst { events: Vec::new(), bytes: 0, bursts };
+    let mut burst = Burst::new(bursts);
     let ended = tokio::select! {
         () = cancel.cancelled() => return Ok(()),
         ended = Box::pin(follow(config, awaited, &mut burst)) => ended,
@@ -184,27 +189,11 @@ async fn follow(
     let mut catalog = Catalog::new(config.opts.clone());
     Box::pin(catalog.read_ahead(config)).await?;
     let (stream, mut assembler, folds) = connect(config, false).await?;
-    let mut reader = Reader { stream, pace: Pace::new(Instant::now()), awaited, burst };
-    loop {
-        let event = match reader.next().await {
-            None => return Err(CaptureError::Away("silent for 10 s".to_owned())),
-            Some(None) => return Err(CaptureError::Away("the stream has ended".to_owned())),
-            Some(Some(Err(error))) => return Err(broken(&error, &assembler, &config.from)),
-            Some(Some(Ok(event))) => event,
-        };
-        let header = event.header();
-        let data = Bytes::copy_from_slice(event.data());
-        let kind = header.event_type_raw();
-        if !is_sound(&event, &assembler) {
-            return Err(CaptureError::Checksum);
-        }
-        if Assembler::is_map(kind) {
-            learn(config, &mut assembler, &mut catalog, data).await?;
-            continue;
-        }
-        reader.burst.bytes += data.len();
-        let place = (header.timestamp(), header.server_id(), header.log_pos());
-        let Some(said) = assembler.event(kind, place, data)? else { continue };
+    let mut reader = Reader::new(config, stream, awaited, burst);
+    while let Some(event) = reader.next(&assembler).await? {
+        reader.burst.bytes += event.data.len();
+        let said = take(config, &mut assembler, &mut catalog, event).await;
+        let Some(said) = said.map_err(|error| reader.meant(error))? else { continue };
         let said = said.filtered(&config.replicates, folds);
         if let CaptureEvent::Ddl { tables, gtid, .. } = &said {
             Box::pin(catalog.changed(tables, gtid, &assembler.checkpoint())).await?;
@@ -212,89 +201,23 @@ async fn follow(
         reader.pace.saw();
         reader.burst.events.push(said);
         if reader.burst.is_full() && !reader.burst.hand_over().await {
-            return Ok(());
+            break;
         }
     }
+    Ok(())
 }
 
-type Packet = Option<Result<Event, mysql_async::Error>>;
-
-/// What was read and is not handed over yet.
-struct Burst {
-    events: Vec<CaptureEvent>,
-    /// Of the binlog's events in it.
-    bytes: usize,
-    bursts: mpsc::Sender<Vec<CaptureEvent>>,
-}
-
-impl Burst {
-    fn is_full(&self) -> bool {
-        self.events.len() >= BURST_EVENTS_MAX || self.bytes >= BURST_BYTES_MAX
+async fn take(
+    config: &CaptureConfig,
+    assembler: &mut Assembler,
+    catalog: &mut Catalog,
+    event: RawEvent,
+) -> Result<Option<CaptureEvent>, CaptureError> {
+    if Assembler::is_map(event.kind) {
+        learn(config, assembler, catalog, event.data).await?;
+        return Ok(None);
     }
-
-    /// Whether anyone takes them.
-    async fn hand_over(&mut self) -> bool {
-        if self.events.is_empty() {
-            return true;
-        }
-        self.bytes = 0;
-        self.bursts.send(std::mem::take(&mut self.events)).await.is_ok()
-    }
-
-    /// Waits until all that was read is taken, or no one takes it any more.
-    async fn all_taken(&mut self) {
-        if self.hand_over().await {
-            drop(self.bursts.reserve_many(self.bursts.max_capacity()).await);
-        }
-    }
-}
-
-/// The connection, read in bursts.
-struct Reader<'a> {
-    stream: BinlogStream,
-    pace: Pace,
-    awaited: watch::Receiver<u32>,
-    burst: &'a mut Burst,
-}
-
-impl Reader<'_> {
-    /// The next of the stream, `None` when it stays silent. What is there already is
-    /// taken at once; only before it waits it hands over what it has, and rests.
-    async fn next(&mut self) -> Option<Packet> {
-        // Unconstrained: a task's spent budget must not pass for an empty connection.
-        if let Some(packet) = tokio::task::unconstrained(self.stream.next()).now_or_never() {
-            return Some(packet);
-        }
-        if !self.burst.hand_over().await {
-            return Some(None);
-        }
-        if let Some(rest) = self.pace.rest(Instant::now()) {
-            sleep(rest, self.awaited.wait_for(|waiting| *waiting > 0));
-        }
-        tokio::time::timeout(SILENCE_MAX, self.stream.next()).await.ok()
-    }
-}
-
-/// Lets the thread sleep, until `hurry` is there at most.
-fn sleep(rest: Duration, hurry: impl Future) {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Arc::new(Unpark(thread::current())).into();
-    let mut hurry = pin!(hurry);
-    let until = Instant::now() + rest;
-    while hurry.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return;
-        }
-        thread::park_timeout(left);
-    }
+    assembler.event(event.kind, event.place(), event.data)
 }
 
 /// Whether the event's sum is right. In a payload, whose sum has been checked, it has none.
@@ -459,30 +382,4 @@ fn named(table: TableName, replicates: &Replicates, folds: bool) -> Option<Table
     let lower = |name: String| if folds { name.to_lowercase() } else { name };
     let table = TableName { schema: lower(table.schema), name: lower(table.name) };
     replicates(&table.schema, &table.name).then_some(table)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rest_ends_when_someone_waits() {
-        let (awaited, mut waiting) = watch::channel(0);
-        let waits = thread::spawn(move || {
-            thread::park_timeout(Duration::from_millis(20));
-            awaited.send_replace(1);
-            awaited
-        });
-        let start = Instant::now();
-        sleep(Duration::from_secs(60), waiting.wait_for(|waiting| *waiting > 0));
-        assert!(start.elapsed() < Duration::from_secs(30));
-        drop(waits.join());
-    }
-
-    #[test]
-    fn a_rest_is_slept_through_when_no_one_waits() {
-        let start = Instant::now();
-        sleep(Duration::from_millis(20), std::future::pending::<()>());
-        assert!(start.elapsed() >= Duration::from_millis(20));
-    }
 }

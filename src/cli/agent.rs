@@ -22,6 +22,7 @@ pub(super) fn run(arguments: &SettingsArguments) -> anyhow::Result<Exit> {
             .database
             .server_id
             .unwrap_or(4_000_000 + u32::from(settings.region.id.get())),
+        binlog_dir: conf.database.binlog_dir.clone(),
         databases: settings.databases()?,
         verify: settings.reader()?,
         kafka: settings.kafka()?,

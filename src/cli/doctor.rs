@@ -29,6 +29,7 @@ pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<Exit> {
         topology: &settings.topology,
         region: &settings.region,
         login: settings.login()?,
+        binlog_dir: settings.conf.database.binlog_dir.as_deref(),
         kafka: settings.kafka()?,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

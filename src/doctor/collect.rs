@@ -10,6 +10,7 @@ mod kafka;
 mod tables;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use mysql_async::Conn;
@@ -30,6 +31,8 @@ pub struct Plan<'a> {
     pub region: &'a Region,
     /// The agent's account; tried at the other regions too.
     pub login: Login,
+    /// Where the agent is to read the binlog's files.
+    pub binlog_dir: Option<&'a Path>,
     /// librdkafka properties, secret ones included.
     pub kafka: BTreeMap<String, String>,
 }

@@ -56,6 +56,9 @@ pub struct DatabaseFacts {
     pub variables: BTreeMap<String, String>,
     /// `Binlog_Do_DB` and `Binlog_Ignore_DB` of the binlog's status, when set.
     pub binlog_filters: Vec<String>,
+    /// Where the agent's settings name a folder of binlog files: the present file, or why it
+    /// can't be read.
+    pub binlog_files: Option<Result<String, String>>,
     /// Whether named time zones are known to the server.
     pub named_zones: bool,
     /// The account that the agent uses.

@@ -3,6 +3,7 @@
 //! A check that holds gives one pass, so that the report shows what was looked at;
 //! a check of many tables gives one finding for each that breaks it.
 
+mod files;
 mod kafka;
 mod privileges;
 mod regions;
@@ -28,6 +29,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 format!("{} answers", database.address),
             ));
             findings.extend(server::judge(database, facts.outage_s_max));
+            findings.extend(files::judge(database));
             findings.extend(privileges::judge(database));
             findings.extend(tables::judge(database));
             findings.extend(regions::judge(database, facts));

@@ -39,11 +39,14 @@ impl Agent {
         topology: &Path,
         region: &str,
         (kafka, run): (Access, Run),
+        binlog: Option<&Path>,
     ) -> Self {
         let port = free_port();
         let conf = folder.join(format!("{region}.conf.yaml"));
+        let binlog = binlog.map(|dir| format!("  binlog_dir: {}\n", dir.display()));
+        let binlog = binlog.unwrap_or_default();
         let mut text = format!(
-            "database:\n  user: root\nadmin:\n  listen: 127.0.0.1:{port}\n  \
+            "database:\n  user: root\n{binlog}admin:\n  listen: 127.0.0.1:{port}\n  \
              token: {{ env: CAUSEWAY_TOKEN }}\nlog_format: text\ngrace: 10s\n"
         );
         if kafka == Access::Listed {

@@ -1,6 +1,6 @@
 //! MariaDB and MySQL servers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mysql_async::prelude::{FromRow, Queryable as _};
 use mysql_async::{Conn, Opts, OptsBuilder};
@@ -59,7 +59,7 @@ pub struct Database {
     /// The server process.
     pub proc: Proc,
     port: u16,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Database {
@@ -100,7 +100,7 @@ impl Database {
         args.extend(settings.more.iter().cloned());
         let name = format!("{:?} {}", settings.flavour, settings.id);
         let proc = Proc::start(&name, &folder.path().join("log"), &program, args);
-        let mut database = Self { proc, port, _folder: folder };
+        let mut database = Self { proc, port, folder };
         database.ready().await;
         database
     }
@@ -122,6 +122,11 @@ impl Database {
         self.proc.kill();
         self.proc.again();
         self.ready().await;
+    }
+
+    /// Where its data and its binlog are.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// `127.0.0.1:port`.

@@ -221,7 +221,9 @@ impl Lab {
     pub fn begin_agent(&mut self, n: usize) {
         let region = &mut self.regions[n];
         let (folder, kafka) = (self.folder.path(), (region.kafka.access(), region.kafka.run()));
-        let agent = Agent::begin(folder, &region.topology, &region.name, kafka);
+        // Every other one reads the binlog from the files.
+        let binlog = n.is_multiple_of(2).then(|| region.db.data());
+        let agent = Agent::begin(folder, &region.topology, &region.name, kafka, binlog.as_deref());
         region.agent = Some(agent);
     }
 

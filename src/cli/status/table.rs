@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::status::{AgentStatus, StreamStatus, VerifyStatus};
+use crate::status::{AgentStatus, CaptureStatus, StreamStatus, VerifyStatus};
 
 const HEAD: [&str; 12] = [
     "STREAM", "ASSIGNED", "REPORTED", "APPLIED", "BACKLOG", "RATE/S", "LAG p50", "p90", "p99",
@@ -34,21 +34,7 @@ pub(super) fn text(status: &AgentStatus) -> String {
         known(database.address.as_ref()),
         database.reachable.map_or("?", |up| if up { "reachable" } else { "not reachable" }),
     ));
-    let capture = &status.capture;
-    line(format!(
-        "capture  {}  captured {}  recognised {}  behind {}  gtid {}",
-        capture.state,
-        capture.captured_txns,
-        capture.recognised_txns,
-        known(capture.behind_us.map(duration)),
-        known(capture.gtid.as_ref()),
-    ));
-    noted(&mut line, capture.reason.as_deref(), capture.advice.as_deref());
-    if let Some(table) = &capture.refused {
-        let reason = format!("a local transaction changed rows of {table}, which is insert_only");
-        let advice = "peers halt at it: give the table another policy in all regions, then resume";
-        noted(&mut line, Some(&reason), Some(advice));
-    }
+    captured(&mut line, &status.capture);
     let outbox = &status.outbox;
     line(format!(
         "outbox   {}  sent {}  acknowledged {}",
@@ -106,6 +92,28 @@ fn compared(line: &mut impl FnMut(String), verify: &VerifyStatus, now_us: u64) {
     }
     if verify.tables.values().any(|found| found.differences.values().any(|count| *count > 0)) {
         noted(line, None, Some("causeway verify names the rows, --repair makes them equal"));
+    }
+}
+
+fn captured(line: &mut impl FnMut(String), capture: &CaptureStatus) {
+    line(format!(
+        "capture  {}  captured {}  recognised {}  behind {}  gtid {}{}",
+        capture.state,
+        capture.captured_txns,
+        capture.recognised_txns,
+        known(capture.behind_us.map(duration)),
+        known(capture.gtid.as_ref()),
+        match capture.from_files {
+            None => "",
+            Some(true) => "  from files",
+            Some(false) => "  from the server, not from files",
+        },
+    ));
+    noted(line, capture.reason.as_deref(), capture.advice.as_deref());
+    if let Some(table) = &capture.refused {
+        let reason = format!("a local transaction changed rows of {table}, which is insert_only");
+        let advice = "peers halt at it: give the table another policy in all regions, then resume";
+        noted(line, Some(&reason), Some(advice));
     }
 }
 

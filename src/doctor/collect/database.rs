@@ -1,6 +1,9 @@
 //! One server: variables, account, clock.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -41,13 +44,15 @@ async fn own_facts(
         .query_first("SELECT CONVERT_TZ('2024-06-01 12:00:00', 'UTC', 'Europe/Berlin')")
         .await?;
     let tables = tables::replicated(conn, plan.topology).await?;
+    let status = binlog_status(conn, flavor, version).await?;
     Ok(DatabaseFacts {
         address,
         listed: plan.region.databases.len(),
         writable: Vec::new(),
         flavor,
         version,
-        binlog_filters: filters(conn, flavor, version).await?,
+        binlog_filters: filters(status.as_ref()),
+        binlog_files: plan.binlog_dir.map(|dir| files(dir, status.as_ref())),
         named_zones: zone.flatten().is_some(),
         account: account(conn).await?,
         rules: tables::rules(plan.topology, &tables),
@@ -159,27 +164,49 @@ fn parse_version(text: &str) -> (u32, u32, u32) {
     (next(), next(), next())
 }
 
-async fn filters(
+async fn binlog_status(
     conn: &mut Conn,
     flavor: Flavor,
     version: (u32, u32, u32),
-) -> Result<Vec<String>, mysql_async::Error> {
+) -> Result<Option<Row>, mysql_async::Error> {
     let renamed = flavor == Flavor::MySql && version >= (8, 2, 0);
     let statement = if renamed { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
-    let row: Option<Row> = match conn.query_first(statement).await {
-        Ok(row) => row,
+    match conn.query_first(statement).await {
+        Ok(row) => Ok(row),
         // The lack of the privilege is a finding of its own.
-        Err(mysql_async::Error::Server(error)) if error.code == 1227 => None,
-        Err(error) => return Err(error),
-    };
-    let Some(row) = row else { return Ok(Vec::new()) };
-    let value = |column: &str| row.get_opt::<Option<String>, _>(column)?.ok().flatten();
-    Ok(["Binlog_Do_DB", "Binlog_Ignore_DB"]
+        Err(mysql_async::Error::Server(error)) if error.code == 1227 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn filters(status: Option<&Row>) -> Vec<String> {
+    let value = |column: &str| status?.get_opt::<Option<String>, _>(column)?.ok().flatten();
+    ["Binlog_Do_DB", "Binlog_Ignore_DB"]
         .iter()
         .filter_map(|name| Some((name, value(name)?)))
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| format!("{name} is {value}"))
-        .collect())
+        .collect()
+}
+
+/// The present binlog file in `dir`, if it can be read here and may be the server's.
+fn files(dir: &Path, status: Option<&Row>) -> Result<String, String> {
+    const UNKNOWN: &str = "the server does not tell the account which binlog file it writes";
+    let place = |row: &Row| Some((row.get_opt::<String, _>(0)?.ok()?, number(row, 1)?));
+    let (name, written) = status.and_then(place).ok_or(UNKNOWN)?;
+    let path = dir.join(name).display().to_string();
+    let mut magic = [0; 4];
+    let read = File::open(&path).and_then(|mut file| {
+        file.read_exact(&mut magic)?;
+        file.metadata()
+    });
+    match read {
+        Err(error) => Err(format!("{path}: {error}")),
+        Ok(told) if magic != *b"\xfebin" || told.len() < written => {
+            Err(format!("{path} is not the file that the server writes"))
+        }
+        Ok(_) => Ok(path),
+    }
 }
 
 pub(super) async fn account(conn: &mut Conn) -> Result<Account, mysql_async::Error> {

@@ -268,7 +268,7 @@ mod tests {
         let topology = topology::parse(text).unwrap();
         let login = Login { user: String::new(), password: None, tls: false };
         let (kafka, region) = (BTreeMap::new(), &topology.regions[0]);
-        let plan = Plan { topology: &topology, region, login, kafka };
+        let plan = Plan { topology: &topology, region, login, binlog_dir: None, kafka };
         let mut facts = Clusters::from([
             ("own".to_owned(), Err("away".to_owned())),
             ("us".to_owned(), Err("away".to_owned())),

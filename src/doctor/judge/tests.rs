@@ -1,3 +1,5 @@
+mod files;
+
 use std::collections::BTreeMap;
 
 use crate::change::TableName;
@@ -63,6 +65,7 @@ fn database() -> DatabaseFacts {
             ("auto_increment_offset", "1"),
         ]),
         binlog_filters: Vec::new(),
+        binlog_files: None,
         named_zones: true,
         account: Account {
             name: "'causeway'@'%'".to_owned(),
