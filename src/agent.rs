@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Token};
+use crate::capture::Files;
 use crate::change::RegionId;
 use crate::clock::wall_us;
 use crate::command::COMMANDS_MAX;
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) clocks: clocks::Clocks,
     pub(crate) book: Rulebook,
+    /// Of all sessions: one in which they went wrong is followed by one that leaves them.
+    pub(crate) files: Option<Files>,
 }
 
 impl Shared {
@@ -130,6 +133,7 @@ pub async fn run(setup: Setup, cancel: CancellationToken) -> std::io::Result<()>
         control: Control::default(),
         clocks: clocks::Clocks::default(),
         book: resolve::book(&setup.topology),
+        files: setup.binlog_dir.clone().map(|dir| Files { dir, in_use: Arc::default() }),
         board,
         metrics,
         setup,
@@ -192,6 +196,7 @@ async fn sessions(shared: &Arc<Shared>, cancel: &CancellationToken) {
                 ErrorKind::Retry | ErrorKind::Halt => AgentState::Starting,
             };
             status.reason = Some(error.to_string());
+            status.capture.from_files = None;
             status.capture.state = match kind {
                 ErrorKind::Retry => CaptureState::Retrying,
                 ErrorKind::Halt | ErrorKind::Fenced => CaptureState::Halted,

@@ -117,7 +117,7 @@ fn start_capture(
     let limits = &setup.topology.limits;
     let (bursts_tx, bursts) = mpsc::channel(BURSTS_MAX);
     let topology = setup.topology.clone();
-    let files = setup.binlog_dir.clone().map(|dir| Files { dir, in_use: Arc::default() });
+    let files = shared.files.clone();
     let (awaited, waiting) = watch::channel(0);
     let capture = CaptureConfig {
         opts: owned.opts.clone(),

@@ -22,6 +22,11 @@ impl Domains {
         Some(Self(domains))
     }
 
+    /// A domain that the other does not have.
+    pub(super) fn beyond(&self, other: &Self) -> Option<u32> {
+        self.0.keys().find(|domain| !other.0.contains_key(domain)).copied()
+    }
+
     /// Gives what the domain had reached before.
     pub(super) fn enter(&mut self, domain: u32, server: u32, seq: u64) -> Option<(u32, u64)> {
         self.0.insert(domain, (server, seq))

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Wake};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -88,10 +88,9 @@ impl<'a> Reader<'a> {
         awaited: watch::Receiver<u32>,
         burst: &'a mut Burst,
     ) -> Self {
-        if let Some(files) = &config.files {
-            files.in_use.store(false, Ordering::Relaxed);
-        }
-        let sent = Sent { stream, search: Search::new() };
+        // Still set: the reading of before ended there, and would so again.
+        let went_wrong = config.files.as_ref().map(|files| files.in_use.swap(false, Relaxed));
+        let sent = Sent { stream, search: Search::new(went_wrong == Some(true)) };
         let (input, pace) = (Input::Server(Box::new(sent)), Pace::new(Instant::now()));
         Self { config, input, pace, awaited, burst }
     }
@@ -118,7 +117,9 @@ impl<'a> Reader<'a> {
             if !self.burst.hand_over().await {
                 return Ok(None);
             }
-            Box::pin(self.turn_to_files(assembler)).await;
+            if self.config.files.is_some() {
+                Box::pin(self.turn_to_files(assembler)).await;
+            }
             if let Some(rest) = self.pace.rest(Instant::now()) {
                 sleep(rest, self.awaited.wait_for(|waiting| *waiting > 0));
             }
@@ -136,10 +137,10 @@ impl<'a> Reader<'a> {
         if !assembler.is_mariadb() || assembler.is_open() {
             return;
         }
-        if let Some(tail) = sent.search.turn(files, &self.config.opts).await {
+        if let Some(tail) = sent.search.turn(files, self.config).await {
             tracing::info!(at = %tail.at(), "the binlog is read from its files");
-            files.in_use.store(true, Ordering::Relaxed);
-            self.input = Input::Files(tail);
+            files.in_use.store(true, Relaxed);
+            self.input = Input::Files(Box::new(tail));
         }
     }
 

@@ -7,13 +7,12 @@
 
 use std::time::Duration;
 
-use mysql_async::Opts;
 use mysql_async::binlog::BinlogVersion;
 use mysql_async::binlog::events::Event;
 use tokio::time::Instant;
 
 use super::frame::RawEvent;
-use super::stream::{Files, SILENCE_MAX};
+use super::stream::{CaptureConfig, Files, SILENCE_MAX};
 use super::tail::{Candidate, Tail};
 
 /// The pause after a file that can't be read.
@@ -65,14 +64,19 @@ impl Proof {
 }
 
 impl Search {
-    pub(super) const fn new() -> Self {
-        Self { state: State::Begun, file: Vec::new(), why: String::new() }
+    /// `barred`: files were read just now, and it went wrong.
+    pub(super) fn new(barred: bool) -> Self {
+        let state = if barred { State::Barred(Instant::now() + AGAIN) } else { State::Begun };
+        Self { state, file: Vec::new(), why: String::new() }
     }
 
     /// The server has sent this.
     pub(super) fn sent(&mut self, raw: &RawEvent, event: &Event) {
         if let Some(file) = raw.rotates_to() {
-            (self.file, self.state) = (file.to_vec(), State::Begun);
+            self.file = file.to_vec();
+            if !matches!(self.state, State::Barred(_)) {
+                self.state = State::Begun;
+            }
         }
         if let State::Compared(candidate, proof) = &mut self.state
             && let Some(end) = proof.sent(raw)
@@ -88,15 +92,21 @@ impl Search {
 
     /// Gives the file once it can be gone over to. Asked when all that was sent is taken,
     /// and no transaction is open.
-    pub(super) async fn turn(&mut self, files: &Files, opts: &Opts) -> Option<Box<Tail>> {
+    pub(super) async fn turn(&mut self, files: &Files, config: &CaptureConfig) -> Option<Tail> {
+        if self.file.is_empty() {
+            return None;
+        }
         self.state = match std::mem::replace(&mut self.state, State::Begun) {
             State::Compared(candidate, Proof { end: Some(end), .. }) => {
-                return Some(Box::new(candidate.into_tail(end)));
+                match within(candidate.into_tail(end)).await {
+                    Ok(tail) => return Some(tail),
+                    Err(why) => return self.bar(why),
+                }
             }
             State::Barred(until) if Instant::now() < until => State::Barred(until),
             State::Begun | State::Barred(_) => {
-                let opened = tokio::time::timeout(SILENCE_MAX, Candidate::open(&files.dir, opts));
-                match opened.await.unwrap_or_else(|_| Err("the database is silent".to_owned())) {
+                let opened = Candidate::open(&files.dir, &config.opts, &config.from);
+                match within(opened).await {
                     Ok(candidate) if self.file.starts_with(candidate.name().as_bytes()) => {
                         let proof = Proof { length: candidate.length(), end: None };
                         State::Compared(Box::new(candidate), proof)
@@ -110,7 +120,7 @@ impl Search {
         None
     }
 
-    fn bar(&mut self, why: String) -> Option<Box<Tail>> {
+    fn bar(&mut self, why: String) -> Option<Tail> {
         if why != self.why {
             tracing::warn!(why, "the binlog can't be read from its files: the server sends it");
             self.why = why;
@@ -118,6 +128,11 @@ impl Search {
         self.state = State::Barred(Instant::now() + AGAIN);
         None
     }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let done = tokio::time::timeout(SILENCE_MAX, work).await;
+    done.unwrap_or_else(|_| Err("the database does not answer".to_owned()))
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ pub type Replicates = Arc<dyn Fn(&str, &str) -> bool + Send + Sync>;
 pub struct Files {
     /// Where they are.
     pub dir: PathBuf,
-    /// Whether they are read, and not what the server sends. Set by [`run`].
+    /// Whether they are read, and not what the server sends. Set by [`run`], and left set where
+    /// that ends while it reads them: the next one then leaves them alone for a minute.
     pub in_use: Arc<AtomicBool>,
 }
 

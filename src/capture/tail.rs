@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
-use inotify::{EventOwned, EventStream, Inotify, WatchMask};
+use inotify::{EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Opts, Row};
 
 use super::CaptureError;
 use super::frame::{Cut, Frames, MAGIC, RawEvent};
+use super::gtid::Domains;
+use crate::change::Position;
 
 /// Read at once, but for a larger event.
 const CHUNK: usize = 256 << 10;
@@ -54,6 +56,8 @@ pub(super) struct Tail {
     written: Written,
     /// How far the server says that its files are durable: file and offset.
     durable: (String, u64),
+    /// The open file was watched already when the server was asked last.
+    is_watched: bool,
 }
 
 /// An open file.
@@ -70,18 +74,15 @@ struct Log {
 
 /// Tells when files are written to.
 #[derive(Debug)]
-struct Written(EventStream<[u8; 1024]>);
+struct Written(EventStream<[u8; 1024]>, Option<WatchDescriptor>);
 
 impl Candidate {
     /// Opens the server's present file in `dir`.
     ///
     /// # Errors
     /// Why it can't be read.
-    pub(super) async fn open(dir: &Path, opts: &Opts) -> Result<Self, String> {
-        let mut conn = Conn::new(opts.clone()).await.map_err(|error| error.to_string())?;
-        // Where nothing is written, nothing may be asked for a long time.
-        let set = conn.query_drop("SET SESSION wait_timeout = 31536000").await;
-        set.map_err(|error| error.to_string())?;
+    pub(super) async fn open(dir: &Path, opts: &Opts, from: &Position) -> Result<Self, String> {
+        let mut conn = connect(opts, from).await?;
         let (name, _) = durable(&mut conn).await.map_err(|error| error.to_string())?;
         let mut log = Log::open(dir, &name)?;
         let length = log.length()?;
@@ -124,17 +125,26 @@ impl Candidate {
     }
 
     /// Goes on behind `end`.
-    pub(super) fn into_tail(self, end: u64) -> Tail {
-        let Self { conn, dir, mut log, written, .. } = self;
+    ///
+    /// # Errors
+    /// What the server says of its files does not fit this one.
+    pub(super) async fn into_tail(self, end: u64) -> Result<Tail, String> {
+        let Self { mut conn, dir, mut log, written, .. } = self;
         (log.buffer, log.at) = (Bytes::new(), end);
-        Tail { durable: (log.name.clone(), end), conn, dir, log, written }
+        let durable = durable(&mut conn).await.map_err(|error| error.to_string())?;
+        let tail = Tail { conn, dir, log, written, durable, is_watched: true };
+        let end = tail.end().map_err(|error| error.to_string())?;
+        if tail.log.length()? < end {
+            return Err(format!("{} does not grow as the server says", tail.log.name));
+        }
+        Ok(tail)
     }
 }
 
 impl Tail {
     /// File and offset, for people.
     pub(super) fn at(&self) -> String {
-        format!("{}:{}", self.log.name, self.log.at)
+        format!("{}:{}", self.log.name, self.log.at - self.log.buffer.len() as u64)
     }
 
     /// The next event that is known to be durable; `None` when there is none yet.
@@ -158,6 +168,7 @@ impl Tail {
             self.log = Log::open(&self.dir, &name).map_err(CaptureError::Away)?;
             let watched = self.written.watch(&self.dir.join(&*name));
             watched.map_err(|error| CaptureError::Away(format!("inotify: {error}")))?;
+            self.is_watched = false;
         }
         Ok(Some(event))
     }
@@ -168,6 +179,9 @@ impl Tail {
     /// Those of [`Self::event`].
     pub(super) async fn more(&mut self) -> Result<(), CaptureError> {
         loop {
+            if std::mem::replace(&mut self.is_watched, true) {
+                self.written.wait().await?;
+            }
             // What is written from here on is told anew.
             self.written.forget()?;
             self.durable = durable(&mut self.conn).await?;
@@ -177,7 +191,6 @@ impl Tail {
             if self.durable.0 != self.log.name {
                 return Err(CaptureError::Away("a binlog file has no end".to_owned()));
             }
-            self.written.wait().await?;
         }
     }
 
@@ -205,8 +218,25 @@ fn number(name: &str) -> Option<u64> {
     name.rsplit('.').next().and_then(|number| number.parse().ok())
 }
 
+/// A connection that may stay idle for long, if the server knows all domains of `from`: it
+/// looks at those that it does not know when their first event comes, and files do not.
+async fn connect(opts: &Opts, from: &Position) -> Result<Conn, String> {
+    let told = |error: mysql_async::Error| error.to_string();
+    let mut conn = Conn::new(opts.clone()).await.map_err(told)?;
+    conn.query_drop("SET SESSION wait_timeout = 31536000").await.map_err(told)?;
+    let state = conn.query_first("SELECT @@global.gtid_binlog_state").await.map_err(told)?;
+    let state: Option<String> = state;
+    let known = Domains::parse(&state.unwrap_or_default().replace('\n', ""));
+    let beyond = Domains::parse(&from.0).zip(known).map(|(from, known)| from.beyond(&known));
+    match beyond {
+        Some(None) => Ok(conn),
+        Some(Some(domain)) => Err(format!("its binlog has nothing of the GTID domain {domain}")),
+        None => Err("its gtid_binlog_state can't be read".to_owned()),
+    }
+}
+
 /// How far the binlog is durable: the server looks between two groups of commits, each of
-/// which it has synced then.
+/// which it has synced then, or has told its clients that it could not.
 ///
 /// # Errors
 /// [`CaptureError::Away`] alone: what else it may be, the stream's connection will say.
@@ -279,11 +309,15 @@ impl Log {
 
 impl Written {
     fn new() -> io::Result<Self> {
-        Ok(Self(Inotify::init()?.into_event_stream([0; 1024])?))
+        Ok(Self(Inotify::init()?.into_event_stream([0; 1024])?, None))
     }
 
+    /// Watches this file in place of the one before, which may be gone.
     fn watch(&mut self, path: &Path) -> io::Result<()> {
-        self.0.watches().add(path, WatchMask::MODIFY)?;
+        let new = self.0.watches().add(path, WatchMask::MODIFY)?;
+        if let Some(old) = self.1.replace(new) {
+            self.0.watches().remove(old).ok();
+        }
         Ok(())
     }
 

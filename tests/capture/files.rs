@@ -93,9 +93,20 @@ async fn the_files_tell_what_the_server_sends() {
     assert!(expected.iter().any(|told| told.contains(" 2 true ")), "{expected:?}");
     // What comes later is told at once, and not when the server is asked again.
     let start = Instant::now();
-    db.exec("INSERT INTO shop.t VALUES (5001, 'c')").await;
-    assert_eq!(told(&mut from_files, 1).await.len(), 1);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    for id in 5001..5006 {
+        db.exec(&format!("INSERT INTO shop.t VALUES ({id}, 'c')")).await;
+        told(&mut from_files, 1).await;
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    sent.stop().await;
+    let senders =
+        "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND = 'Binlog Dump'";
+    wait_until("the server sends no more", WAIT, || async {
+        db.exec("INSERT INTO other.t VALUES ()").await;
+        db.number(senders).await == 0
+    })
+    .await;
+    assert!(files.in_use.load(Ordering::Relaxed));
 }
 
 /// Whether two schema changes are there, and a row after them.
@@ -167,6 +178,43 @@ async fn a_server_that_has_died_is_read_on_from_the_server_and_then_from_files()
         reader.rows().await;
     }
     in_use(&db, &files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binlog_that_is_begun_anew_ends_the_reading() {
+    let (db, here) = start(Flavour::MariaDb, &[], SHOP).await;
+    let (reader, files) = follow(&db, &db.data(), here.position, 1 << 30);
+    in_use(&db, &files).await;
+    db.exec("RESET MASTER").await;
+    let error = reader.error().await;
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_the_server_has_not_seen_stays_the_server_s_to_judge() {
+    let (db, here) = start(Flavour::MariaDb, &[], SHOP).await;
+    let from = Position(format!("{},77-7-7", here.position.0));
+    let (mut reader, files) = follow(&db, &db.data(), from, 1 << 30);
+    for id in 1..20 {
+        db.exec(&format!("INSERT INTO shop.t VALUES ({id}, 'a')")).await;
+        reader.rows().await;
+    }
+    assert!(!files.in_use.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_went_wrong_are_left_alone_for_a_while() {
+    let (mut db, here) = start(Flavour::MariaDb, &[], SHOP).await;
+    let (reader, files) = follow(&db, &db.data(), here.position.clone(), 1 << 30);
+    in_use(&db, &files).await;
+    db.crash().await;
+    reader.error().await;
+    let mut reader = Follow::reading(Some(files.clone()), db.opts(), here.position, 1 << 30);
+    for id in 1..20 {
+        db.exec(&format!("INSERT INTO shop.t VALUES ({id}, 'a')")).await;
+        reader.rows().await;
+    }
+    assert!(!files.in_use.load(Ordering::Relaxed));
 }
 
 #[tokio::test(flavor = "multi_thread")]

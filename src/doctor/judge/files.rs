@@ -13,7 +13,7 @@ pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
     let warn = |found: String| Finding::warn(CHECK, WHY, found);
     let leave_out =
         "leave binlog_dir out of the agent's settings: the server then sends its binlog";
-    let mut findings = vec![match files {
+    let finding = match files {
         _ if database.flavor == Flavor::MySql => {
             warn("files are read of MariaDB alone; this server sends its binlog".to_owned())
                 .fix(leave_out)
@@ -25,24 +25,20 @@ pub(super) fn judge(database: &DatabaseFacts) -> Vec<Finding> {
             "run the agent, and this, on the database's machine and as a user that may read the \
              folder of log_bin_basename: with systemd, SupplementaryGroups= of its group",
         ),
-        Ok(path) => Finding::pass(CHECK, WHY, format!("{path} can be read here")),
-    }];
-    if files.is_ok() {
-        findings.extend(purge(database));
-    }
-    findings
+        Ok(path) => {
+            let pass = Finding::pass(CHECK, WHY, format!("{path} can be read here"));
+            return purge(database).into_iter().chain([pass]).collect();
+        }
+    };
+    vec![finding]
 }
 
 /// From MariaDB 11.4 on: files are not purged while too few replicas are connected.
 fn purge(database: &DatabaseFacts) -> Option<Finding> {
     const VARIABLE: &str = "slave_connections_needed_for_purge";
     let value = database.variables.get(VARIABLE).filter(|value| *value != "0")?;
-    let why = "an agent that reads the files is no connected replica, so they would stay for ever";
-    Some(
-        Finding::warn(VARIABLE, why, format!("{VARIABLE} is {value}"))
-            .fix(format!(
-                "set {VARIABLE} to the number of replicas that the database has beside the agent"
-            ))
-            .sql(format!("SET GLOBAL {VARIABLE} = 0")),
-    )
+    let why = "an agent that reads the files is no connected replica, so they may stay for ever";
+    Some(Finding::warn(VARIABLE, why, format!("{VARIABLE} is {value}")).fix(format!(
+        "set {VARIABLE} to 0, unless so many replicas beside the agent are always connected"
+    )))
 }
