@@ -15,6 +15,7 @@ mod default;
 mod definition;
 mod described;
 mod error;
+mod event;
 mod file;
 mod foreign;
 mod frame;

@@ -221,7 +221,8 @@ pub struct CaptureStatus {
     pub recognised_txns: u64,
     /// Age of the last event read, microseconds.
     pub behind_us: Option<u64>,
-    /// Whether the binlog's files are read; `None` where the server is to send it.
+    /// Whether the binlog's files are read, at each heartbeat; `None` where the server is to
+    /// send it, and while no session runs.
     pub from_files: Option<bool>,
     /// The `insert_only` table that a local transaction changed last since the start:
     /// every peer halts at it.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::bytes::Cursor;
 use super::catalog::TableInfo;
+use super::event;
 use super::gtid::{Domains, GtidSet};
 use super::query::{self, Statement};
 use super::rows;
@@ -28,28 +29,6 @@ pub enum Source {
 enum Reached {
     MariaDb(Domains),
     MySql { set: GtidSet, file: u64, offset: u64 },
-}
-
-/// What an event type is, when it is not about rows.
-mod event {
-    pub(super) const QUERY: u8 = 2;
-    pub(super) const STOP: u8 = 3;
-    pub(super) const ROTATE: u8 = 4;
-    pub(super) const XID: u8 = 16;
-    pub(super) const TABLE_MAP: u8 = 19;
-    pub(super) const BEGIN_LOAD: u8 = 17;
-    pub(super) const EXECUTE_LOAD: u8 = 18;
-    pub(super) const INCIDENT: u8 = 26;
-    pub(super) const HEARTBEAT: u8 = 27;
-    pub(super) const GTID: u8 = 33;
-    pub(super) const ANONYMOUS_GTID: u8 = 34;
-    pub(super) const TAGGED_GTID: u8 = 42;
-    pub(super) const PREVIOUS_GTIDS: u8 = 35;
-    pub(super) const XA_PREPARE: u8 = 38;
-    pub(super) const PARTIAL_UPDATE: u8 = 39;
-    pub(super) const PAYLOAD: u8 = 40;
-    pub(super) const MARIADB_GTID: u8 = 162;
-    pub(super) const MARIADB_QUERY_COMPRESSED: u8 = 165;
 }
 
 /// Event types without meaning here: format descriptions, previous sets, statement
@@ -181,7 +160,10 @@ impl Assembler {
                 let (schema, text) = query::parse(data, kind != event::QUERY)?;
                 self.statement(&schema, text)
             }
-            event::ROTATE => self.rotate(data),
+            event::ROTATE => {
+                self.rotate(data)?;
+                Ok(None)
+            }
             event::STOP => {
                 self.forget_tables();
                 Ok(None)
@@ -245,7 +227,7 @@ impl Assembler {
         told.then(|| CaptureEvent::Skipped { after: self.checkpoint() })
     }
 
-    fn rotate(&mut self, data: Bytes) -> Result<Option<CaptureEvent>, CaptureError> {
+    fn rotate(&mut self, data: Bytes) -> Result<(), CaptureError> {
         let mut at = Cursor::new(data);
         let position = at.u64()?;
         let name = String::from_utf8_lossy(&at.rest()).into_owned();
@@ -255,7 +237,7 @@ impl Assembler {
             *offset = position;
         }
         self.forget_tables();
-        Ok(None)
+        Ok(())
     }
 
     fn mariadb_gtid(

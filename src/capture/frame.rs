@@ -5,17 +5,12 @@ use bytes::Bytes;
 
 use super::CaptureError;
 use super::bytes::Cursor;
+use super::event::{FORMAT, HEARTBEAT, MARIADB_ENCRYPTION, QUERY, ROTATE, XID};
 
 /// What a file begins with.
 pub(super) const MAGIC: &[u8] = b"\xfebin";
 const HEADER: usize = 19;
 const SUM: usize = 4;
-const QUERY: u8 = 2;
-const ROTATE: u8 = 4;
-const FORMAT: u8 = 15;
-const XID: u8 = 16;
-const HEARTBEAT: u8 = 27;
-const ENCRYPTION: u8 = 164;
 /// Of an event that the server made up for a reader, and that stands in no file.
 const ARTIFICIAL: u16 = 0x20;
 
@@ -47,7 +42,7 @@ impl RawEvent {
 
     /// Whether all behind it in its file is encrypted.
     pub(super) const fn is_encryption(&self) -> bool {
-        self.kind == ENCRYPTION
+        self.kind == MARIADB_ENCRYPTION
     }
 
     /// The name of the file that comes next.
@@ -150,15 +145,15 @@ mod tests {
 
     #[test]
     fn events_are_cut_off_until_one_is_not_whole() {
-        let both = [event(FORMAT, &[0, 1]), event(16, b"12345678")].concat();
-        check(both.clone(), &[FORMAT, 16], "needs 19");
+        let both = [event(FORMAT, &[0, 1]), event(XID, b"12345678")].concat();
+        check(both.clone(), &[FORMAT, XID], "needs 19");
         check(both[..both.len() - 1].to_vec(), &[FORMAT], "needs 31");
         check(both[..31].to_vec(), &[FORMAT], "needs 19");
     }
 
     #[test]
     fn what_is_damaged_is_told() {
-        let mut both = [event(FORMAT, &[0, 1]), event(16, b"12345678")].concat();
+        let mut both = [event(FORMAT, &[0, 1]), event(XID, b"12345678")].concat();
         let last = both.len() - 1;
         both[last] ^= 1;
         check(both, &[FORMAT], "a binlog event's checksum is wrong");
@@ -173,7 +168,7 @@ mod tests {
 
     #[test]
     fn files_hold_what_servers_do_not_make_up() {
-        let (kind, data) = (16, Bytes::new());
+        let (kind, data) = (XID, Bytes::new());
         let raw = RawEvent { kind, timestamp: 0, server: 1, log_pos: 400, flags: 0, data };
         assert!(raw.is_same_in_file());
         assert!(!RawEvent { flags: ARTIFICIAL, ..raw.clone() }.is_same_in_file());

@@ -62,13 +62,13 @@ impl Burst {
 
 /// Where events come from.
 enum Input {
-    Server(Box<Sent>),
+    Server(Box<Stream>),
     Files(Box<Tail>),
 }
 
-/// The server's stream, and where it stands.
-struct Sent {
-    stream: BinlogStream,
+/// What the server sends.
+struct Stream {
+    packets: BinlogStream,
     search: Search,
 }
 
@@ -84,14 +84,15 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(
         config: &'a CaptureConfig,
-        stream: BinlogStream,
+        packets: BinlogStream,
         awaited: watch::Receiver<u32>,
         burst: &'a mut Burst,
     ) -> Self {
         // Still set: the reading of before ended there, and would so again.
         let went_wrong = config.files.as_ref().map(|files| files.in_use.swap(false, Relaxed));
-        let sent = Sent { stream, search: Search::new(went_wrong == Some(true)) };
-        let (input, pace) = (Input::Server(Box::new(sent)), Pace::new(Instant::now()));
+        let search = Search::new(went_wrong == Some(true));
+        let input = Input::Server(Box::new(Stream { packets, search }));
+        let pace = Pace::new(Instant::now());
         Self { config, input, pace, awaited, burst }
     }
 
@@ -108,11 +109,11 @@ impl<'a> Reader<'a> {
             // What is at hand is taken without a wait, and a transaction may be huge.
             tokio::task::consume_budget().await;
             let ready = match &mut self.input {
-                Input::Server(sent) => sent.ready(assembler, self.config)?,
-                Input::Files(tail) => tail.event()?,
+                Input::Server(stream) => stream.ready(assembler, self.config),
+                Input::Files(tail) => tail.event(),
             };
-            if ready.is_some() {
-                return Ok(ready);
+            if let Some(event) = ready.map_err(|error| self.meant(error))? {
+                return Ok(Some(event));
             }
             if !self.burst.hand_over().await {
                 return Ok(None);
@@ -124,7 +125,9 @@ impl<'a> Reader<'a> {
                 sleep(rest, self.awaited.wait_for(|waiting| *waiting > 0));
             }
             match &mut self.input {
-                Input::Server(sent) => return sent.next(assembler, self.config).await.map(Some),
+                Input::Server(stream) => {
+                    return stream.next(assembler, self.config).await.map(Some);
+                }
                 Input::Files(tail) => tail.more().await?,
             }
         }
@@ -132,12 +135,12 @@ impl<'a> Reader<'a> {
 
     /// Goes on in the files, if all that the server has sent makes whole transactions.
     async fn turn_to_files(&mut self, assembler: &Assembler) {
-        let Input::Server(sent) = &mut self.input else { return };
+        let Input::Server(stream) = &mut self.input else { return };
         let Some(files) = &self.config.files else { return };
         if !assembler.is_mariadb() || assembler.is_open() {
             return;
         }
-        if let Some(tail) = sent.search.turn(files, self.config).await {
+        if let Some(tail) = stream.search.turn(&files.dir, self.config).await {
             tracing::info!(at = %tail.at(), "the binlog is read from its files");
             files.in_use.store(true, Relaxed);
             self.input = Input::Files(Box::new(tail));
@@ -156,7 +159,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Sent {
+impl Stream {
     /// What is there already.
     fn ready(
         &mut self,
@@ -164,7 +167,7 @@ impl Sent {
         config: &CaptureConfig,
     ) -> Result<Option<RawEvent>, CaptureError> {
         // Unconstrained: a task's spent budget must not pass for an empty connection.
-        let packet = tokio::task::unconstrained(self.stream.next()).now_or_never();
+        let packet = tokio::task::unconstrained(self.packets.next()).now_or_never();
         packet.map(|packet| self.take(packet, assembler, config)).transpose()
     }
 
@@ -173,7 +176,7 @@ impl Sent {
         assembler: &Assembler,
         config: &CaptureConfig,
     ) -> Result<RawEvent, CaptureError> {
-        let packet = tokio::time::timeout(SILENCE_MAX, self.stream.next()).await;
+        let packet = tokio::time::timeout(SILENCE_MAX, self.packets.next()).await;
         let packet = packet.map_err(|_| CaptureError::Away("silent for 10 s".to_owned()))?;
         self.take(packet, assembler, config)
     }

@@ -5,6 +5,7 @@
 //! it was opened have ended in it, byte for byte; and it is gone over to only behind the
 //! last event that was sent.
 
+use std::path::Path;
 use std::time::Duration;
 
 use mysql_async::binlog::BinlogVersion;
@@ -12,7 +13,7 @@ use mysql_async::binlog::events::Event;
 use tokio::time::Instant;
 
 use super::frame::RawEvent;
-use super::stream::{CaptureConfig, Files, SILENCE_MAX};
+use super::stream::{CaptureConfig, SILENCE_MAX};
 use super::tail::{Candidate, Tail};
 
 /// The pause after a file that can't be read.
@@ -92,7 +93,7 @@ impl Search {
 
     /// Gives the file once it can be gone over to. Asked when all that was sent is taken,
     /// and no transaction is open.
-    pub(super) async fn turn(&mut self, files: &Files, config: &CaptureConfig) -> Option<Tail> {
+    pub(super) async fn turn(&mut self, dir: &Path, config: &CaptureConfig) -> Option<Tail> {
         if self.file.is_empty() {
             return None;
         }
@@ -105,7 +106,7 @@ impl Search {
             }
             State::Barred(until) if Instant::now() < until => State::Barred(until),
             State::Begun | State::Barred(_) => {
-                let opened = Candidate::open(&files.dir, &config.opts, &config.from);
+                let opened = Candidate::open(dir, &config.opts, &config.from);
                 match within(opened).await {
                     Ok(candidate) if self.file.starts_with(candidate.name().as_bytes()) => {
                         let proof = Proof { length: candidate.length(), end: None };
@@ -140,10 +141,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::capture::event::{MARIADB_GTID as GTID, TABLE_MAP as MAP, XID};
 
-    const GTID: u8 = 162;
-    const MAP: u8 = 19;
-    const XID: u8 = 16;
+    /// MariaDB's, behind a transaction and of none.
     const CHECKPOINT: u8 = 161;
 
     /// What of these events must stand in a file of 1,000 bytes, and where it is gone over.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::Catalog;
+use super::event;
 use super::frame::RawEvent;
 use super::gtid::GtidSet;
 use super::reader::{Burst, Reader};
@@ -225,7 +226,7 @@ async fn take(
 pub(super) fn is_sound(event: &Event, assembler: &Assembler) -> bool {
     let crc32 = mysql_async::binlog::BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32;
     event.checksum().is_none_or(|sum| {
-        event.header().event_type_raw() == 15
+        event.header().event_type_raw() == event::FORMAT
             || assembler.in_payload()
             || event.calc_checksum(crc32) == u32::from_le_bytes(sum)
     })

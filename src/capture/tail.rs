@@ -150,16 +150,10 @@ impl Tail {
     /// The next event that is known to be durable; `None` when there is none yet.
     ///
     /// # Errors
-    /// [`CaptureError::Checksum`] and [`CaptureError::Away`]: the stream has to be begun
-    /// anew.
+    /// [`CaptureError`]; whether it is so the server's own stream will say.
     pub(super) fn event(&mut self) -> Result<Option<RawEvent>, CaptureError> {
         let end = self.end()?;
-        let event = self.log.event(end).map_err(|error| {
-            // Whether it is corrupt the server's own stream will say.
-            let CaptureError::Corrupt(what) = error else { return error };
-            CaptureError::Away(format!("{}: {what}", self.log.name))
-        })?;
-        let Some(event) = event else { return Ok(None) };
+        let Some(event) = self.log.event(end)? else { return Ok(None) };
         if event.is_encryption() {
             return Err(CaptureError::Away("the binlog is encrypted now".to_owned()));
         }
@@ -176,7 +170,7 @@ impl Tail {
     /// Waits until there is more.
     ///
     /// # Errors
-    /// Those of [`Self::event`].
+    /// [`CaptureError::Away`]: the stream has to be begun anew.
     pub(super) async fn more(&mut self) -> Result<(), CaptureError> {
         loop {
             if std::mem::replace(&mut self.is_watched, true) {

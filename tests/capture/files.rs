@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use causeway::capture::{CaptureError, CaptureEvent, ErrorKind, Files, current};
+use causeway::capture::{CaptureEvent, ErrorKind, Files, current};
 use causeway::change::Position;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -265,24 +265,21 @@ impl Held {
         Self { folder, db, reader, files }
     }
 
-    /// The file that is written to at present.
-    async fn file(&self) -> PathBuf {
-        let names: Vec<(String, u64)> = self.db.rows("SHOW BINARY LOGS").await;
-        self.db.data().join(&names.last().unwrap().0)
-    }
-
     /// Inserts a row whose commit waits for a sync: its bytes are in the file already,
     /// from the given offset on.
-    async fn insert(&self, file: &Path, id: u32) -> (u64, JoinSet<()>) {
-        let length = || std::fs::metadata(file).unwrap().len();
+    async fn insert(&self) -> (PathBuf, u64, JoinSet<()>) {
+        let names: Vec<(String, u64)> = self.db.rows("SHOW BINARY LOGS").await;
+        let file = self.db.data().join(&names.last().unwrap().0);
+        let length = || std::fs::metadata(&file).unwrap().len();
         let before = length();
         std::fs::write(self.folder.path().join("held"), "").unwrap();
         let mut conn = self.db.conn().await;
-        let sql = format!("INSERT INTO shop.t VALUES ({id}, 'held')");
         let mut commit = JoinSet::new();
-        commit.spawn(async move { conn.query_drop(sql).await.unwrap() });
+        commit.spawn(async move {
+            conn.query_drop("INSERT INTO shop.t VALUES (2, 'held')").await.unwrap();
+        });
         wait_until("the row is in the file", WAIT, || async { length() > before }).await;
-        (before, commit)
+        (file, before, commit)
     }
 
     async fn release(&self, mut commit: JoinSet<()>) {
@@ -294,8 +291,7 @@ impl Held {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_could_take_back_is_not_read() {
     let mut held = Held::start().await;
-    let file = held.file().await;
-    let (_, commit) = held.insert(&file, 2).await;
+    let (_, _, commit) = held.insert().await;
     let early = tokio::time::timeout(Duration::from_secs(1), held.reader.next()).await;
     assert!(early.is_err(), "{early:?} was read before it was durable");
     held.release(commit).await;
@@ -304,13 +300,16 @@ async fn what_a_crash_could_take_back_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_file_ends_the_reading() {
-    let held = Held::start().await;
-    let file = held.file().await;
-    let (before, commit) = held.insert(&file, 2).await;
-    let written = OpenOptions::new().write(true).open(&file).unwrap();
-    // In the data of its first event.
-    written.write_all_at(&[0xff], before + 19).unwrap();
-    held.release(commit).await;
-    assert_eq!(held.reader.error().await, CaptureError::Checksum);
+async fn a_damaged_file_ends_the_reading_and_the_server_is_asked_again() {
+    // In the data of its first event, and in what says how long that is.
+    for (place, expected) in [(19, "checksum is wrong"), (12, "ends behind its file")] {
+        let held = Held::start().await;
+        let (file, before, commit) = held.insert().await;
+        let written = OpenOptions::new().write(true).open(file).unwrap();
+        written.write_all_at(&[0x7f], before + place).unwrap();
+        held.release(commit).await;
+        let error = held.reader.error().await;
+        assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
 }

@@ -236,6 +236,7 @@ mod tests {
         };
         status.retention_us = Some(604_800_000_000);
         status.capture.state = CaptureState::Running;
+        status.capture.from_files = Some(true);
         status.capture.refused = Some("shop.journal".to_owned());
         status.clock.source_offset_us = Some(620_000);
         status.clock.limit_us = 500_000;
