@@ -74,7 +74,16 @@ async fn write(db: &Database, first: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_tell_what_the_server_sends() {
-    let (db, here) = start(Flavour::MariaDb, &[], SHOP).await;
+    check(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_without_checksums_are_read_too() {
+    check(&["--binlog-checksum=NONE"]).await;
+}
+
+async fn check(extra: &[&str]) {
+    let (db, here) = start(Flavour::MariaDb, extra, SHOP).await;
     let (mut from_files, files) = follow(&db, &db.data(), here.position.clone(), 40_000);
     db.exec("INSERT INTO shop.t VALUES (1, 'a')").await;
     let mut seen = told(&mut from_files, 1).await;
@@ -98,6 +107,12 @@ async fn the_files_tell_what_the_server_sends() {
         told(&mut from_files, 1).await;
     }
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // A new file says anew whether its events have checksums.
+    for (id, checksum) in (5010..).zip(["NONE", "CRC32", "NONE"]) {
+        db.exec(&format!("SET GLOBAL binlog_checksum = {checksum}")).await;
+        db.exec(&format!("INSERT INTO shop.t VALUES ({id}, 'd')")).await;
+        told(&mut from_files, 1).await;
+    }
     sent.stop().await;
     let senders =
         "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND = 'Binlog Dump'";
