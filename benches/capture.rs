@@ -11,7 +11,7 @@ mod results;
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use causeway::capture::{CaptureConfig, CaptureEvent, Source, read_file};
@@ -71,6 +71,7 @@ async fn measure(db: &Database, what: &str, file: Bytes) -> Value {
         server_id: 1,
         from: Position::default(),
         part_bytes: 1 << 20,
+        rest_max: Duration::from_millis(50),
         files: None,
         replicates: Arc::new(|_, _| true),
     };

@@ -97,6 +97,10 @@ pub struct Limits {
     pub batch_rows: u32,
     /// Bytes of records that commit together at a peer, 16KiB to 256MiB.
     pub batch_bytes: ByteSize,
+    /// How long capture waits for more at most, while commits are many, before it reads
+    /// and ships them together, 0ms to 500ms. More of it costs the local writers less, and
+    /// adds to the lag.
+    pub capture_wait: Span,
     /// How long a batch may hold its row locks while it waits, 10ms to 60s.
     pub apply_wait: Span,
     /// How far a clock may be off before it is bounded, or a record held, 1ms to 1h.
@@ -122,6 +126,7 @@ impl Default for Limits {
         Self {
             batch_rows: 10_000,
             batch_bytes: ByteSize(8 << 20),
+            capture_wait: Span::from_millis(50),
             apply_wait: Span::from_millis(5_000),
             clock_offset: Span::from_millis(500),
             heartbeat: Span::from_millis(250),

@@ -77,6 +77,7 @@ impl Follow {
             server_id: 4711,
             from,
             part_bytes,
+            rest_max: Duration::from_millis(50),
             files,
             replicates: Arc::new(|schema, _| schema == "shop"),
         };

@@ -6,7 +6,7 @@
 mod lab;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use causeway::change::{
     Dropped, Place, Position, Record, RecordBody, RegionId, Seq, Transaction, Vector, pb,
@@ -47,6 +47,7 @@ fn outbox(kafka: &Kafka, epoch: u64) -> OutboxConfig {
         topology: 7,
         agreed: "region 1 r1".to_owned(),
         settings: SETTINGS,
+        gathered: Duration::ZERO,
     }
 }
 
@@ -273,6 +274,16 @@ async fn nothing_is_shipped_past_a_record_that_kafka_refused() {
             Outbox::open(OutboxConfig { epoch: 2, ..config }, after(1, 0)).await.unwrap();
         assert_eq!(tail.seq, Seq(1));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_wait_a_fiftieth_of_what_capture_gathers_for() {
+    let kafka = Kafka::start("w", &[]).await;
+    let config = OutboxConfig { gathered: Duration::from_secs(25), ..outbox(&kafka, 1) };
+    let (mut first, _) = Outbox::open(config, fresh()).await.unwrap();
+    let given = Instant::now();
+    ship(&mut first, 1, 1..=100).await;
+    assert!(given.elapsed() >= Duration::from_millis(500), "{:?}", given.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,6 +73,7 @@ fn units_are_needed() {
         "heartbeat: expected a duration such as 250ms, found `250`",
     );
     check("heartbeat: 250ms", "heartbeat: 3h", "heartbeat 3h is out of range");
+    check("heartbeat: 250ms", "capture_wait: 1s", "capture_wait 1s is out of range");
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub(super) async fn own(shared: &Shared) -> Result<(Owned, Outbox, Tail), AgentE
             topology: shared.setup.topology.fingerprint(),
             agreed: shared.setup.topology.agreed(),
             settings: shared.topic_settings(),
+            gathered: shared.setup.topology.limits.capture_wait.get(),
         };
         match Box::pin(Outbox::open(config, begin)).await {
             Ok((outbox, tail)) => {

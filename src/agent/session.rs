@@ -124,6 +124,7 @@ fn start_capture(
         server_id: setup.server_id,
         from: tail.position.clone(),
         part_bytes: limits.record_bytes.len(),
+        rest_max: limits.capture_wait.get(),
         files: files.clone(),
         replicates: Arc::new(move |schema, table| match table {
             capture::ALL_TABLES => topology.replicates_of(schema),

@@ -210,6 +210,7 @@ mod tests {
             server_id: 1,
             from: Position(String::new()),
             part_bytes: 1,
+            rest_max: std::time::Duration::ZERO,
             files: None,
             replicates: std::sync::Arc::new(|_, _| true),
         };

@@ -10,17 +10,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Below so many events a second it does not rest: a wake-up for each costs little.
-const FEW_PER_S: f64 = 200.0;
-/// The rest for each event a second: at 500 a second it adds 2 ms to the lag in the mean,
-/// and at 1,000 a second 4 ms, and takes eight of them at once. Where the cores are busy
-/// the wake-ups saved take as much off the longest lags.
-const REST_PER_RATE: f64 = 8e-6;
-/// Events of one wake-up: more of them save little, so it rests less again when they are
-/// there earlier.
-const GATHERED: f64 = 64.0;
-/// The longest rest: what it may add to the lag.
-const REST_MAX: Duration = Duration::from_millis(20);
+/// A shorter rest is none: it would not save the wake-up that it costs.
+const SHORTEST: Duration = Duration::from_micros(500);
+/// The rest grows with the third power of the rate up to so many: a machine with room to
+/// spare ships early, and a full one gathers. Of 50 ms at most it is 1.5 ms at 500 a second
+/// (less, and the wake-ups add more to the longest lags there), 12 ms at 1,000.
+const LONGEST_FROM_PER_S: f64 = 1_600.0;
+/// From so many on it gets shorter again: of 50 ms at most it goes on taking 128 events at
+/// once, and more of them save little.
+const LONGEST_TO_PER_S: f64 = 2_560.0;
 /// The rate is taken over at least this long, so that a burst of a few is none.
 const WINDOW: Duration = Duration::from_millis(100);
 
@@ -29,12 +27,14 @@ const WINDOW: Duration = Duration::from_millis(100);
 pub(super) struct Pace {
     since: Instant,
     seen: u32,
+    longest: Duration,
     rest: Option<Duration>,
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, seen: 0, rest: None }
+    /// It rests `longest` at most, and not at all where that is zero.
+    pub(super) fn new(now: Instant, longest: Duration) -> Self {
+        Self { since: now, seen: 0, longest, rest: None }
     }
 
     /// A transaction, or a part of one, was read.
@@ -47,10 +47,10 @@ impl Pace {
         let past = now.saturating_duration_since(self.since);
         if past >= WINDOW {
             let per_s = f64::from(self.seen) / past.as_secs_f64();
-            self.rest = (per_s >= FEW_PER_S).then(|| {
-                let rest = (REST_PER_RATE * per_s).min(GATHERED / per_s);
-                Duration::from_secs_f64(rest).min(REST_MAX)
-            });
+            let full = per_s / LONGEST_FROM_PER_S;
+            let part = full.powi(3).min(LONGEST_TO_PER_S / per_s).min(1.0);
+            let rest = self.longest.mul_f64(part);
+            self.rest = (rest >= SHORTEST).then_some(rest);
             (self.since, self.seen) = (now, 0);
         }
         self.rest
@@ -61,11 +61,13 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const LONGEST: Duration = Duration::from_millis(50);
+
     /// `seen` events in each of `windows`; whether it rests after each.
     #[track_caller]
     fn check(windows: &[(u64, u32)], expected: &[bool]) {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = Pace::new(now, LONGEST);
         for (&(ms, seen), &rests) in windows.iter().zip(expected) {
             (0..seen).for_each(|_| pace.saw());
             now += Duration::from_millis(ms);
@@ -80,26 +82,31 @@ mod tests {
 
     #[test]
     fn many_commits_are_gathered_until_they_are_few() {
-        check(&[(100, 20), (100, 500), (100, 19)], &[true, true, false]);
+        check(&[(100, 50), (100, 500), (100, 19)], &[true, true, false]);
     }
 
     #[test]
     fn it_rests_longer_for_more_until_they_are_a_request() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(now);
+        let mut pace = Pace::new(now, LONGEST);
+        let mut patient = Pace::new(now, LONGEST * 2);
+        let mut never = Pace::new(now, Duration::ZERO);
         let expected = [
-            (20, 1_600),
-            (50, 4_000),
-            (100, 8_000),
-            (250, 20_000),
-            (320, 20_000),
-            (640, 10_000),
-            (3_200, 2_000),
+            (32, 400),
+            (64, 3_200),
+            (80, 6_250),
+            (160, 50_000),
+            (256, 50_000),
+            (512, 25_000),
+            (2_560, 5_000),
         ];
         for (seen, us) in expected {
-            (0..seen).for_each(|_| pace.saw());
             now += WINDOW;
-            assert_eq!(pace.rest(now), Some(Duration::from_micros(us)), "{seen}");
+            for (pace, rest) in [(&mut pace, us), (&mut patient, us * 2), (&mut never, 0)] {
+                (0..seen).for_each(|_| pace.saw());
+                let expected = Some(Duration::from_micros(rest)).filter(|rest| *rest >= SHORTEST);
+                assert_eq!(pace.rest(now), expected, "{seen}");
+            }
         }
     }
 

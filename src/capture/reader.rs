@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
         let went_wrong = config.files.as_ref().map(|files| files.in_use.swap(false, Relaxed));
         let search = Search::new(went_wrong == Some(true));
         let input = Input::Server(Box::new(Stream { packets, search }));
-        let pace = Pace::new(Instant::now());
+        let pace = Pace::new(Instant::now(), config.rest_max);
         Self { config, input, pace, awaited, burst }
     }
 

@@ -61,6 +61,8 @@ pub struct CaptureConfig {
     pub from: Position,
     /// Larger transactions come in parts of about this many bytes.
     pub part_bytes: usize,
+    /// How long it rests at most, so that more is read and shipped together.
+    pub rest_max: Duration,
     /// The binlog's files, when they can be read here.
     pub files: Option<Files>,
     /// Which tables are replicated.

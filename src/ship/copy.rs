@@ -163,7 +163,7 @@ impl<'a> Copying<'a> {
         last: Option<Last>,
     ) -> Result<Self, ShipError> {
         assign(&source, topic, from)?;
-        let producer = Producer::start(&config.target.producer(), Each)?;
+        let producer = Producer::start(&config.target.producer(Duration::ZERO), Each)?;
         let reached = last.as_ref().map(|last| last.offset);
         status.set(|report| {
             report.running = true;

@@ -55,15 +55,16 @@ impl Cluster {
         config
     }
 
-    /// Idempotent, acknowledged by all replicas, in order.
-    pub(super) fn producer(&self) -> ClientConfig {
+    /// Idempotent, acknowledged by all replicas, in order. Records wait for others for
+    /// `linger`, of which whole milliseconds count.
+    pub(super) fn producer(&self, linger: Duration) -> ClientConfig {
         let mut config = self.config();
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("compression.type", "lz4")
             // Records that wait for a request in flight are joined anyway.
-            .set("linger.ms", "0")
+            .set("linger.ms", linger.as_millis().to_string())
             .set("batch.size", "1000000")
             .set("message.max.bytes", "16777216")
             .set("queue.buffering.max.messages", "20000")

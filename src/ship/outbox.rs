@@ -33,7 +33,15 @@ pub struct OutboxConfig {
     pub agreed: String,
     /// How the topic is made.
     pub settings: TopicSettings,
+    /// How long capture gathers what it sends at most.
+    pub gathered: Duration,
 }
+
+/// The client waits for so much of what capture does, in whole milliseconds: where that
+/// is long, the lag of one more buys that a burst is one request. Without it, the client
+/// takes what is there of a burst when it is woken, and polls without a pause until that
+/// is acknowledged, since the next request has to wait for it.
+const LINGER_PART: u32 = 50;
 
 /// The writing end of the region's own topic.
 pub struct Outbox {
@@ -58,7 +66,8 @@ impl Outbox {
         if ending.epoch() >= epoch {
             return Err(ShipError::Epoch { topic, found: ending.epoch() });
         }
-        let producer = Producer::start(&cluster.producer(), Acks::new(ending.tail().seq))?;
+        let client = cluster.producer(config.gathered / LINGER_PART);
+        let producer = Producer::start(&client, Acks::new(ending.tail().seq))?;
         let acks = Arc::clone(producer.context());
         let (silent_tx, silent) = watch::channel(None);
         let mut tasks = JoinSet::new();

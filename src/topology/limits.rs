@@ -13,6 +13,7 @@ use crate::yaml::{Problems, Spanned};
 pub(super) struct FileLimits {
     batch_rows: Option<u32>,
     batch_bytes: Option<Spanned<ByteSize>>,
+    capture_wait: Option<Spanned<Span>>,
     apply_wait: Option<Spanned<Span>>,
     clock_offset: Option<Spanned<Span>>,
     heartbeat: Option<Spanned<Span>>,
@@ -46,6 +47,7 @@ impl FileLimits {
         let Limits {
             batch_rows,
             batch_bytes,
+            capture_wait,
             apply_wait,
             clock_offset,
             heartbeat,
@@ -59,6 +61,7 @@ impl FileLimits {
         let size = ByteSize;
         let batch = (size(16 << 10), size(256 << 20));
         let record = (size(16 << 10), size(8 << 20));
+        let rest = (ms(0), ms(500));
         let wait = (ms(10), ms(60_000));
         let offset = (ms(1), ms(3_600_000));
         let beat = (ms(50), ms(60_000));
@@ -69,6 +72,7 @@ impl FileLimits {
         Limits {
             batch_rows: self.batch_rows.unwrap_or(batch_rows),
             batch_bytes: take("batch_bytes", self.batch_bytes.as_ref(), batch, batch_bytes, p),
+            capture_wait: take("capture_wait", self.capture_wait.as_ref(), rest, capture_wait, p),
             apply_wait: take("apply_wait", self.apply_wait.as_ref(), wait, apply_wait, p),
             clock_offset: take("clock_offset", self.clock_offset.as_ref(), offset, clock_offset, p),
             heartbeat: take("heartbeat", self.heartbeat.as_ref(), beat, heartbeat, p),
