@@ -1,13 +1,19 @@
 //! `causeway conflicts` on the logs that the policies have filled.
 
+use std::process::Stdio;
+
 use causeway::conflicts::{self, Keep, Restored};
 use mysql_async::prelude::Queryable as _;
 use serde_json::Value as Json;
+use tokio::io::AsyncReadExt as _;
 
 use super::lab::PATIENCE;
 use super::lab::db::Database;
 use super::lab::region::Lab;
 use super::policies::TABLES;
+
+/// What a pipe holds that nobody reads.
+const PIPE: usize = 64 << 10;
 
 /// By number, by size and by age the oldest go, never one between others, and never the last.
 async fn pruned(db: &Database) {
@@ -104,6 +110,20 @@ async fn restored_under_policies(lab: &Lab) {
     let (code, out, err) = lab.conflicts(0, &["restore", &id.to_string(), "--yes"]).await;
     assert!(code == 2 && err.contains("`insert_only`"), "{code}: {out}{err}: {entry}");
     assert_eq!(db.number(rows).await, before);
+}
+
+/// A reader that has read enough of an export of `length` bytes ends it.
+async fn cut_short(lab: &Lab, length: usize) {
+    assert!(length > 4 * PIPE, "{length}");
+    let mut export = lab.command(1, &["conflicts", "export"]);
+    let mut export = export.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut reader = export.stdout.take().unwrap();
+    assert!(reader.read(&mut [0; 10]).await.unwrap() > 0);
+    drop(reader);
+    let ended = tokio::time::timeout(PATIENCE, export.wait_with_output()).await;
+    let ended = ended.expect("it ends").unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(0) && said.is_empty(), "{}: {said}", ended.status);
 }
 
 /// Somebody wrote the row while the question stood open.
@@ -235,6 +255,7 @@ pub(crate) async fn commands(lab: &Lab) {
     let (_, lines, _) = lab.conflicts(1, &["export"]).await;
     let count = lab.regions[1].db.number("SELECT COUNT(*) FROM causeway.conflicts").await;
     assert_eq!(i64::try_from(lines.lines().count()).unwrap(), count);
+    cut_short(lab, lines.len()).await;
     let db = &lab.regions[1].db;
     db.exec(
         "UPDATE causeway.conflicts SET entry = REPLACE(entry, 'region', 'Region') WHERE id = 3",

@@ -201,8 +201,16 @@ impl Lab {
 
     /// Runs a command on region `n`: exit status, stdout and stderr.
     pub async fn causeway(&self, n: usize, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(n, arguments).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The same, to be started.
+    pub fn command(&self, n: usize, arguments: &[&str]) -> tokio::process::Command {
         let (topology, conf) = self.files(n);
-        let output = tokio::process::Command::new(program())
+        let mut command = tokio::process::Command::new(program());
+        command
             .args(arguments)
             .arg("--topology")
             .arg(topology)
@@ -210,11 +218,8 @@ impl Lab {
             .arg(conf)
             .env("CAUSEWAY_TOKEN", TOKEN)
             .env("CAUSEWAY_KAFKA_PASSWORD", PASSWORD)
-            .output()
-            .await
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+            .kill_on_drop(true);
+        command
     }
 
     /// Starts one agent and does not wait.
