@@ -88,9 +88,11 @@ async fn turns(site: &mut Site, setting: Setting) -> Value {
     place(site, setting);
     let mut found = READERS.map(|_| Vec::new());
     for n in 1..=ROUNDS {
-        for slot in 0..READERS.len() {
-            let slot = if n % 2 == 1 { slot } else { READERS.len() - 1 - slot };
-            let reader = READERS[slot];
+        let mut order: Vec<_> = READERS.into_iter().zip(&mut found).collect();
+        if n % 2 == 0 {
+            order.reverse();
+        }
+        for (reader, turns) in order {
             let turn = turn_of(site, reader, setting).await;
             let [db, agent, kafka] = turn.cpu_us;
             say!(
@@ -100,7 +102,7 @@ async fn turns(site: &mut Site, setting: Setting) -> Value {
                 turn.mean_ms,
                 turn.p95_ms
             );
-            found[slot].push(turn);
+            turns.push(turn);
         }
     }
     let [agent, nobody, replica] = &found;
